@@ -1,0 +1,44 @@
+"""Dolmen: your own data in, a small CNN or RNN out; trained, measured, explained, on the computer you have.
+
+The names below are loaded when they are first used, so that ``import dolmen`` never imports torch.
+
+    run = dolmen.train("image-classification", "photos/", minutes=10)
+    run.predict("new.jpg")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dolmen.types import CheckReport, Classes, Evaluation, Finding, UserError
+    from dolmen.verbs import bench, check, doctor, evaluate, explain, load, predict, runs, sample, tasks, train
+
+_HOMES = {
+    **dict.fromkeys(("CheckReport", "Classes", "Evaluation", "Finding", "UserError"), "dolmen.types"),
+    **dict.fromkeys(
+        ("bench", "check", "doctor", "evaluate", "explain", "load", "predict", "runs", "sample", "tasks", "train"),
+        "dolmen.verbs",
+    ),
+}
+__all__ = [  # noqa: RUF022 - in the order in which a person meets them
+    "check", "train", "load", "evaluate", "predict", "explain", "sample", "bench", "tasks", "runs", "doctor",
+    "CheckReport", "Classes", "Evaluation", "Finding", "UserError",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that holds ``name`` the first time it is asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dolmen' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,1 @@
+"""Files in the field's formats -> examples; checks, splits, augmentation, batching."""

@@ -1,0 +1,53 @@
+"""A set of pictures with labels: listed, not yet decoded. Every reader of a format ends in one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.types import Skipped
+
+Split = Literal["train", "val", "test", ""]
+Raw = bytes | NDArray[np.uint8]
+"""A picture as it is stored: the bytes of its file, or an (H, W) or (H, W, 3) uint8 array."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """N labelled pictures.
+
+    Attributes:
+        source: what the person typed.
+        classes: the K class names; a label is an index into them.
+        names: N names by which a person would find each picture ("train/cat/1.jpg", "train_images[17]").
+        labels: (N,) int64, -1 where the data give no label.
+        splits: N times "train", "val", "test", or "" where the data say nothing.
+        groups: N names of what must not be torn apart (patient, recording), "" where the data say nothing.
+        read: ``read(indices)`` yields ``(index, raw)`` for each index once, in the order that is cheapest for
+            the storage. A picture whose bytes can't be read yields an ``OSError`` instance in place of ``raw``.
+        fingerprint: hex digest that changes when any file's name, size or modification time changes.
+        skipped: files of the source that are no pictures of the set, each with its reason.
+        licence: of a named public set, else "".
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    names: Sequence[str]
+    labels: NDArray[np.int64]
+    splits: Sequence[Split]
+    groups: Sequence[str]
+    read: Callable[[Iterable[int]], Iterator[tuple[int, Raw | OSError]]] = field(repr=False)
+    fingerprint: str
+    skipped: tuple[Skipped, ...] = ()
+    licence: str = ""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def replace(self, **changes: Any) -> ImageSet:
+        """Return a copy with some attributes changed."""
+        return replace(self, **changes)

@@ -1,0 +1,1 @@
+"""Train, evaluate, optimise, checkpoint, distribute. Knows no task."""

@@ -1,0 +1,1 @@
+"""Thin wrappers over well-kept metric libraries."""

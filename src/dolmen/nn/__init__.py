@@ -1,0 +1,1 @@
+"""Tensors -> tensors: layers, networks, losses, optimisers. No paths, no config objects."""

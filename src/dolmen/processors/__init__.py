@@ -1,0 +1,1 @@
+"""Raw input -> arrays, and model outputs -> predictions. numpy only, the same code everywhere."""

@@ -1,0 +1,1 @@
+"""report.html and card.md, each one file that explains itself."""

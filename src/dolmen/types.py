@@ -1,0 +1,166 @@
+"""What flows between the rooms of the house: examples, batches, predictions, findings, evaluations, errors.
+
+Nothing here imports anything of ours, and nothing here imports torch: the same types are used in training,
+in prediction, by the server and on a device that has only numpy.
+
+An *example* is one thing a person brought, as named numpy arrays: ``{"images": (H, W, C) uint8}``.
+A *batch* is the same names with a leading batch axis; during training the values are torch tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+Example = dict[str, NDArray[Any]]
+Arrays = dict[str, NDArray[Any]]
+
+
+class UserError(ValueError):
+    """A person's arguments or data are wrong: one sentence says what was found, what was expected, what to type.
+
+    The command line prints the sentence and leaves with status 2; it never shows a traceback for this.
+    """
+
+
+class MachineError(RuntimeError):
+    """The work failed through no fault of the arguments (disk full, loss diverged): one sentence, status 1."""
+
+
+class Prediction(Protocol):
+    """One answer to one input."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as plain JSON values."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The answer to "which class is it?" for one input.
+
+    Attributes:
+        names: the K class names, in the order of ``probabilities``.
+        probabilities: (K,) float, sums to 1, calibrated on the validation split.
+        label: the decided class. It is the most probable one, or, for two classes with an operating
+            threshold, the positive class where its probability reaches that threshold.
+    """
+
+    names: tuple[str, ...]
+    probabilities: NDArray[np.floating[Any]]
+    label: str
+
+    @property
+    def probability(self) -> float:
+        """The probability of the decided class."""
+        return float(self.probabilities[self.names.index(self.label)])
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """Return the ``k`` most probable classes with their probabilities, most probable first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.names[i], float(self.probabilities[i])) for i in order]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"label", "probability", "probabilities": {class: p}}``."""
+        return {
+            "label": self.label,
+            "probability": round(self.probability, 6),
+            "probabilities": {n: round(float(p), 6) for n, p in zip(self.names, self.probabilities, strict=True)},
+        }
+
+
+class Skipped(BaseModel):
+    """A file that is in the data and is not used, with the reason in a few words."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    reason: str
+
+
+class Finding(BaseModel):
+    """One thing that ``check`` noticed.
+
+    Attributes:
+        code: short stable name, e.g. ``exact-duplicates-across-splits``.
+        level: ``leak`` makes ``train`` refuse (until told ``--allow-leaks``), ``error`` makes it stop, ``warning``
+            is shown, ``info`` is written down.
+        message: one sentence for a person: what was found, and what to do.
+        count: how many there are in all.
+        items: the first ones, by name (at most 20 are kept), each a file name or a pair "a = b".
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    level: Literal["leak", "error", "warning", "info"]
+    message: str
+    count: int = 0
+    items: tuple[str, ...] = ()
+
+
+class CheckReport(BaseModel):
+    """What is in the data, what is wrong with it, what would leak. The same type for every task.
+
+    Attributes:
+        num_files: everything that the source holds; always ``num_used + len(skipped)``.
+        num_used: examples that training or evaluation will see.
+        skipped: every other file, with its reason.
+        counts: ``{split: {class: number}}`` of the used examples (splits as they will be used).
+        summary: a few named facts, e.g. ``{"picture size": "32 x 32 (all)"}``.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    source: str
+    num_files: int
+    num_used: int
+    skipped: tuple[Skipped, ...] = ()
+    counts: dict[str, dict[str, int]] = {}
+    summary: dict[str, str] = {}
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def leaks(self) -> tuple[Finding, ...]:
+        """The findings for which training refuses."""
+        return tuple(f for f in self.findings if f.level == "leak")
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that make training impossible."""
+        return tuple(f for f in self.findings if f.level == "error")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How good a model is on a data set.
+
+    Attributes:
+        metrics: name (the field's, snake case) to number.
+        intervals: metric name to its 95 % interval.
+        tables: small JSON-able extras, e.g. ``{"confusion": [[...]], "per_class": [...]}``.
+        arrays: per-example arrays that the report draws from (``labels (N,)``, ``probabilities (N, K)``,
+            ``indices (N,)`` into the data set).
+    """
+
+    task: str
+    num_examples: int
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that ``evaluate --json`` prints (without the per-example arrays)."""
+        return {
+            "task": self.task,
+            "num_examples": self.num_examples,
+            "metrics": self.metrics,
+            "intervals": {k: list(v) for k, v in self.intervals.items()},
+            **self.tables,
+        }
