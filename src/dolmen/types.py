@@ -164,3 +164,18 @@ class Evaluation:
             "intervals": {k: list(v) for k, v in self.intervals.items()},
             **self.tables,
         }
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report that only this task has.
+
+    Attributes:
+        title: heading.
+        html: trusted HTML, self-contained (pictures as data URIs).
+        lead: one or two sentences under the heading: what is to be seen here.
+    """
+
+    title: str
+    html: str
+    lead: str = ""

@@ -1,0 +1,102 @@
+"""The state of an unfinished training, in one file that is replaced in one instant, so that SIGKILL can't halve it.
+
+safetensors holds the tensors, its header the rest as JSON: nothing in it can execute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dolmen.types import MachineError, UserError
+
+FILE = "checkpoint/state.safetensors"
+
+
+def write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Replace the checkpoint of a run.
+
+    Args:
+        folder: the run's folder.
+        tensors: by name; written as they are, bit for bit.
+        state: JSON-able values.
+
+    Raises:
+        MachineError: the disk is full or can't be written; the checkpoint before it is whole.
+    """
+    target = folder / FILE
+    temporary = target.with_suffix(".tmp")
+    # Shared or strided memory can't be stored: every tensor is its own contiguous copy.
+    blob = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, {"state": json.dumps(state)})
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MachineError(
+            f"the checkpoint ({len(blob) / 1e6:.1f} MB) can't be written to {target.parent}: {error.strerror}; "
+            "the one before it is whole: make room, then go on with --resume"
+        ) from error
+
+
+def exists(folder: Path) -> bool:
+    """Whether the run has a state to go on from."""
+    return (folder / FILE).is_file()
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the JSON part of a checkpoint."""
+    return read(folder)[1]
+
+
+def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors (on the CPU) and the JSON part of a checkpoint.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise UserError(f"{folder} holds no checkpoint to go on from; train anew without --resume and with another --out")
+    try:
+        with safe_open(path, "pt") as file:
+            state = json.loads(file.metadata()["state"])
+            return {k: file.get_tensor(k) for k in file.keys()}, state  # noqa: SIM118 - not a dict
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
+        raise UserError(f"the checkpoint {path} is damaged ({error}); train anew with another --out") from error
+
+
+def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimiser's state into tensors by name and the rest."""
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, dict[str, Any]] = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{prefix}.{index}.{name}"] = value
+            else:
+                rest.setdefault(str(index), {})[name] = value
+    return tensors, rest
+
+
+def unpack_optimizer(
+    prefix: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], rest: dict[str, Any]
+) -> None:
+    """Undo ``pack_optimizer`` (the parameter groups stay as they were built)."""
+    state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in rest.items()}
+    for key, value in tensors.items():
+        if key.startswith(prefix + "."):
+            index, name = key[len(prefix) + 1 :].split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,39 @@
+"""Apply a network to a whole data set, on one process or many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dolmen.engine import distributed
+from dolmen.engine.planner import autocast
+from dolmen.tasks.task import Dataset, Task
+from dolmen.types import Arrays
+
+
+def gather_outputs(
+    task: Task[Any], model: nn.Module, dataset: Dataset, *, precision: str = "fp32", batch_size: int = 256
+) -> Arrays:
+    """Return the outputs for all examples in order, as numpy arrays with the leading axis ``len(dataset)``.
+
+    Args:
+        task: knows how to apply the network.
+        model: in evaluation mode.
+        dataset: what to apply it to; each process takes a stretch of it.
+        precision: fp32 for figures that are reported, whatever training used.
+        batch_size: examples at once.
+    """
+    device = next(model.parameters()).device
+    mine = np.array_split(np.arange(len(dataset)), distributed.world())[distributed.rank()]
+    parts: dict[str, list[Any]] = {}
+    with torch.inference_mode(), autocast(precision, device):
+        for start in range(0, len(mine), batch_size):
+            stored = dataset.batch(mine[start : start + batch_size])
+            outputs = task.outputs(model, {k: v.to(device) for k, v in stored.items()})
+            for name, value in outputs.items():
+                parts.setdefault(name, []).append(value.float().cpu().numpy())
+    shares = distributed.gather({k: np.concatenate(v) for k, v in parts.items()})
+    return {k: np.concatenate([s[k] for s in shares if k in s]) for k in shares[0]}

@@ -1,0 +1,235 @@
+"""From a budget in minutes to a plan: precision, batch, number of steps. Measured on this machine, not guessed."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dolmen.engine import distributed, hardware
+from dolmen.tasks.task import Batch, Moment, Task
+
+SPARE = 0.97
+"""Share of the time left that is planned; the rest is for what can't be foreseen."""
+EVALUATION_SHARE = 0.03
+"""At most this share of the time goes into looking at validation."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a training will run. Written into the checkpoint, so that resuming follows it.
+
+    Attributes:
+        batch_size: examples in a step over all processes.
+        micro_batch_size: examples at once in the memory of one process.
+        precision: "fp32" or "bf16" (of the products; weights and sums stay fp32).
+        total_steps: steps in the budget.
+        most_steps: steps beyond which nothing would be gained, whatever the budget.
+        evaluate_every: steps between looks at validation.
+        seconds_per_step: as measured.
+        notes: what was decided and why, for the person and the report.
+    """
+
+    batch_size: int
+    micro_batch_size: int
+    precision: str
+    total_steps: int
+    most_steps: int
+    evaluate_every: int
+    seconds_per_step: float
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Plan:
+        """Undo ``to_json``."""
+        return cls(**values | {"notes": tuple(values["notes"])})
+
+
+@dataclass(frozen=True)
+class MachineBudget:
+    """The time that a training has, and how long a step of a network takes here (the task chooses sizes by it).
+
+    Attributes:
+        seconds: for the training itself.
+    """
+
+    seconds: float
+
+    def seconds_per_example(self, model: nn.Module, example: dict[str, Any]) -> float:
+        """Measure a training step of ``model`` on a batch of 32 copies of ``example`` (median of 3, best precision)."""
+        device = hardware.device()
+        model = model.to(device, memory_format=torch.channels_last).train()
+        batch = {k: torch.from_numpy(np.stack([v] * 32)).to(device) for k, v in example.items()}
+        images = next(iter(batch.values())).movedim(-1, 1).float()
+        best = math.inf
+        for precision in ("fp32", "bf16") if hardware.has_bf16() else ("fp32",):
+            times = []
+            for _ in range(4):
+                start = time.perf_counter()
+                with autocast(precision, device):
+                    model(images).float().square().sum().backward()
+                synchronise(device)
+                times.append(time.perf_counter() - start)
+            best = min(best, float(np.median(times[1:])))
+        return best / 32
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """The context in which forward passes run."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the accelerator, so that the clock tells the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def make_plan(task: Task[Any], build: Callable[[], nn.Module], *, seconds: float | None) -> Plan:
+    """Measure steps and decide.
+
+    Args:
+        task: prepared.
+        build: makes a fresh network on the device (it is thrown away).
+        seconds: what is left of the budget for training, or None with a budget in epochs.
+    """
+    config, train = task.config, task.datasets["train"]
+    batch_size = min(config.batch_size or task.batch_size(len(train)), len(train))
+    per_epoch = max(1, round(len(train) / batch_size))
+    notes = []
+    probe = _Probe(task, build, batch_size)
+    micro = min(math.ceil(batch_size / distributed.world()), config.micro_batch_size or probe.fitting_micro_batch())
+    if micro < batch_size / distributed.world():
+        notes.append(f"each batch of {batch_size} is worked off in parts of {micro}; gradients add up")
+    precision, step_s, why = probe.precision(config.precision, micro)
+    notes.append(why)
+    if config.epochs is not None:
+        total = most = config.epochs * per_epoch
+    else:
+        assert seconds is not None
+        affordable = max(1, int(seconds * SPARE / (step_s * (1 + EVALUATION_SHARE))))
+        most = task.enough_steps(len(train), batch_size)
+        total = min(affordable, most)
+        notes.append(
+            f"{total} steps of {batch_size}, {total / per_epoch:.1f} epochs, at {step_s * 1e3:.0f} ms a step: "
+            + ("as many as the budget allows" if affordable <= most else "enough; more would not help")
+        )
+    evaluation_s = step_s / 3 * len(task.datasets["val"]) / batch_size
+    every = max(total // 60, math.ceil(evaluation_s / (EVALUATION_SHARE * step_s)), 1)
+    every = min(every if every > per_epoch else per_epoch * max(1, round(every / per_epoch)), total)
+    plan = Plan(batch_size, micro, precision, total, most, every, step_s, tuple(notes))
+    return distributed.same(plan)
+
+
+class _Probe:
+    """Steps on throw-away copies of the network."""
+
+    def __init__(self, task: Task[Any], build: Callable[[], nn.Module], batch_size: int) -> None:
+        self.task, self.build, self.batch_size = task, build, batch_size
+        self.device = hardware.device()
+        indices = np.arange(len(task.datasets["train"]))[:batch_size]
+        stored = {k: v.to(self.device) for k, v in task.datasets["train"].batch(indices).items()}
+        self.batch = task.augment(stored, Moment(0, 0.5, torch.Generator().manual_seed(0)))
+
+    def step(self, model: nn.Module, size: int, precision: str) -> tuple[float, Tensor]:
+        """One forward and backward pass of the first objective on ``size`` examples: mean loss and gradient."""
+        objective = self.task.objectives(model)[0]
+        part: Batch = {k: v[:size] for k, v in self.batch.items()}
+        torch.manual_seed(0)
+        with autocast(precision, self.device):
+            loss = objective.loss(part)
+        loss.total.backward()
+        synchronise(self.device)
+        grads = [p.grad.reshape(-1).float() for p in objective.parameters() if p.grad is not None]
+        gradient = torch.cat(grads)
+        for p in objective.parameters():
+            p.grad = None
+        return float(loss.total.detach()) / loss.weight, gradient
+
+    def fitting_micro_batch(self) -> int:
+        """The largest part of the batch that takes at most half of the memory that is free."""
+        small = min(8, self.batch_size)
+        model = self.build().train()
+        before = _used_memory(self.device)
+        self.step(model, small, "fp32")
+        per_example = max(0, _used_memory(self.device) - before) / small
+        if per_example == 0:
+            return self.batch_size
+        return int(np.clip(0.5 * _free_memory(self.device) / per_example, 1, self.batch_size))
+
+    def precision(self, wanted: str, micro: int) -> tuple[str, float, str]:
+        """Choose bf16 where it is faster here and gives the same loss and gradient; return seconds a step and why."""
+        parts = math.ceil(self.batch_size / distributed.world() / micro)
+
+        def seconds(precision: str) -> float:
+            model, times = self.build().train(), []
+            for _ in range(5):
+                start = time.perf_counter()
+                self.step(model, micro, precision)
+                times.append(time.perf_counter() - start)
+            return float(np.median(times[1:])) * parts
+
+        if wanted != "auto":
+            return wanted, seconds(wanted), f"{wanted}, as asked"
+        exact_s = seconds("fp32")
+        if not hardware.has_bf16():
+            return "fp32", exact_s, "fp32: this machine does not multiply bf16 itself"
+        quick_s = seconds("bf16")
+        if quick_s > 0.95 * exact_s:
+            return "fp32", exact_s, f"fp32: bf16 is not faster here ({exact_s / quick_s:.2f}x)"
+        loss, gradient = self.step(self.build().train(), micro, "fp32")
+        loss16, gradient16 = self.step(self.build().train(), micro, "bf16")
+        agreement = float(torch.nn.functional.cosine_similarity(gradient, gradient16, dim=0))
+        if abs(loss16 - loss) > 0.05 * abs(loss) or agreement < 0.9:
+            return "fp32", exact_s, f"fp32: bf16 changes the gradient here (cosine {agreement:.2f})"
+        return (
+            "bf16",
+            quick_s,
+            f"bf16 products: {exact_s / quick_s:.1f}x as fast as fp32 here, same gradient (cosine {agreement:.3f})",
+        )
+
+
+def _used_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except ValueError:  # macOS has no such name
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def replan(plan: Plan, *, progress: float, seconds_left: float, seconds_per_step: float) -> Plan:
+    """Fit the rest of the plan to the time that is left, where it is off by more than 3 %.
+
+    Args:
+        plan: as it was.
+        progress: share of the schedule that is done, 0..1.
+        seconds_left: of the budget, for training.
+        seconds_per_step: as measured lately, evaluation included.
+    """
+    steps_left = (1 - progress) * plan.total_steps
+    affordable = min(max(1.0, seconds_left * SPARE / seconds_per_step), (1 - progress) * plan.most_steps)
+    if progress >= 1 or abs(affordable / steps_left - 1) < 0.03:
+        return plan
+    return replace(plan, total_steps=max(1, round(affordable / (1 - progress))))

@@ -1,0 +1,333 @@
+"""The training loop. It reads from top to bottom, knows no task, and can be killed at any line.
+
+Everything random in step s comes from a generator seeded by (seed, s), and the order of the examples in epoch e from
+one seeded by (seed, e). So a resumed training needs no generator's state, and N processes draw what one draws.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dolmen.engine import checkpoint, distributed, hardware
+from dolmen.engine.evaluate import gather_outputs
+from dolmen.engine.planner import Plan, autocast, make_plan, replan
+from dolmen.tasks.task import Batch, Moment, Objective, Task
+from dolmen.types import MachineError
+
+CHECKPOINT_EVERY_S = 20.0
+AVERAGE_OVER = 0.02
+"""The weights that are kept are an exponential average over about this share of all steps."""
+
+Record = dict[str, Any]
+Listener = Callable[[Record], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C: the state was saved, and the training can be resumed."""
+
+
+@dataclass
+class State:
+    """Where a training stands. All of it is in the checkpoint."""
+
+    plan: Plan
+    step: int = 0
+    progress: float = 0.0
+    seconds: float = 0.0
+    best: float = math.nan
+    best_step: int = 0
+    looks_without_gain: int = 0
+    metrics_bytes: int = 0
+    done: bool = False
+    best_weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def better(self, score: float, way: str) -> bool:
+        """Whether a validation score beats the best so far."""
+        if math.isnan(score):
+            return False
+        return math.isnan(self.best) or (score >= self.best if way == "max" else score <= self.best)
+
+
+def fit(
+    task: Task[Any],
+    folder: Path,
+    *,
+    seconds: Callable[[], float] | None,
+    resume: bool = False,
+    listeners: tuple[Listener, ...] = (),
+) -> nn.Module:
+    """Train until the budget is spent or validation has stopped improving; return the best network.
+
+    Args:
+        task: prepared.
+        folder: the run's folder, for ``metrics.jsonl`` and the checkpoint.
+        seconds: tells how many seconds of the budget are left for training; None with a budget in epochs.
+        resume: go on from the checkpoint in ``folder``.
+        listeners: told every record that goes into ``metrics.jsonl``, and one for each step (``"event": "step"``).
+
+    Raises:
+        MachineError: the loss is no longer a number, or the disk is full.
+        Interrupted: Ctrl-C; the state is saved.
+    """
+    device = hardware.device()
+
+    def build() -> nn.Module:
+        torch.manual_seed(task.config.seed)
+        model = task.build_model()
+        task.initialise(model)
+        return model.to(device, memory_format=torch.channels_last)
+
+    with hardware.quick_matmul(), _interrupts() as interrupted:
+        if resume:
+            tensors, saved = checkpoint.read(folder)
+            state = State(**saved["state"] | {"plan": Plan.from_json(saved["state"]["plan"])})
+        else:
+            state = State(make_plan(task, build, seconds=None if seconds is None else seconds()))
+        model = build()
+        objectives = task.objectives(model)
+        decay = 1 - 1 / max(1.0, AVERAGE_OVER * state.plan.total_steps)
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        if resume:
+            _restore(tensors, saved, state, model, average, objectives)
+        train, val = task.datasets["train"], task.datasets["val"]
+        journal = _Journal(folder, state, listeners)
+        if not resume:
+            journal.write({"event": "plan", **state.plan.to_json()})
+        started, saved_at = time.perf_counter() - state.seconds, time.perf_counter()
+        pace = (state.step, time.perf_counter())
+
+        while not state.done:
+            epoch, indices = batch_indices(len(train), state.plan.batch_size, state.step, task.config.seed)
+            generator = torch.Generator().manual_seed(_mix(task.config.seed, state.step))
+            torch.manual_seed(_mix(task.config.seed, state.step) + distributed.rank())  # dropout and the like
+            stored = {k: v.to(device, non_blocking=True) for k, v in train.batch(indices).items()}
+            batch = distributed.share(task.augment(stored, Moment(epoch, state.progress, generator)))
+
+            model.train()
+            losses = {}
+            for objective in objectives:
+                losses[objective.name] = optimise(objective, batch, state, task.config.clip_norm)
+            average.update_parameters(model)
+            state.step += 1
+            state.progress += 1 / state.plan.total_steps
+            state.done = state.progress > 1 - 0.5 / state.plan.total_steps
+            state.seconds = time.perf_counter() - started
+            journal.tell({"event": "step", "step": state.step, "progress": state.progress, **losses})
+
+            if state.step % state.plan.evaluate_every == 0 or state.done:
+                record = _look(task, average.module, val, state)
+                state.done |= state.looks_without_gain >= (task.config.patience or math.inf)
+                journal.write({"event": "look", "epoch": epoch, **losses, **record, "grad_norms": grad_norms(model)})
+                if seconds is not None and not state.done:
+                    lately = (time.perf_counter() - pace[1]) / (state.step - pace[0])
+                    new = replan(state.plan, progress=state.progress, seconds_left=seconds(), seconds_per_step=lately)
+                    state.plan = distributed.same(new)
+                    pace = (state.step, time.perf_counter())
+            stop = distributed.any_of(interrupted(), device)
+            if stop or state.done or time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
+                journal.settle()
+                if distributed.rank() == 0:
+                    _save(folder, state, model, average, objectives)
+                saved_at = time.perf_counter()
+            if stop and not state.done:
+                raise Interrupted(f"stopped at step {state.step} of {state.plan.total_steps}; the state is saved")
+    best: nn.Module = average.module
+    best.load_state_dict(state.best_weights)
+    return best.eval()
+
+
+def optimise(objective: Objective, batch: Batch, state: State, clip_norm: float | None) -> float:
+    """One step of one objective: gradients of all micro-batches and processes, then its optimisers.
+
+    Returns:
+        The mean loss over the global batch.
+    """
+    plan, parameters = state.plan, objective.parameters()
+    size, device = len(next(iter(batch.values()))), parameters[0].device
+    for p in parameters:
+        p.grad = None
+    total, weight = torch.zeros((), device=device), 0.0
+    for start in range(0, size, plan.micro_batch_size):
+        part = {k: v[start : start + plan.micro_batch_size] for k, v in batch.items()}
+        with autocast(plan.precision, device):
+            loss = objective.loss(part)
+        loss.total.backward()
+        total, weight = total + loss.total.detach(), weight + loss.weight
+    mean = distributed.divide_gradients(parameters, total, weight).item()
+    factor = objective.schedule(state.progress)
+    if not math.isfinite(mean):
+        raise MachineError(_diverged(objective, mean, state, factor))
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
+    for optimizer in objective.optimizers:
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+            still = state.progress < group.get("starts_at", 0.0)
+            group["lr"] = 0.0 if still else group["initial_lr"] * factor
+        optimizer.step()
+    return mean
+
+
+def batch_indices(num_examples: int, batch_size: int, step: int, seed: int) -> tuple[int, NDArray[np.int64]]:
+    """Which examples are in a step: ``(epoch, indices)``.
+
+    Each epoch is one permutation, cut into batches whose sizes differ by at most one, so that no example is dropped
+    and no batch is tiny.
+    """
+    per_epoch = max(1, round(num_examples / batch_size))
+    epoch, number = divmod(step, per_epoch)
+    return epoch, np.array_split(_permutation(num_examples, seed, epoch), per_epoch)[number]
+
+
+_last_permutation: dict[tuple[int, int, int], NDArray[np.int64]] = {}
+
+
+def _permutation(num_examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    key = (num_examples, seed, epoch)
+    if key not in _last_permutation:
+        _last_permutation.clear()
+        _last_permutation[key] = np.random.default_rng([seed, epoch]).permutation(num_examples)
+    return _last_permutation[key]
+
+
+def _mix(seed: int, step: int) -> int:
+    """One number from two, such that neighbours give unrelated streams."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(2))
+
+
+def _look(task: Task[Any], model: nn.Module, val: Any, state: State) -> Record:
+    """Evaluate on validation; remember the weights where they are the best so far."""
+    model.eval()
+    outputs = gather_outputs(task, model, val, precision=state.plan.precision)
+    evaluation = task.evaluate(outputs, val, intervals=False)
+    name, way = task.monitor
+    score = evaluation.metrics[name]
+    if state.better(score, way):
+        state.best, state.best_step, state.looks_without_gain = score, state.step, 0
+        state.best_weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+    else:
+        state.looks_without_gain += 1
+    if not state.best_weights:  # a score that is never a number must not leave us without weights
+        state.best_weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+    return {
+        "step": state.step,
+        "progress": round(state.progress, 6),
+        "seconds": round(state.seconds, 3),
+        "val": evaluation.metrics,
+        "best": state.best_step == state.step,
+    }
+
+
+def grad_norms(model: nn.Module) -> dict[str, float]:
+    """How strong the gradient is in each layer: its root mean square over the weights that have one, by layer."""
+    sums: dict[str, tuple[float, int]] = {}
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            square, count = sums.get(layer := name.rpartition(".")[0], (0.0, 0))
+            sums[layer] = (square + float(p.grad.float().square().sum()), count + p.numel())
+    return {layer: float(f"{math.sqrt(square / count):.4g}") for layer, (square, count) in sums.items()}
+
+
+def _diverged(objective: Objective, value: float, state: State, factor: float) -> str:
+    rate = objective.optimizers[0].param_groups[0].get("initial_lr", objective.optimizers[0].param_groups[0]["lr"])
+    return (
+        f"the {objective.name} became {value} at step {state.step + 1} of {state.plan.total_steps} (learning rate "
+        f"{rate * factor:.3g}, {state.plan.precision}): train again with a smaller rate, --lr {rate / 4:.2g}, or with "
+        "--clip-norm 1, or with --precision fp32"
+    )
+
+
+class _Journal:
+    """``metrics.jsonl``: one JSON object a line, cut back on resuming to what the checkpoint knows."""
+
+    def __init__(self, folder: Path, state: State, listeners: tuple[Listener, ...]) -> None:
+        self.path, self.state, self.listeners = folder / "metrics.jsonl", state, listeners
+        if distributed.rank() == 0:
+            with self.path.open("ab") as file:
+                file.truncate(state.metrics_bytes)
+
+    def tell(self, record: Record) -> None:
+        """Tell the listeners, write nothing."""
+        for listener in self.listeners:
+            listener(record)
+
+    def write(self, record: Record) -> None:
+        """Append a record, and tell the listeners."""
+        if distributed.rank() == 0:
+            line = json.dumps(record) + "\n"
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        self.tell(record)
+
+    def settle(self) -> None:
+        """Remember the length that belongs to the checkpoint about to be written."""
+        if distributed.rank() == 0:
+            self.state.metrics_bytes = self.path.stat().st_size
+
+
+def _save(
+    folder: Path, state: State, model: nn.Module, average: AveragedModel, objectives: Any
+) -> None:
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    tensors |= {f"best.{k}": v for k, v in state.best_weights.items()}
+    rest = {}
+    for objective in objectives:
+        for i, optimizer in enumerate(objective.optimizers):
+            prefix = f"optimizer.{objective.name}.{i}"
+            packed, rest[prefix] = checkpoint.pack_optimizer(prefix, optimizer)
+            tensors |= packed
+    values = {k: v for k, v in vars(state).items() if k != "best_weights"} | {"plan": state.plan.to_json()}
+    checkpoint.write(folder, tensors, {"state": values, "optimizers": rest})
+
+
+def _restore(
+    tensors: dict[str, Tensor], saved: Record, state: State, model: nn.Module, average: AveragedModel, objectives: Any
+) -> None:
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+    model.load_state_dict(part("model."))
+    average.load_state_dict(part("average."))
+    state.best_weights = part("best.")
+    for objective in objectives:
+        for i, optimizer in enumerate(objective.optimizers):
+            prefix = f"optimizer.{objective.name}.{i}"
+            checkpoint.unpack_optimizer(prefix, optimizer, tensors, saved["optimizers"][prefix])
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a flag that is read after the step; the second one stops at once."""
+    caught = False
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal caught
+        if caught:
+            raise KeyboardInterrupt
+        caught = True
+
+    try:
+        before = signal.signal(signal.SIGINT, on_signal)
+    except ValueError:  # not in the main thread: nobody can press Ctrl-C here
+        yield lambda: False
+        return
+    try:
+        yield lambda: caught
+    finally:
+        signal.signal(signal.SIGINT, before)

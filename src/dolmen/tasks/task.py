@@ -1,0 +1,283 @@
+"""What a task is: the one interface between the ten jobs and everything that serves them all."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dolmen.nn.losses import Loss
+from dolmen.nn.optimizers import Schedule
+from dolmen.types import Arrays, CheckReport, Evaluation, Example, Prediction, Section, UserError
+
+Batch = dict[str, Tensor]
+"""Named tensors with a leading batch axis, e.g. ``{"images": (B, H, W, C) uint8, "labels": (B,) int64}``."""
+
+C = TypeVar("C", bound="TaskConfig")
+
+Progress = Callable[[str, int, int], None]
+"""Told ``(what, done, total)`` while something long is under way."""
+
+
+class TaskConfig(BaseModel):
+    """What can be chosen for any task. ``None`` means: found out from the data, the budget and the machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    minutes: float | None = Field(
+        None, gt=0, description="budget for the whole command; 10 if no other budget is given"
+    )
+    epochs: int | None = Field(None, gt=0, description="budget in passes over the training data, instead of minutes")
+    patience: int | None = Field(
+        None, gt=0, description="stop when this many evaluations in a row brought no gain on validation"
+    )
+    batch_size: int | None = Field(None, gt=0, description="examples in one step, over all processes")
+    micro_batch_size: int | None = Field(
+        None, gt=0, description="examples at once in memory; gradients add up to the batch"
+    )
+    lr: float | None = Field(None, gt=0, description="learning rate of the main optimiser")
+    weight_decay: float | None = Field(None, ge=0, description="decoupled weight decay")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where it is faster here and gives the same gradient"
+    )
+    seed: int = Field(0, ge=0, description="of everything random: splits, weights, order, augmentation")
+    val_fraction: float | None = Field(
+        None, gt=0, lt=1, description="share of the training data held out for validation where the data name none"
+    )
+    test_fraction: float | None = Field(
+        None, gt=0, lt=1, description="share of the data held out for the test where the data name no splits at all"
+    )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a training batch is made. Everything random about it comes from here, so that resuming is exact.
+
+    Attributes:
+        epoch: passes over the data so far.
+        progress: share of the budget spent, 0..1.
+        generator: seeded by the run's seed and the step's number; the same on every process.
+    """
+
+    epoch: int
+    progress: float
+    generator: torch.Generator
+
+
+class Dataset(Protocol):
+    """Indexed examples. Indexing a tensor is quicker than worker processes, so there are none."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: NDArray[np.int64]) -> Batch:
+        """Return the examples at ``indices``, stored values, on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss, its parameters (those of its optimisers) and how their learning rate moves.
+
+    Attributes:
+        name: for the records ("loss", "generator").
+        loss: from one (micro-)batch to a sum and a weight.
+        optimizers: disjoint parameters; a group may hold ``starts_at``, the progress before which it stays still.
+        schedule: multiplier of every learning rate.
+    """
+
+    name: str
+    loss: Callable[[Batch], Loss]
+    optimizers: tuple[torch.optim.Optimizer, ...]
+    schedule: Schedule
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters of all its optimisers."""
+        return [p for o in self.optimizers for g in o.param_groups for p in g["params"]]
+
+
+class Processor(Protocol):
+    """Raw input to arrays, and model outputs to predictions; numpy only."""
+
+    def encode(self, raw: Any) -> Example:
+        """One input, as a person has it, to arrays."""
+        ...
+
+    def decode(self, outputs: Arrays) -> Sequence[Prediction]:
+        """A batch of model outputs to predictions."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything needed to make it again."""
+        ...
+
+
+class Budget(Protocol):
+    """How fast this machine is; given to ``prepare`` so that sizes fit the time that there is."""
+
+    seconds: float
+
+    def seconds_per_example(self, model: nn.Module, example: dict[str, Any]) -> float:
+        """Measure one training step of ``model`` on copies of ``example``."""
+        ...
+
+
+class Task(ABC, Generic[C]):
+    """One job. The engine, the verbs and the report speak to it through this class only.
+
+    Attributes:
+        config: as given; ``prepare`` replaces it by one in which what was left open is decided.
+        processor: fitted by ``prepare``, or read from a run.
+        datasets: filled by ``prepare``: "train", "val" and, where the data have one, "test".
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[TaskConfig]]
+    Processor: ClassVar[type[Any]]
+    headline: ClassVar[tuple[str, Literal["max", "min"]]]
+    """The metric that a person asks for first, and which way is better."""
+    monitor: ClassVar[tuple[str, Literal["max", "min"]]]
+    """The metric by which the best weights are chosen; the one with the least noise."""
+
+    def __init__(self, config: C, processor: Any = None) -> None:
+        self.config: C = config
+        self.processor: Any = processor
+        self.datasets: dict[str, Dataset] = {}
+
+    # ---- data
+
+    @abstractmethod
+    def prepare(
+        self, data: str, *, fetch: bool = False, budget: Budget | None = None, progress: Progress | None = None
+    ) -> CheckReport:
+        """Read and check ``data``, decide what the config left open, fit the processor, fill ``datasets``.
+
+        Args:
+            data: a path, or the name of a public set.
+            fetch: download a named public set if it is not here yet.
+            budget: how fast this machine is, to choose sizes by; None where nothing will be trained.
+            progress: told how far reading is.
+
+        Raises:
+            UserError: the data can't be used.
+        """
+
+    @abstractmethod
+    def open(
+        self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
+    ) -> Dataset:
+        """Read ``data`` for evaluation with the processor as it is.
+
+        Args:
+            data: a path, or the name of a public set.
+            split: "train", "val" or "test"; None takes the test part, else the validation part, else everything.
+            fetch: download a named public set if it is not here yet.
+            progress: told how far reading is.
+
+        Raises:
+            UserError: the data can't be used, or hold a class that training never saw.
+        """
+
+    # ---- learning
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """The network for ``config`` and ``processor``, with weights as the seed gives them."""
+
+    def initialise(self, model: nn.Module) -> None:
+        """Set what the network takes from the training data before the first step (in place)."""
+        del model
+
+    @abstractmethod
+    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+        """The losses with their optimisers: one for most tasks, two for a GAN."""
+
+    def augment(self, batch: Batch, moment: Moment) -> Batch:
+        """Turn stored values into what the losses take, with the random changes that training wants."""
+        del moment
+        return batch
+
+    def batch_size(self, num_examples: int) -> int:
+        """Examples in a step where the config says nothing."""
+        return int(np.clip(2 ** round(np.log2(max(1, num_examples) / 40)), 16, 256))
+
+    def enough_steps(self, num_examples: int, batch_size: int) -> int:
+        """Steps beyond which a budget in minutes is not spent, because nothing is gained any more."""
+        return max(2000, 200 * num_examples // batch_size)
+
+    # ---- use
+
+    @abstractmethod
+    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+        """Apply the network to a batch of stored values: named outputs with a leading batch axis."""
+
+    @abstractmethod
+    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
+        """Compare the outputs for all examples of ``dataset`` (in its order) with its labels.
+
+        Args:
+            outputs: what ``outputs`` gave, gathered; leading axis ``len(dataset)``.
+            dataset: where the labels are.
+            intervals: also compute 95 % intervals and tables; without, only the numbers that training watches.
+        """
+
+    def calibrate(self, outputs: Arrays, dataset: Dataset) -> None:
+        """Fit what the processor takes from validation (temperature, thresholds), in place. Default: nothing."""
+        del outputs, dataset
+
+    def predict(
+        self, model: nn.Module, inputs: Iterable[Any], *, batch_size: int = 64
+    ) -> Iterator[tuple[Any, Prediction | UserError]]:
+        """Yield ``(input, prediction)`` in order, holding one batch in memory.
+
+        An input that can't be read gives its ``UserError`` instead, and the others go on.
+        """
+        device = next(model.parameters()).device
+        iterator = iter(inputs)
+        while chunk := list(islice(iterator, batch_size)):
+            examples = self.encode_all(chunk)
+            good = [e for e in examples if not isinstance(e, UserError)]
+            predictions: Iterator[Prediction] = iter(())
+            if good:
+                batch = {k: torch.from_numpy(np.stack([e[k] for e in good])).to(device) for k in good[0]}
+                with torch.inference_mode():
+                    outputs = {k: v.float().cpu().numpy() for k, v in self.outputs(model, batch).items()}
+                predictions = iter(self.processor.decode(outputs))
+            for raw, example in zip(chunk, examples, strict=True):
+                yield raw, example if isinstance(example, UserError) else next(predictions)
+
+    def encode_all(self, inputs: Sequence[Any]) -> list[Example | UserError]:
+        """Encode inputs, a ``UserError`` in the place of one that can't be read."""
+        return [self.encode(raw) for raw in inputs]
+
+    def encode(self, raw: Any) -> Example | UserError:
+        """Encode one input, or return why it can't be read."""
+        try:
+            example: Example = self.processor.encode(raw)
+        except UserError as error:
+            return error
+        return example
+
+    # ---- showing
+
+    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
+        """The parts of the report that only this task has; ``evaluations`` by split."""
+        del model, evaluations
+        return []
+
+    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
+        """Write a picture to ``out`` that shows why the model answers as it does for one input.
+
+        Returns:
+            JSON-able facts that go with the picture.
+        """
+        raise UserError(f"explain does not work for {self.name} yet; dolmen tasks shows what works today")
