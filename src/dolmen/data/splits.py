@@ -1,0 +1,195 @@
+"""Who is trained on, who is validated on, who is tested on: deterministic, stratified by class, group-aware.
+
+What the data say stays. What they leave open is decided by content: every *unit* (a group, a set of exact
+duplicates, or a single picture) draws a number from the digest of its pixels and the seed, and units are
+taken in the order of their numbers. So renaming files, or listing them in another order or on another machine,
+changes nothing, and adding pictures moves few of the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.data.decoded import Decoded
+from dolmen.data.image_set import ImageSet, Split
+from dolmen.types import UserError
+
+
+def default_val_fraction(num_train: int) -> float:
+    """Return the share of the training pictures to validate on: 10 %, of large sets 500 pictures or 2 %."""
+    return min(0.1, max(500, 0.02 * num_train) / max(num_train, 1))
+
+
+def default_test_fraction(num_images: int) -> float:
+    """Return the share of all pictures to test on where the data name no split: more of a small set."""
+    return 0.2 if num_images < 5000 else 0.1
+
+
+def assign_splits(
+    images: ImageSet,
+    decoded: Decoded,
+    *,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+) -> ImageSet:
+    """Return the set with every split filled: "train", "val" or "test", and "" for what can't be used.
+
+    - A split that the data name is kept. Pictures without one, in data that name some, are for training,
+      unless their group or an exact duplicate is in "test" or "val": then they join it.
+    - "val" is carved out of the training pictures where the data have none.
+    - "test" is carved out only where the data name no split at all.
+    - A picture that is unreadable or has no label gets "".
+
+    A carved split takes about its fraction of each class, at least one picture of each class that has two
+    (three where test and val are both carved), and never tears a group or exact duplicates apart.
+
+    Args:
+        images: the set; ``images.splits`` as the data say.
+        decoded: its pictures.
+        val_fraction: share of the training pictures; None for ``default_val_fraction``, 0 for no validation.
+        test_fraction: share of all usable pictures; None for ``default_test_fraction``, 0 for no test.
+        seed: another seed gives another split.
+
+    Raises:
+        UserError: a fraction is not in [0, 1).
+    """
+    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if fraction is not None and not 0 <= fraction < 1:
+            raise UserError(
+                f"{name} is {fraction}, expected a share from 0 to below 1: type for example {name}=0.1."
+            )
+    usable = images.labels >= 0
+    usable[list(decoded.problems)] = False
+    splits = np.where(usable, np.array(images.splits, dtype="U5"), "")
+    named = {str(s) for s in np.unique(np.array(images.splits, dtype="U5"))} - {""}
+    units = _units(images, decoded, usable, seed)
+    for unit in units:
+        _join_named_split(unit, splits)
+    splits[usable & (splits == "")] = "train"
+    if not named:
+        _carve("test", splits, units, images.labels, test_fraction, default_test_fraction, leave=2)
+    if "val" not in named:
+        _carve("val", splits, units, images.labels, val_fraction, default_val_fraction, leave=1)
+    filled: list[Split] = splits.tolist()
+    return images.replace(splits=filled)
+
+
+Unit = list[int]
+"""Indices of pictures that stay together."""
+
+
+def unit_ids(digests: NDArray[np.uint8], groups: NDArray[np.str_]) -> NDArray[np.int64]:
+    """Return (N,) ids, equal for pictures that a chain of equal groups or equal digests connects.
+
+    Args:
+        digests: (N, D) uint8.
+        groups: (N,) strings; "" is no group.
+    """
+    parent = list(range(len(groups)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    same_pixels = np.ascontiguousarray(digests).view(f"V{digests.shape[1]}")[:, 0]
+    for keys, relevant in ((same_pixels, np.ones(len(groups), np.bool_)), (groups, groups != "")):
+        where = np.flatnonzero(relevant)
+        _, first, inverse, counts = np.unique(
+            keys[where], return_index=True, return_inverse=True, return_counts=True
+        )
+        shared = counts[inverse] > 1
+        for i, j in zip(where[shared].tolist(), where[first[inverse[shared]]].tolist(), strict=True):
+            parent[root(i)] = root(j)
+    return np.array([root(i) for i in range(len(parent))], np.int64)
+
+
+def _units(images: ImageSet, decoded: Decoded, usable: NDArray[np.bool_], seed: int) -> list[Unit]:
+    """Return the units of the usable pictures, in the order of the numbers that they drew."""
+    where = np.flatnonzero(usable)
+    digests = np.ascontiguousarray(decoded.digests[where])
+    ids = unit_ids(digests, np.array(images.groups, dtype=np.str_)[where])
+    members: dict[int, Unit] = {}
+    for index, unit in zip(where.tolist(), ids.tolist(), strict=True):
+        members.setdefault(unit, []).append(index)
+    salt = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
+
+    def drawn(unit: Unit) -> bytes:
+        smallest = min(decoded.digests[i].tobytes() for i in unit)
+        return hashlib.blake2b(smallest, digest_size=16, salt=salt).digest()
+
+    return sorted(members.values(), key=drawn)
+
+
+def _join_named_split(unit: Unit, splits: NDArray[np.str_]) -> None:
+    """Put the pictures of a unit for which the data name no split where the others of the unit are."""
+    if len(unit) == 1:
+        return
+    named = {str(splits[i]) for i in unit}
+    if "" in named:
+        joined = next((s for s in ("test", "val", "train") if s in named), "")
+        for i in unit:
+            splits[i] = splits[i] or joined
+
+
+def _carve(
+    split: Split,
+    splits: NDArray[np.str_],
+    units: list[Unit],
+    labels: NDArray[np.int64],
+    fraction: float | None,
+    default_fraction: Callable[[int], float],
+    leave: int,
+) -> None:
+    """Move whole units from "train" to ``split``; training keeps at least ``leave`` units of every class."""
+    in_train = splits == "train"
+    fraction = default_fraction(int(in_train.sum())) if fraction is None else fraction
+    if fraction == 0:
+        return
+    available = [u for u in units if all(in_train[i] for i in u)]
+    class_counts = [Counter(labels[u].tolist()) for u in available]
+    wanted = _apportion(labels[in_train], fraction, leave)
+    units_left = Counter(label for counts in class_counts for label in counts)
+    untouched = {label for label, num in wanted.items() if num > 0}
+    passed_over: list[int] = []
+
+    def spared(counts: Counter[int]) -> bool:
+        return all(units_left[label] > leave for label in counts)
+
+    def take(position: int) -> None:
+        splits[available[position]] = split
+        for label, num in class_counts[position].items():
+            wanted[label] -= num
+            units_left[label] -= 1
+            untouched.discard(label)
+
+    for position, counts in enumerate(class_counts):
+        closer = sum(abs(wanted[label]) - abs(wanted[label] - num) for label, num in counts.items())
+        if closer > 0 and spared(counts):
+            take(position)
+        else:
+            passed_over.append(position)
+    # Where every unit of a class is larger than what is wanted, the smallest one does the least harm.
+    for position in sorted(passed_over, key=lambda p: len(available[p])) if untouched else ():
+        counts = class_counts[position]
+        if not untouched.isdisjoint(counts) and spared(counts):
+            take(position)
+
+
+def _apportion(labels: NDArray[np.int64], fraction: float, leave: int) -> dict[int, int]:
+    """Return how many pictures of each class to take: in proportion, at least 1, and ``leave`` stay."""
+    classes, counts = np.unique(labels, return_counts=True)
+    exact = counts * fraction
+    wanted = np.floor(exact + 1e-9).astype(np.int64)
+    short = round(float(exact.sum())) - int(wanted.sum())
+    wanted[np.argsort(wanted - exact, kind="stable")[: max(short, 0)]] += 1
+    most = np.maximum(counts - leave, 0)
+    wanted = np.clip(wanted, np.minimum(1, most), most)
+    return dict(zip(classes.tolist(), wanted.tolist(), strict=True))
