@@ -344,7 +344,8 @@ def test_readable_bytes(num_bytes, text):
     assert readable_bytes(int(num_bytes)) == text
 
 
-def test_memory_stays_flat_when_the_set_grows_tenfold(make_images, tmp_path):
+def test_memory_stays_flat_when_the_set_grows_tenfold(make_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # what is in flight grows with the number of threads
     one = saved(picture(0, 64, 64), "PNG")
 
     class Endless(list[bytes]):
@@ -370,4 +371,4 @@ def test_memory_stays_flat_when_the_set_grows_tenfold(make_images, tmp_path):
 
     peak(299)  # imports and codecs
     small, large = peak(500), peak(5000)
-    assert large - small < 1_000_000 < 4500 * 64 * 64 * 3 / 50
+    assert large - small < 6_000_000 < 4500 * 64 * 64 * 3 / 9  # at most the few chunks in flight

@@ -2,8 +2,8 @@
 
 What the data say stays. What they leave open is decided by content: every *unit* (a group, a set of exact
 duplicates, or a single picture) draws a number from the digest of its pixels and the seed, and units are
-taken in the order of their numbers. So renaming files, or listing them in another order or on another machine,
-changes nothing, and adding pictures moves few of the others.
+taken in the order of their numbers. So renaming files, or listing them in another order or on another
+machine, changes nothing, and adding pictures moves few of the others.
 """
 
 from __future__ import annotations
