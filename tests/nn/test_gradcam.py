@@ -185,7 +185,8 @@ def test_a_transformer_is_refused(ask: object) -> None:
         ask(Transformer(), torch.rand(2, 3, 16, 16), torch.tensor([0, 1]))  # type: ignore[operator]
     assert str(caught.value) == (
         "this network ends in features of shape (1, 16, 12), not in a map (B, F, h, w) over the picture, so "
-        "there is no place to point at: explain a convolutional network, for example one trained with --model resnet18"
+        "there is no place to point at: explain a convolutional network, for example one trained with "
+        "--model resnet18"
     )
 
 

@@ -106,11 +106,13 @@ def randomisation_check(model: nn.Module, pixels: Tensor, classes: Tensor, layer
     layer = layer or default_layer(model, pixels)
     trained = _ranks(_coarse_cam(model, pixels, classes, layer).flatten(1))
     values = []
-    for seed in range(REDRAWS):
-        other = copy.deepcopy(model)
-        redraw_(other, pixels, seed)
-        drawn = _ranks(_coarse_cam(other, pixels, classes, layer).flatten(1))
-        values.append(_correlation(trained, drawn).abs())
+    with torch.inference_mode(False):  # a copy made in inference mode could not be differentiated
+        pixels = pixels.clone()
+        for seed in range(REDRAWS):
+            other = copy.deepcopy(model)
+            redraw_(other, pixels, seed)
+            drawn = _ranks(_coarse_cam(other, pixels, classes, layer).flatten(1))
+            values.append(_correlation(trained, drawn).abs())
     return float(torch.cat(values).mean())
 
 
