@@ -1,0 +1,298 @@
+"""The parts of the report that classification of pictures has: numbers, mistakes, where the network looked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.report import figures, pictures
+from dolmen.report.numbers import WHAT, count, interval_text, metric_name, metric_text, percent
+from dolmen.types import Evaluation, Section
+
+Picture = Callable[[str, int], NDArray[np.uint8]]
+Name = Callable[[str, int], str]
+Cam = Callable[[str, list[int], list[int]], NDArray[Any]]
+
+SHOWN = 12
+"""Pictures in each gallery."""
+SIDE = 176
+"""Their longer side in pixels; two galleries with heat maps take about 0.5 MB."""
+ALIKE = 0.5
+"""Rank correlation with a random network's maps from which on heat maps are called doubtful."""
+
+
+def sections(
+    evaluations: dict[str, Evaluation],
+    *,
+    classes: Sequence[str],
+    picture: Picture,
+    name: Name,
+    cam: Cam | None,
+    temperature: float,
+    sanity: float | None,
+    filters: NDArray[Any] | None,
+) -> list[Section]:
+    """Return what the report shows for this task; drawn from the test split where there is one.
+
+    Args:
+        evaluations: by split, with arrays ``labels (N,)``, ``probabilities (N, K)`` and ``indices (N,)``.
+        classes: K names.
+        picture: (split, index) to (H, W, C) uint8.
+        name: (split, index) to a file name.
+        cam: (split, indices, classes) to (B, H, W) heat maps in 0..1; None where the network has none.
+        temperature: by which the logits were divided.
+        sanity: what ``randomisation_check`` gave.
+        filters: (O, C, k, k) of the first convolution.
+    """
+    split = "test" if "test" in evaluations else next(iter(evaluations))
+    evaluation = evaluations[split]
+    found = [_numbers(evaluations), _per_class(evaluation, split), _confusion(evaluation, split, classes)]
+    if "operating_point" in evaluation.tables:
+        found.append(_operating_point(evaluation, split, classes))
+    if "calibration" in evaluation.tables:
+        found.append(_calibration(evaluation, split, temperature))
+    gallery = _Gallery(evaluation, split, classes, picture, name, cam)
+    found += gallery.sections(sanity)
+    if filters is not None:
+        found.append(_filters(filters))
+    return found
+
+
+def _numbers(evaluations: dict[str, Evaluation]) -> Section:
+    """All metrics, a column for each split."""
+    splits = [s for s in ("test", "val") if s in evaluations] or list(evaluations)
+    splits += [s for s in evaluations if s not in splits]
+    names = list(dict.fromkeys(n for s in splits for n in evaluations[s].metrics))
+    head = "".join(f'<th scope="col" class="number">{escape(s)}</th>' for s in splits)
+    rows = []
+    for metric in names:
+        cells = ""
+        for s in splits:
+            value = metric_text(metric, evaluations[s].metrics.get(metric))
+            interval = interval_text(metric, evaluations[s].intervals.get(metric))
+            cells += (
+                f'<td class="number">{value}' + (f"<small>{interval}</small>" if interval else "") + "</td>"
+            )
+        what = f"<small>{escape(WHAT[metric])}</small>" if metric in WHAT else ""
+        rows.append(f'<tr><th scope="row">{escape(metric_name(metric))}{what}</th>{cells}</tr>')
+    sizes = ", ".join(f"{s}: {count(evaluations[s].num_examples, 'example')}" for s in splits)
+    return Section(
+        "All numbers",
+        f'<table class="metrics"><thead><tr><th scope="col">metric</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>",
+        f"Small print gives the 95 % interval, from drawing the examples anew a thousand times. {sizes}.",
+    )
+
+
+def _bar(value: float) -> str:
+    return f'<td class="number bar" style="--share:{100 * value:.1f}%"><span>{percent(value)}</span></td>'
+
+
+def _per_class(evaluation: Evaluation, split: str, classes: Any = None) -> Section:
+    rows = evaluation.tables["per_class"]
+    weakest = sorted((r for r in rows if r["num"]), key=lambda r: r["f1"])
+    head = (
+        '<thead><tr><th scope="col">class</th><th scope="col" class="number">examples</th>'
+        '<th scope="col" class="number">precision</th><th scope="col" class="number">recall</th>'
+        '<th scope="col" class="number">F1</th></tr></thead>'
+    )
+
+    def table(chosen: Sequence[dict[str, Any]]) -> str:
+        body = "".join(
+            f'<tr><th scope="row">{escape(r["class"])}</th><td class="number">{r["num"]:,}</td>'
+            f"{_bar(r['precision'])}{_bar(r['recall'])}{_bar(r['f1'])}</tr>"
+            for r in chosen
+        )
+        return f'<table class="classes">{head}<tbody>{body}</tbody></table>'
+
+    if len(rows) <= 24:
+        html = table(rows)
+    else:
+        html = f"<p>The ten weakest:</p>{table(weakest[:10])}<details><summary>All {len(rows)} classes</summary>{table(rows)}</details>"
+    lead = "Precision: of those given this class, how many have it. Recall: of those that have it, how many were given it."
+    if weakest:
+        worst = weakest[0]
+        lead += f" Weakest: {worst['class']}, with an F1 of {percent(worst['f1'])} on {count(worst['num'], 'example')}."
+    return Section(f"Class by class ({split})", html, lead)
+
+
+def _confusion(evaluation: Evaluation, split: str, classes: Sequence[str]) -> Section:
+    matrix = np.asarray(evaluation.tables["confusion"], np.int64)
+    wrong = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:8]
+    pairs = [(i, j, int(wrong[i, j])) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)]
+    rows = "".join(
+        f"<tr><td>{escape(classes[i])}</td><td>{escape(classes[j])}</td>"
+        f'<td class="number">{n}</td>{_bar(n / matrix[i].sum())}</tr>'
+        for i, j, n in pairs
+        if n
+    )
+    table = (
+        '<table><thead><tr><th scope="col">true</th><th scope="col">decided</th>'
+        '<th scope="col" class="number">examples</th><th scope="col" class="number">share of the true class</th>'
+        f"</tr></thead><tbody>{rows}</tbody></table>"
+        if rows and len(classes) > 2
+        else ""
+    )
+    total = int(matrix.sum())
+    lead = f"Each row is a true class, each column what was decided; {int(np.trace(matrix)):,} of {total:,} are on the diagonal."
+    return Section(
+        f"What is taken for what ({split})", f"<div>{figures.confusion(matrix, classes)}</div>{table}", lead
+    )
+
+
+def _operating_point(evaluation: Evaluation, split: str, classes: Sequence[str]) -> Section:
+    point = evaluation.tables["operating_point"]
+    positive = classes.index(point["positive"])
+    labels, scores = evaluation.arrays["labels"], evaluation.arrays["probabilities"][:, positive]
+    chart = figures.roc(scores, labels == positive, point, evaluation.metrics.get("auroc", float("nan")))
+    lines = []
+    for metric in ("sensitivity", "specificity"):
+        interval = interval_text(metric, evaluation.intervals.get(metric))
+        lines.append(
+            f"<li><strong>{metric_name(metric)} {percent(point[metric])}</strong>"
+            + (f" (95 % interval {interval})" if interval else "")
+            + "</li>"
+        )
+    chosen = "validation" if point["chosen_on"] == "val" else point["chosen_on"]
+    text = (
+        f"<p>An example counts as <em>{escape(point['positive'])}</em> from a probability of "
+        f"{point['threshold']:.3f} on. That threshold was chosen on {escape(chosen)} alone, as the one that leaves "
+        f"{percent(point['specificity_wanted'])} of the negatives alone there; nothing was chosen on {escape(split)}."
+        f"</p><ul>{''.join(lines)}</ul>"
+    )
+    lead = f"Moving the threshold trades examples of {point['positive']} that are found against false alarms."
+    return Section(
+        f"ROC curve and operating point ({split})", f'<div class="row">{chart}<div>{text}</div></div>', lead
+    )
+
+
+def _calibration(evaluation: Evaluation, split: str, temperature: float) -> Section:
+    table = evaluation.tables["calibration"]
+    chart = figures.reliability(table["bins"], table["ece"], table.get("ece_before"))
+    if abs(temperature - 1) < 0.02:
+        told = "it was well calibrated as it stood"
+    else:
+        told = "it was too sure of itself before" if temperature > 1 else "it was too timid before"
+    text = (
+        f"<p>The logits are divided by a temperature of <strong>{temperature:.2f}</strong>, fitted on validation: {told}."
+        f" Decisions do not change by it, only how probable they are said to be.</p>"
+        f"<p>ECE, the mean gap between the probability given and the share that was right, is "
+        f"<strong>{table['ece']:.3f}</strong>"
+        + (
+            f"; without the temperature it would be {table['ece_before']:.3f}"
+            if "ece_before" in table
+            else ""
+        )
+        + ".</p><p>Pale bars show how far chance alone may move a point.</p>"
+    )
+    lead = "Where the points lie on the dashed line, 80 % means right in 80 of 100 cases. Below the line the model is too sure."
+    return Section(
+        f"Can the probabilities be believed? ({split})",
+        f'<div class="row">{chart}<div>{text}</div></div>',
+        lead,
+    )
+
+
+def _filters(filters: NDArray[Any]) -> Section:
+    image = pictures.filter_tiles(filters)
+    shown = min(len(filters), 64)
+    html = (
+        f'<img class="exact" src="{pictures.data_uri(image, lossless=True)}" width="{image.shape[1]}" '
+        f'alt="The first {shown} filters of the first convolution">'
+    )
+    lead = (
+        f"{shown} of {len(filters)} filters of {filters.shape[2]} × {filters.shape[3]} pixels; mid grey is zero. "
+        "They should show edges, spots and colours; pure noise means that too little was learnt."
+    )
+    return Section("What the first layer looks for", html, lead)
+
+
+@dataclass(frozen=True, eq=False)
+class _Gallery:
+    """Single pictures with what was decided, how surely, and where the network looked."""
+
+    evaluation: Evaluation
+    split: str
+    classes: Sequence[str]
+    picture: Picture
+    name: Name
+    cam: Cam | None
+
+    def sections(self, sanity: float | None) -> list[Section]:
+        labels, probabilities = self.evaluation.arrays["labels"], self.evaluation.arrays["probabilities"]
+        decided = self.decided()
+        sure = probabilities[np.arange(len(labels)), decided]
+        wrong = np.flatnonzero(decided != labels)
+        worst = wrong[np.argsort(-sure[wrong], kind="stable")][:SHOWN]
+        two = np.sort(probabilities, axis=1)[:, -2:]
+        doubtful = np.argsort(two[:, 1] - two[:, 0], kind="stable")
+        doubtful = doubtful[~np.isin(doubtful, worst)][:SHOWN]
+        trust = "" if self.cam is None else " " + heat_map_text(sanity)
+        found = []
+        if len(worst):
+            lead = (
+                f"{count(len(wrong), 'example')} of {len(labels):,} were decided wrongly; here those of which the model "
+                f"was surest. Some may be labelled wrongly: look at them first.{trust}"
+            )
+            found.append(Section(f"Most wrong ({self.split})", self.figures(worst, decided), lead))
+        else:
+            lead = f"All {count(len(labels), 'example')} were decided rightly."
+            found.append(Section(f"Most wrong ({self.split})", "", lead))
+        if len(doubtful):
+            lead = "The two most probable classes are closest here: what a person should look at, or what to collect more of."
+            lead += "" if len(worst) else trust
+            found.append(Section(f"Most uncertain ({self.split})", self.figures(doubtful, decided), lead))
+        return found
+
+    def decided(self) -> NDArray[np.int64]:
+        """(N,) the class decided: the most probable one, or by the threshold of the operating point."""
+        probabilities = self.evaluation.arrays["probabilities"]
+        point = self.evaluation.tables.get("operating_point")
+        if point is None:
+            return probabilities.argmax(1)
+        positive = list(self.classes).index(point["positive"])
+        return np.where(probabilities[:, positive] >= point["threshold"], positive, 1 - positive)
+
+    def figures(self, rows: NDArray[np.int64], decided: NDArray[np.int64]) -> str:
+        labels, probabilities = self.evaluation.arrays["labels"], self.evaluation.arrays["probabilities"]
+        indices = [int(i) for i in self.evaluation.arrays["indices"][rows]]
+        cams = None if self.cam is None else self.cam(self.split, indices, [int(decided[r]) for r in rows])
+        items = []
+        for place, (row, index) in enumerate(zip(rows, indices, strict=True)):
+            true, said = escape(self.classes[labels[row]]), escape(self.classes[decided[row]])
+            name, pixels = escape(self.name(self.split, index)), self.picture(self.split, index)
+            plain = pictures.data_uri(pictures.fit(pictures.rgb(pixels), SIDE))
+            images = f'<img src="{plain}" alt="{name}" loading="lazy">'
+            if cams is not None:
+                heat = pictures.data_uri(pictures.overlay(pixels, cams[place], SIDE))
+                images += f'<img src="{heat}" alt="Where the network looked for {said}" loading="lazy">'
+            right = labels[row] == decided[row]
+            items.append(
+                f'<figure class="{"right" if right else "wrong"}"><div class="pair">{images}</div><figcaption>'
+                f'<span class="verdict">{"✓" if right else "✗"} {said} <b>{percent(probabilities[row, decided[row]])}</b></span>'
+                f"<span>true: {true} <b>{percent(probabilities[row, labels[row]])}</b></span>"
+                f'<span class="file" title="{name}">{name}</span></figcaption></figure>'
+            )
+        return f'<div class="gallery">{"".join(items)}</div>'
+
+
+def heat_map_text(sanity: float | None) -> str:
+    """One or two sentences about what the heat maps are and whether they depend on what was learnt."""
+    text = "Beside each picture: the places that spoke for the decided class (Grad-CAM)."
+    if sanity is None:
+        return text
+    if sanity < ALIKE:
+        return text + (
+            f" The maps depend on what was learnt: with re-drawn weights they are others (rank correlation {sanity:.2f}, "
+            "0 is best, by chance 0.1 to 0.3)."
+        )
+    return text + (
+        f" Be careful with these maps: a network with re-drawn weights gives similar ones (rank correlation {sanity:.2f},"
+        " 0 is best), so they show the picture more than what was learnt."
+    )

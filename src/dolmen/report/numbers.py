@@ -1,0 +1,86 @@
+"""Numbers as people read them: percentages, intervals, durations, counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+PERCENT = {
+    "accuracy",
+    "balanced_accuracy",
+    "top_5_accuracy",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "recall",
+}
+NAMES = {
+    "auroc": "AUROC",
+    "ece": "ECE",
+    "macro_f1": "macro F1",
+    "f1": "F1",
+    "top_5_accuracy": "top-5 accuracy",
+    "brier": "Brier score",
+    "map": "mAP",
+    "map_50": "mAP@0.5",
+    "wer": "WER",
+    "cer": "CER",
+    "eer": "EER",
+    "iou": "IoU",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+}
+WHAT = {
+    "accuracy": "share of examples decided rightly",
+    "balanced_accuracy": "mean over the classes of the share decided rightly",
+    "macro_f1": "mean over the classes of F1",
+    "auroc": "chance that a positive example ranks above a negative one",
+    "loss": "mean negative log-likelihood, in nats",
+    "ece": "mean gap between the probability given and the share that was right",
+    "brier": "mean squared distance of the probabilities from the truth",
+    "top_5_accuracy": "share in which the truth is among the five most probable classes",
+    "sensitivity": "share of the positive examples found, at the operating point",
+    "specificity": "share of the negative examples left alone, at the operating point",
+}
+
+
+def metric_name(name: str) -> str:
+    """The metric's name as it is written in prose: ``macro_f1`` -> ``macro F1``."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def metric_text(name: str, value: Any) -> str:
+    """A metric's value: ``98.6 %`` for shares, three digits for the rest, a dash where there is none."""
+    if not isinstance(value, int | float) or math.isnan(value):
+        return "–"
+    return percent(value) if name in PERCENT else f"{value:.3f}"
+
+
+def percent(value: float) -> str:
+    """0.9861 -> ``98.6 %``; never rounded up to 100 %, as "all right" is a claim of its own."""
+    return f"{min(100 * value, 99.9) if value < 1 else 100:.1f}".removesuffix(".0") + " %"
+
+
+def interval_text(name: str, interval: Any) -> str:
+    """A 95 % interval: ``97.9 to 99.2 %``; empty where there is none."""
+    if not interval or any(math.isnan(x) for x in interval):
+        return ""
+    low, high = interval
+    if name in PERCENT:
+        return f"{percent(low).removesuffix(' %')} to {percent(high)}"
+    return f"{low:.3f} to {high:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time: ``42 s``, ``9 min 50 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count(number: int, thing: str, things: str | None = None) -> str:
+    """``1,797 pictures``, ``1 picture``."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
