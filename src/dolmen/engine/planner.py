@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dolmen.engine import distributed, hardware
-from dolmen.tasks.task import Batch, Moment, Task
+from dolmen.tasks.task import Batch, Dataset, Moment, Task
 
 SPARE = 0.97
 """Share of the time left that is planned; the rest is for what can't be foreseen."""
@@ -88,6 +88,19 @@ class MachineBudget:
         return best / 32
 
 
+def evaluation_seconds(task: Task[Any], dataset: Dataset) -> float:
+    """Estimate how long fp32 outputs for a whole data set take, from one batch of it."""
+    model = task.build_model().to(hardware.device()).eval()
+    size = min(len(dataset), 64)
+    batch = {k: v.to(hardware.device()) for k, v in dataset.batch(np.arange(size)).items()}
+    with torch.inference_mode():
+        task.outputs(model, batch)
+        start = time.perf_counter()
+        task.outputs(model, batch)
+        synchronise(hardware.device())
+    return (time.perf_counter() - start) / size * len(dataset)
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
     """The context in which forward passes run."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -109,7 +122,7 @@ def make_plan(task: Task[Any], build: Callable[[], nn.Module], *, seconds: float
     """
     config, train = task.config, task.datasets["train"]
     batch_size = min(config.batch_size or task.batch_size(len(train)), len(train))
-    per_epoch = max(1, round(len(train) / batch_size))
+    per_epoch = math.ceil(len(train) / batch_size)
     notes = []
     probe = _Probe(task, build, batch_size)
     micro = min(math.ceil(batch_size / distributed.world()), config.micro_batch_size or probe.fitting_micro_batch())

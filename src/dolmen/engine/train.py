@@ -162,8 +162,9 @@ def optimise(objective: Objective, batch: Batch, state: State, clip_norm: float 
     for p in parameters:
         p.grad = None
     total, weight = torch.zeros((), device=device), 0.0
-    for start in range(0, size, plan.micro_batch_size):
-        part = {k: v[start : start + plan.micro_batch_size] for k, v in batch.items()}
+    num_parts = math.ceil(size / plan.micro_batch_size)
+    for number in range(num_parts):
+        part = {k: v.tensor_split(num_parts)[number] for k, v in batch.items()}
         with autocast(plan.precision, device):
             loss = objective.loss(part)
         loss.total.backward()
@@ -186,10 +187,10 @@ def optimise(objective: Objective, batch: Batch, state: State, clip_norm: float 
 def batch_indices(num_examples: int, batch_size: int, step: int, seed: int) -> tuple[int, NDArray[np.int64]]:
     """Which examples are in a step: ``(epoch, indices)``.
 
-    Each epoch is one permutation, cut into batches whose sizes differ by at most one, so that no example is dropped
-    and no batch is tiny.
+    Each epoch is one permutation, cut into batches of at most ``batch_size`` whose sizes differ by at most one, so
+    that no example is dropped and no batch is tiny.
     """
-    per_epoch = max(1, round(num_examples / batch_size))
+    per_epoch = math.ceil(num_examples / batch_size)
     epoch, number = divmod(step, per_epoch)
     return epoch, np.array_split(_permutation(num_examples, seed, epoch), per_epoch)[number]
 

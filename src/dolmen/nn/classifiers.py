@@ -6,6 +6,7 @@ that timm uses too, so that explanations work on all of them. Softmax is applied
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dolmen.nn.convolutional import BatchNorm2d, ConvNormAct, DropPath, Normalise, SqueezeExcite, dirac_, whiten_
+from dolmen.types import UserError
 
 
 class Classifier(nn.Module):
@@ -321,3 +323,33 @@ def initialise_from_data(net: nn.Module, pixels: Tensor) -> None:
         for module in net.modules():
             if isinstance(module, WhitenedStem):
                 whiten_(module.conv, net.normalise(pixels.float()))
+
+
+def build_classifier(
+    name: str, num_classes: int, normalise: Normalise, image_size: int, *, pretrained: bool = False
+) -> nn.Module:
+    """Make a network by its name.
+
+    Args:
+        name: a key of ``NETWORKS``, or ``timm:NAME`` for a backbone of the timm library.
+        num_classes: K.
+        normalise: the first layer; tells the number of channels.
+        image_size: the smaller side in pixels.
+        pretrained: start from published weights (timm only).
+
+    Raises:
+        UserError: the name is unknown, or the weights can't be had.
+    """
+    if name.startswith("timm:"):
+        from dolmen.nn.timm_backbone import timm_classifier
+
+        return timm_classifier(name.removeprefix("timm:"), num_classes, normalise, pretrained=pretrained)
+    if name not in NETWORKS:
+        close = difflib.get_close_matches(name, NETWORKS, 1)
+        raise UserError(
+            f"there is no network {name!r}" + (f"; did you mean {close[0]}?" if close else "")
+            + f" Give one of {', '.join(NETWORKS)}, or timm:NAME"
+        )
+    if pretrained:
+        raise UserError(f"{name} has no published weights; give --model timm:NAME, or leave --weights out")
+    return NETWORKS[name](num_classes, normalise, image_size)

@@ -45,14 +45,18 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     On one process this is ``torch.nn.BatchNorm2d``. On several, mean and variance are summed over all of them (torch
     has this for CUDA only), so that two processes compute what one process computes with the whole batch.
-    With gradient accumulation the statistics are those of the micro-batch.
+    With gradient accumulation the statistics are those of the micro-batch. A single value a channel has no variance:
+    then the running statistics are used, where torch raises.
 
     Shapes:
         input, output: (B, C, H, W).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+        several = dist.is_initialized() and dist.get_world_size() > 1
+        if self.training and not several and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if not (self.training and several):
             return super().forward(x)
         from torch.distributed.nn.functional import all_reduce  # differentiable, and slow to import
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Schedule = Callable[[float], float]
 """From progress (0 at the first step, 1 at the end of the budget) to a multiplier of the learning rate."""
@@ -112,3 +112,55 @@ class Muon(torch.optim.Optimizer):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update, alpha=-group["lr"])
         return loss
+
+
+def classifier_optimizers(
+    model: nn.Module, *, lr: float | None = None, weight_decay: float | None = None, pretrained: bool = False
+) -> tuple[torch.optim.Optimizer, ...]:
+    """The optimisers for a convolutional classifier.
+
+    From scratch: Muon for the filter banks, Nesterov SGD for biases, norms and the fully connected layer.
+    From published weights: AdamW with smaller rates for earlier layers; the trunk stays still for the first tenth of
+    the budget, until the new head gives it sensible gradients.
+
+    Args:
+        model: the network.
+        lr: of the filter banks (default 0.24), or of the head when pretrained (default 1e-3).
+        weight_decay: decoupled, of weights with two axes or more; not of biases and norms.
+        pretrained: whether the trunk holds published weights.
+    """
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    if pretrained:
+        return (torch.optim.AdamW(_layerwise(trained, lr or 1e-3, 0.05 if weight_decay is None else weight_decay)),)
+    filters = [p for _, p in trained if p.ndim == 4 and p.shape[1] > 1]  # depthwise filters are no matrices
+    depthwise = [p for _, p in trained if p.ndim == 4 and p.shape[1] == 1]
+    dense = [p for _, p in trained if p.ndim in (2, 3)]
+    vectors = [p for _, p in trained if p.ndim < 2]
+    rate = lr or 0.24
+    decay = 0.0 if weight_decay is None else weight_decay
+    groups = [
+        {"params": vectors, "lr": rate * 0.2, "weight_decay": 0.0},
+        {"params": dense + depthwise, "lr": rate * 0.2, "weight_decay": decay},
+    ]
+    sgd = torch.optim.SGD([g for g in groups if g["params"]], lr=rate, momentum=0.85, nesterov=True)
+    return (Muon(filters, lr=rate, weight_decay=decay), sgd) if filters else (sgd,)
+
+
+def _layerwise(trained: list[tuple[str, nn.Parameter]], lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """One group a layer and kind: the rate falls by 0.9 a layer, counted from the head."""
+    layers = list(dict.fromkeys(n.rpartition(".")[0] for n, _ in trained))
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, p in trained:
+        layer, decays = name.rpartition(".")[0], p.ndim >= 2
+        depth = len(layers) - 1 - layers.index(layer)
+        group = groups.setdefault(
+            (layer, decays),
+            {
+                "params": [],
+                "lr": lr * max(0.9**depth, 0.01),
+                "weight_decay": weight_decay if decays else 0.0,
+                "starts_at": 0.0 if depth == 0 else 0.1,
+            },
+        )
+        group["params"].append(p)
+    return list(groups.values())

@@ -1,1 +1,73 @@
-"""One page per task."""
+"""The jobs, by name. Listing them imports no torch; a task's page is imported when the task is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dolmen.types import UserError
+
+if TYPE_CHECKING:
+    from dolmen.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A line of ``dolmen tasks``.
+
+    Attributes:
+        pillar: "CNN", "RNN" or both.
+        brings: what the person brings.
+        headline: what is measured.
+        page: module and class, or "" while the task does not work yet.
+    """
+
+    pillar: str
+    brings: str
+    headline: str
+    page: str = ""
+
+
+TASKS: dict[str, TaskEntry] = {
+    "image-classification": TaskEntry(
+        "CNN",
+        "folder per class, CSV/JSONL, .npz, named public sets",
+        "accuracy, AUROC, sensitivity at a chosen specificity",
+        "dolmen.tasks.image_classification:ImageClassification",
+    ),
+    "object-detection": TaskEntry("CNN + RPN", "COCO json, Pascal VOC xml, YOLO txt", "mAP, mAP@0.5"),
+    "face-recognition": TaskEntry("CNN", "folder per person; LFW-style pairs", "TAR at FAR, DET, rank-1"),
+    "video-classification": TaskEntry("CNN + RNN", "folder of clips per class", "accuracy; event recall and delay"),
+    "image-segmentation": TaskEntry("CNN", "image and mask folders, COCO polygons", "Dice, IoU, HD95"),
+    "text-generation": TaskEntry("RNN", "plain text files", "perplexity, bits per character"),
+    "speech-recognition": TaskEntry("RNN + CNN", "CSV/JSONL manifest, LibriSpeech layout", "WER, CER"),
+    "translation": TaskEntry("RNN", "two aligned text files, TSV", "BLEU, chrF"),
+    "token-classification": TaskEntry("RNN", "CoNLL columns, CoNLL-U, JSONL with spans", "entity F1"),
+    "image-generation": TaskEntry("CNN (GAN)", "folder of images", "FID, KID"),
+}
+
+
+def load_task(name: str) -> type[Task[Any]]:
+    """Import a task's page and return its class.
+
+    Raises:
+        UserError: there is no such task, it does not work yet, or torch is missing.
+    """
+    if name not in TASKS:
+        close = difflib.get_close_matches(name, TASKS, 1, cutoff=0.5)
+        raise UserError(
+            f"there is no task {name!r}" + (f"; did you mean {close[0]}?" if close else ";") + " dolmen tasks lists them"
+        )
+    module, _, attribute = TASKS[name].page.partition(":")
+    if not module:
+        raise UserError(f"{name} does not work yet; dolmen tasks shows what does")
+    try:
+        page = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name in {"torch", "sklearn", "scipy", "matplotlib", "jinja2"}:
+            raise UserError(f"{name} needs {error.name} here; type: pip install 'dolmen[train]'") from None
+        raise
+    task: type[Task[Any]] = getattr(page, attribute)
+    return task

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import Schedule
-from dolmen.types import Arrays, CheckReport, Evaluation, Example, Prediction, Section, UserError
+from dolmen.types import Arrays, CheckReport, Evaluation, Example, Finding, Prediction, Section, UserError
 
 Batch = dict[str, Tensor]
 """Named tensors with a leading batch axis, e.g. ``{"images": (B, H, W, C) uint8, "labels": (B,) int64}``."""
@@ -81,6 +81,10 @@ class Dataset(Protocol):
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
         """Return the examples at ``indices``, stored values, on the CPU."""
+        ...
+
+    def subset(self, rows: NDArray[np.int64]) -> Dataset:
+        """Return some of the examples, in the given order."""
         ...
 
 
@@ -214,6 +218,10 @@ class Task(ABC, Generic[C]):
         """Steps beyond which a budget in minutes is not spent, because nothing is gained any more."""
         return max(2000, 200 * num_examples // batch_size)
 
+    def blank_example(self) -> Example:
+        """An example of zeros in the shape that the network takes, to measure speed with."""
+        raise NotImplementedError
+
     # ---- use
 
     @abstractmethod
@@ -267,7 +275,37 @@ class Task(ABC, Generic[C]):
             return error
         return example
 
+    def expand(self, inputs: Sequence[str]) -> Iterator[Any]:
+        """What the person named on the command line -> single inputs (a folder: the files in it)."""
+        yield from inputs
+
+    def one_line(self, prediction: Prediction) -> str:
+        """A prediction as a person reads it in a terminal."""
+        return str(prediction.to_json())
+
+    def suspects(self, outputs: Arrays, dataset: Dataset) -> Finding:
+        """Which labels of ``dataset`` look wrong to networks that did not train on them.
+
+        Args:
+            outputs: of those networks, in the order of ``dataset``.
+            dataset: with the labels in question.
+        """
+        raise UserError(f"check --labels does not work for {self.name}; leave it out")
+
     # ---- showing
+
+    @classmethod
+    def sample(cls, folder: Path) -> None:
+        """Write a small data set in this task's format to a new or empty folder.
+
+        Raises:
+            UserError: the folder holds something.
+        """
+        raise NotImplementedError
+
+    def licences(self) -> list[dict[str, str]]:
+        """The licence ledger: ``{"what", "name", "licence", "source"}`` of code, data and weights."""
+        return []
 
     def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
         """The parts of the report that only this task has; ``evaluations`` by split."""

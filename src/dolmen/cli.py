@@ -1,0 +1,394 @@
+"""The command line. ``dolmen --help`` and ``dolmen tasks`` answer without importing torch.
+
+Exit status: 0 done, 1 the work failed, 2 the person's arguments or data were wrong, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dolmen import __version__
+from dolmen.tasks import TASKS, load_task
+from dolmen.types import CheckReport, MachineError, UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+VERBS = {
+    "check": "TASK DATA               what is in the data, what is wrong with it, what would leak",
+    "train": "TASK DATA [--minutes 10] [--out RUN] [--resume]",
+    "evaluate": "RUN DATA                how good the model is on labelled data",
+    "predict": "RUN INPUT...            what the model says of new inputs",
+    "explain": "RUN INPUT --out P.png   why it says so",
+    "sample": "TASK DIR                a small data set in the task's own format",
+    "bench": "RUN                     how fast it is on this machine",
+    "tasks": "                        the jobs, and which of them work today",
+    "runs": "[DIR | RUN RUN...]      list runs, or compare them",
+    "doctor": "                        what this machine and installation lack, and the fix",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that says what is wrong in one sentence, by the same way as everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise UserError(f"{message}; {self.prog} --help shows what can be given")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        return _fail(str(error), 2)
+    except MachineError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "stopped", 130)
+    except BrokenPipeError:  # the reader of our output has left, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 1)
+
+
+def _fail(sentence: str, status: int) -> int:
+    print(f"dolmen: {sentence}", file=sys.stderr)
+    return status
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(_help())
+        return 0
+    if arguments[0] in {"-V", "--version"}:
+        print(f"dolmen {__version__}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, 1)
+        raise UserError(
+            f"there is no verb {verb!r}" + (f"; did you mean {close[0]}?" if close else ";") + " dolmen --help lists them"
+        )
+    command: Callable[[list[str]], int] = globals()[f"_{verb}"]
+    return command(rest)
+
+
+def _help() -> str:
+    lines = [
+        f"dolmen {__version__}: your own data in, a small CNN or RNN out; trained, measured, explained",
+        "",
+        *(f"  dolmen {verb:<9}{text}" for verb, text in VERBS.items()),
+        "",
+        "Start:   dolmen sample image-classification pictures",
+        "         dolmen train image-classification pictures --minutes 1",
+        "Each verb has --help; check, evaluate, predict, bench, tasks, runs and doctor have --json.",
+    ]
+    return "\n".join(lines)
+
+
+# ---- arguments from a task's configuration
+
+
+def _parser(verb: str, usage: str = "") -> Parser:
+    return Parser(
+        prog=f"dolmen {verb}{' ' + usage if usage else ''}",
+        description=VERBS[verb].partition("  ")[2].strip() or None,
+        allow_abbrev=False,
+    )
+
+
+def _add_choices(parser: Parser, config: type[BaseModel]) -> None:
+    """One flag for each field: ``--batch-size 64``, ``--flip`` and ``--no-flip`` for yes or no."""
+    group = parser.add_argument_group("choices", "what is not given is found out from the data, budget and machine")
+    for name, field in config.model_fields.items():
+        flag, text = "--" + name.replace("_", "-"), (field.description or "").replace("%", "%%")
+        kinds = set(typing.get_args(field.annotation)) or {field.annotation}
+        if bool in kinds:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+            continue
+        allowed = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+        metavar = "{" + ",".join(map(str, allowed)) + "}" if allowed else _metavar(kinds)
+        group.add_argument(flag, metavar=metavar, default=None, help=text)
+
+
+def _metavar(kinds: set[Any]) -> str:
+    names = {int: "N", float: "X", str: "NAME"}
+    return next((names[k] for k in (float, int, str) if k in kinds), "VALUE")
+
+
+def _choices(parsed: argparse.Namespace, config: type[BaseModel]) -> dict[str, Any]:
+    return {n: v for n in config.model_fields if (v := getattr(parsed, n)) is not None}
+
+
+def _task_of(verb: str, arguments: list[str]) -> str:
+    """The task's name, which decides what else can be given."""
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] in {"-h", "--help"}:
+            print(f"dolmen {verb} {VERBS[verb].strip()}\n\nName a task to see its choices, e.g.: "
+                  f"dolmen {verb} image-classification --help\nTasks: {', '.join(n for n, e in TASKS.items() if e.page)}")
+            raise SystemExit(0)
+        raise UserError(f"dolmen {verb} needs a task first, e.g.: dolmen {verb} image-classification photos/")
+    return arguments[0]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+# ---- verbs
+
+
+def _check(arguments: list[str]) -> int:
+    task = _task_of("check", arguments)
+    config = load_task(task).Config
+    parser = _parser("check", task)
+    parser.add_argument("data", help="a path or the name of a public set")
+    parser.add_argument("--labels", action="store_true", help="also look for labels that look wrong (takes --minutes)")
+    parser.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    _add_choices(parser, config)
+    given = parser.parse_args(arguments[1:])
+    from dolmen import verbs
+    from dolmen.data.checks import report_text
+
+    report = verbs.check(
+        task, given.data, labels=given.labels, fetch=given.fetch, quiet=given.json, **_choices(given, config)
+    )
+    if given.json:
+        _print_json(report.model_dump())
+    else:
+        print(report_text(report))
+    return 2 if report.errors or report.leaks else 0
+
+
+def _train(arguments: list[str]) -> int:
+    task = _task_of("train", arguments)
+    config = load_task(task).Config
+    parser = _parser("train", task)
+    parser.add_argument("data", help="a path or the name of a public set")
+    parser.add_argument("--out", metavar="RUN", help="the run's folder (default: runs/TASK-DATA-N)")
+    parser.add_argument("--resume", action="store_true", help="go on with the unfinished training in --out")
+    parser.add_argument("--config", metavar="FILE", help="JSON file with choices; flags win over it")
+    parser.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
+    parser.add_argument("--allow-leaks", action="store_true", help="train although examples leak between splits")
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard event files")
+    parser.add_argument("--quiet", action="store_true", help="show nothing while training")
+    _add_choices(parser, config)
+    given = parser.parse_args(arguments[1:])
+    from dolmen import verbs
+
+    run = verbs.train(
+        task,
+        given.data,
+        given.out,
+        resume=given.resume,
+        fetch=given.fetch,
+        allow_leaks=given.allow_leaks,
+        tensorboard=given.tensorboard,
+        config=given.config,
+        quiet=given.quiet,
+        **_choices(given, config),
+    )
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(_outcome(run.path, run.evaluation))
+    return 0
+
+
+def _outcome(path: Path, evaluations: dict[str, Any]) -> str:
+    """What training says in the end."""
+    lines = []
+    for split, e in evaluations.items():
+        name = {"val": "validation", "test": "test"}.get(split, split)
+        lines.append(f"{name} ({e['num_examples']:,} examples): {_figures(e)}")
+    lines += [f"report: {path / 'report.html'}", f"use it: dolmen predict {path} INPUT..."]
+    return "\n".join(lines)
+
+
+def _figures(evaluation: dict[str, Any]) -> str:
+    parts = []
+    for name, value in evaluation["metrics"].items():
+        interval = evaluation["intervals"].get(name)
+        parts.append(f"{name} {value:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""))
+    return "  ".join(parts[:6])
+
+
+def _evaluate(arguments: list[str]) -> int:
+    parser = _parser("evaluate")
+    parser.add_argument("run", help="a run folder")
+    parser.add_argument("data", help="a path or the name of a public set")
+    parser.add_argument("--split", help="train, val or test (default: test, else val, else everything)")
+    parser.add_argument("--report", metavar="DIR", help="also write a report of this evaluation into a new folder")
+    parser.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    given = parser.parse_args(arguments)
+    from dolmen import verbs
+
+    evaluation = verbs.evaluate(
+        given.run, given.data, split=given.split, fetch=given.fetch, report=given.report, quiet=given.json
+    )
+    if given.json:
+        _print_json(evaluation.to_json())
+        return 0
+    print(f"{evaluation.num_examples:,} examples of {given.data}")
+    for name, value in evaluation.metrics.items():
+        interval = evaluation.intervals.get(name)
+        print(f"  {name:<20}{value:10.4f}" + (f"   95 % [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""))
+    return 0
+
+
+def _predict(arguments: list[str]) -> int:
+    parser = _parser("predict")
+    parser.add_argument("run", help="a run folder")
+    parser.add_argument("inputs", nargs="+", help="files, or folders of files")
+    parser.add_argument("--json", action="store_true", help="JSON Lines, one object an input")
+    given = parser.parse_args(arguments)
+    from dolmen import verbs
+
+    run = verbs.load(given.run)
+    failed = 0
+    for raw, prediction in run.stream(run.task.expand(given.inputs)):
+        if isinstance(prediction, UserError):
+            failed += 1
+            print(f"dolmen: {prediction}", file=sys.stderr)
+            if given.json:
+                _print_json({"input": str(raw), "error": str(prediction)})
+        elif given.json:
+            _print_json({"input": str(raw), **prediction.to_json()})
+        else:
+            print(f"{raw}: {run.task.one_line(prediction)}")
+    return 2 if failed else 0
+
+
+def _explain(arguments: list[str]) -> int:
+    parser = _parser("explain")
+    parser.add_argument("run", help="a run folder")
+    parser.add_argument("input", help="a file")
+    parser.add_argument("--out", required=True, metavar="PICTURE.png", help="where to write the picture")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    given = parser.parse_args(arguments)
+    from dolmen import verbs
+
+    facts = verbs.explain(given.run, given.input, given.out)
+    if given.json:
+        _print_json(facts)
+    else:
+        for name, value in facts.items():
+            print(f"{name}: {value}")
+    return 0
+
+
+def _sample(arguments: list[str]) -> int:
+    task = _task_of("sample", arguments)
+    parser = _parser("sample", task)
+    parser.add_argument("folder", help="a new or empty folder")
+    given = parser.parse_args(arguments[1:])
+    from dolmen import verbs
+
+    folder = verbs.sample(task, given.folder)
+    print(f"wrote a sample to {folder}; next: dolmen train {task} {folder} --minutes 1")
+    return 0
+
+
+def _bench(arguments: list[str]) -> int:
+    parser = _parser("bench")
+    parser.add_argument("run", help="a run folder")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes (default 3)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    given = parser.parse_args(arguments)
+    from dolmen import verbs
+
+    figures = verbs.bench(given.run, seconds=given.seconds)
+    if given.json:
+        _print_json(figures)
+    else:
+        for name, value in figures.items():
+            print(f"  {name:<34}{value}")
+    return 0
+
+
+def _tasks(arguments: list[str]) -> int:
+    parser = _parser("tasks")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    given = parser.parse_args(arguments)
+    if given.json:
+        _print_json({n: {**vars(e), "works": bool(e.page)} for n, e in TASKS.items()})
+        return 0
+    print(f"{'':<7}{'task':<22}{'pillar':<11}{'you bring':<60}measured by")
+    for name, entry in TASKS.items():
+        works = "works" if entry.page else "soon"
+        print(f"{works:<7}{name:<22}{entry.pillar:<11}{entry.brings:<60}{entry.headline}")
+    return 0
+
+
+def _runs(arguments: list[str]) -> int:
+    parser = _parser("runs")
+    parser.add_argument("folders", nargs="*", default=["runs"], help="a folder of runs (default: runs), or some runs")
+    parser.add_argument("--json", action="store_true", help="JSON Lines, one object a run")
+    given = parser.parse_args(arguments)
+    from dolmen import verbs
+
+    lines = [line for folder in given.folders for line in verbs.runs(folder)]
+    if given.json:
+        for line in lines:
+            _print_json(line)
+        return 0
+    if not lines:
+        print("no runs here yet; dolmen train makes one")
+        return 0
+    width = max(len(line["path"]) for line in lines) + 2
+    print(f"{'run':<{width}}{'minutes':>8}  outcome")
+    for line in lines:
+        print(f"{line['path']:<{width}}{line['minutes']:8.1f}  {_state(line)}")
+    if len(given.folders) > 1:
+        print(_differences(lines))
+    return 0
+
+
+def _state(line: dict[str, Any]) -> str:
+    if line["finished"]:
+        return f"{line['split']}: {_figures(line)}"
+    if "progress" in line:
+        return f"unfinished, {100 * line['progress']:.0f} % done; resume it with --resume"
+    return "unfinished"
+
+
+def _differences(lines: list[dict[str, Any]]) -> str:
+    """The choices in which runs differ, a row each."""
+    keys = dict.fromkeys(k for line in lines for k in line["config"])
+    rows = []
+    for key in keys:
+        values = [str(line["config"].get(key)) for line in lines]
+        if len(set(values)) > 1:
+            rows.append(f"  {key:<20}" + "".join(f"{v:<20}" for v in values))
+    return "\n".join(["", "different choices:", *rows]) if rows else "\nthe same choices"
+
+
+def _doctor(arguments: list[str]) -> int:
+    parser = _parser("doctor")
+    parser.add_argument("--json", action="store_true", help="JSON Lines, one object a finding")
+    given = parser.parse_args(arguments)
+    from dolmen import verbs
+
+    findings = verbs.doctor()
+    for f in findings:
+        if given.json:
+            _print_json(f)
+        else:
+            print(f"{f['state']:<9}{f['what']:<22}{f['detail']}" + (f"\n{'':<9}fix: {f['fix']}" if f["fix"] else ""))
+    return 1 if any(f["state"] == "broken" for f in findings) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

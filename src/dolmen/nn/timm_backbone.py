@@ -1,0 +1,83 @@
+"""Any backbone of the timm library as a classifier (extra ``dolmen[timm]``); its weights are optional."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from dolmen.nn.convolutional import Normalise
+from dolmen.types import UserError
+
+
+class TimmClassifier(nn.Module):
+    """A timm backbone behind our normalisation.
+
+    Shapes:
+        input: (B, C, H, W) float, raw values 0..255; output: (B, num_classes) logits.
+    """
+
+    def __init__(self, normalise: Normalise, backbone: nn.Module) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.backbone = backbone
+
+    def forward_features(self, pixels: Tensor) -> Tensor:
+        """(B, C, H, W) raw pixels -> the backbone's features, (B, F, h, w) for convolutional ones."""
+        return self.backbone.forward_features(self.normalise(pixels))  # type: ignore[operator, no-any-return]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Features -> (B, num_classes) logits."""
+        return self.backbone.forward_head(features)  # type: ignore[operator, no-any-return]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(pixels))
+
+
+def timm_classifier(name: str, num_classes: int, normalise: Normalise, *, pretrained: bool) -> TimmClassifier:
+    """Make a timm backbone.
+
+    Args:
+        name: as timm lists it, e.g. ``resnet18.a1_in1k``.
+        num_classes: K.
+        normalise: the first layer; with published weights it is set to what they were trained with.
+        pretrained: load published weights; they are downloaded by timm, and their licence is printed.
+
+    Raises:
+        UserError: timm is not installed, has no such model, or the weights can't be had.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UserError("timm: networks need the timm library; type: pip install 'dolmen[timm]'") from None
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        close = difflib.get_close_matches(base, timm.list_models(), 3)
+        raise UserError(f"timm has no model {name!r}" + (f"; it has {', '.join(close)}" if close else ""))
+    channels = normalise.mean.numel()
+    try:
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels)
+    except Exception as error:
+        # timm and its hub client raise many kinds of error for one cause: the weights are not here.
+        if not pretrained:
+            raise UserError(f"timm can't make {name!r}: {error}") from error
+        raise UserError(
+            f"the published weights of timm:{name} can't be had ({type(error).__name__}); connect to the internet once, "
+            "or train from scratch by leaving --weights out"
+        ) from error
+    if pretrained:
+        facts = backbone.pretrained_cfg
+        with torch.no_grad():
+            normalise.mean.copy_(_channels(facts["mean"], channels) * 255)
+            normalise.std.copy_(_channels(facts["std"], channels) * 255)
+        licence = facts.get("license") or "not stated: ask the authors before you ship"
+        print(f"weights of timm:{name}: licence {licence}; from {facts.get('hf_hub_id') or facts.get('url')}", file=sys.stderr)
+    return TimmClassifier(normalise, backbone)
+
+
+def _channels(values: tuple[float, ...], channels: int) -> Tensor:
+    """Per-channel statistics for a network that was made for colour; their mean for grey pictures."""
+    stats = torch.tensor(values)
+    return (stats if channels == len(values) else stats.mean().expand(channels)).view(1, -1, 1, 1)

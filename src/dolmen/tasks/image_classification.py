@@ -1,0 +1,339 @@
+"""Image classification: which of K classes is this picture?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+
+from dolmen.data import augment
+from dolmen.data.batches import ImageDataset, group_numbers
+from dolmen.data.checks import check_images
+from dolmen.data.decoded import Decoded, decode_all
+from dolmen.data.image_set import ImageSet
+from dolmen.data.images import read_images, require_trainable
+from dolmen.data.mirror import mirror_test
+from dolmen.data.splits import assign_splits
+from dolmen.metrics import classification as metrics
+from dolmen.nn import gradcam
+from dolmen.nn.classifiers import NETWORKS, build_classifier, initialise_from_data
+from dolmen.nn.convolutional import Normalise
+from dolmen.nn.losses import Loss, cross_entropy
+from dolmen.nn.optimizers import classifier_optimizers, linear
+from dolmen.processors.image import ImageProcessor, UnreadableImageError, open_image
+from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
+from dolmen.types import Arrays, CheckReport, Evaluation, Example, Section, UserError
+
+SAMPLED = 200  # pictures that are opened to find the size and the colours of a set
+ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
+
+
+class ImageClassificationConfig(TaskConfig):
+    """Choices for image classification."""
+
+    model: str = Field(
+        "auto", description=f"network: {', '.join(NETWORKS)}, or timm:NAME; auto: fast"
+    )
+    weights: Literal["none", "pretrained"] = Field(
+        "none", description="pretrained: start from published weights (timm: networks only; their licence is shown)"
+    )
+    image_size: int | None = Field(None, ge=8, le=1024, description="side in pixels that pictures are brought to")
+    fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how a picture gets that shape")
+    flip: bool | None = Field(None, description="mirror images count as the same class; asked of the data if not given")
+    augment: Literal["auto", "none", "light", "strong"] = Field("auto", description="how much pictures are varied")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the label spread over all classes")
+    mirror_views: bool | None = Field(
+        None, description="predict from the picture and its mirror image together; if not given, where flips are right"
+    )
+    positive: str | None = Field(None, description="with two classes: the one that sensitivity speaks of")
+    specificity: float | None = Field(
+        None, gt=0, lt=1, description="with two classes: decide at the threshold that has it on validation"
+    )
+
+
+class ImageClassification(Task[ImageClassificationConfig]):
+    """Pictures to class probabilities."""
+
+    name: ClassVar[str] = "image-classification"
+    Config = ImageClassificationConfig
+    Processor = ImageProcessor
+    headline = ("accuracy", "max")
+    monitor = ("loss", "min")
+
+    processor: ImageProcessor
+
+    # ---- data
+
+    def prepare(
+        self, data: str, *, fetch: bool = False, budget: Budget | None = None, progress: Progress | None = None
+    ) -> CheckReport:
+        """See ``Task.prepare``."""
+        images = read_images(data, fetch=fetch)
+        require_trainable(images)
+        config = self.config
+        height, width, channels = _shape(images, config.image_size)
+        self.processor = ImageProcessor(
+            classes=images.classes, height=height, width=width, channels=channels, fit=config.fit
+        )
+        self._choose_model()
+        if config.image_size is None and budget is not None:
+            self._fit_size_to_budget(budget, int((images.labels >= 0).sum()))
+        decoded = _decode(images, self.processor, progress)
+        images = assign_splits(
+            images, decoded, val_fraction=config.val_fraction, test_fraction=config.test_fraction, seed=config.seed
+        )
+        self._set_positive(images.classes)
+        report = check_images(images, decoded)
+        self.datasets = {
+            split: _dataset(images, decoded, [i for i, s in enumerate(images.splits) if s == split])
+            for split in ("train", "val", "test")
+            if split in images.splits
+        }
+        flip = config.flip
+        if flip is None and "train" in self.datasets:
+            rows = self.datasets["train"].rows  # type: ignore[attr-defined]
+            flip = mirror_test(decoded.thumbnails[rows], images.labels[rows], config.seed).keeps
+        views = bool(flip) if config.mirror_views is None else config.mirror_views
+        self.processor = self.processor.model_copy(update={"mirror_views": views})
+        self.config = config = self.config.model_copy(
+            update={
+                "flip": flip,
+                "image_size": min(self.processor.height, self.processor.width),
+                "augment": "strong" if config.augment == "auto" else config.augment,
+                "mirror_views": views,
+            }
+        )
+        return report
+
+    def open(
+        self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
+    ) -> Dataset:
+        """See ``Task.open``."""
+        images = read_images(data, fetch=fetch)
+        images = _translate_labels(images, self.processor.classes, data)
+        decoded = _decode(images, self.processor, progress)
+        there = sorted({s for s in images.splits if s})
+        if split is not None and split not in there:
+            raise UserError(f"{data} has no {split} part; it has {', '.join(there) or 'no splits: leave --split out'}")
+        chosen = split or next((s for s in ("test", "val") if s in there), None)
+        rows = [
+            i
+            for i, s in enumerate(images.splits)
+            if (chosen is None or s == chosen) and images.labels[i] >= 0 and i not in decoded.problems
+        ]
+        if not rows:
+            raise UserError(f"{data} holds no readable, labelled picture to evaluate on")
+        return _dataset(images, decoded, rows)
+
+    def _choose_model(self) -> None:
+        if self.config.model == "auto":
+            self.config = self.config.model_copy(update={"model": "fast"})
+
+    def _fit_size_to_budget(self, budget: Budget, num_images: int) -> None:
+        """Take the largest picture size with which the budget still allows enough passes over the data."""
+        p = self.processor
+        for size in [s for s in (160, 128, 96, 64) if s < min(p.height, p.width)]:
+            example = {"images": np.zeros((p.height, p.width, p.channels), np.uint8)}
+            needed = budget.seconds_per_example(self.build_model(), example) * num_images * ENOUGH_EPOCHS_TO_LEARN
+            if needed <= budget.seconds:
+                return
+            p = self.processor = p.model_copy(update={"height": size, "width": size})
+
+    def _set_positive(self, classes: tuple[str, ...]) -> None:
+        wanted = self.config.positive
+        if len(classes) != 2:
+            if wanted is not None or self.config.specificity is not None:
+                raise UserError(
+                    f"--positive and --specificity speak of two classes, and the data have {len(classes)}; leave them out"
+                )
+            return
+        if wanted is not None and wanted not in classes:
+            raise UserError(f"--positive {wanted} is no class of the data; they are {classes[0]} and {classes[1]}")
+        self.processor = self.processor.model_copy(update={"positive": wanted or classes[1]})
+        self.config = self.config.model_copy(update={"positive": wanted or classes[1]})
+
+    # ---- learning
+
+    def build_model(self) -> nn.Module:
+        """See ``Task.build_model``."""
+        p = self.processor
+        normalise = Normalise([127.5] * p.channels, [64.0] * p.channels)
+        return build_classifier(
+            self.config.model,
+            len(p.classes),
+            normalise,
+            min(p.height, p.width),
+            pretrained=self.config.weights == "pretrained",
+        )
+
+    def initialise(self, model: nn.Module) -> None:
+        """Set the normalisation from the training pictures, then what else the network takes from them."""
+        train = self.datasets["train"]
+        sample = np.random.default_rng(self.config.seed).permutation(len(train))[:2000]
+        images = train.batch(np.sort(sample))["images"].permute(0, 3, 1, 2).float()
+        normalise = next(m for m in model.modules() if isinstance(m, Normalise))
+        if self.config.weights == "none":  # published weights come with their own
+            normalise.mean.copy_(images.mean((0, 2, 3)).view(1, -1, 1, 1))
+            normalise.std.copy_(images.std((0, 2, 3)).clamp(min=1).view(1, -1, 1, 1))
+        initialise_from_data(model, images)
+
+    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+        """One: cross-entropy with label smoothing."""
+
+        def loss(batch: Batch) -> Loss:
+            return cross_entropy(model(batch["images"]), batch["targets"], self.config.label_smoothing)
+
+        optimizers = classifier_optimizers(
+            model, lr=self.config.lr, weight_decay=self.config.weight_decay, pretrained=self.config.weights != "none"
+        )
+        return [Objective("loss", loss, optimizers, linear(warmup=0.1))]
+
+    def augment(self, batch: Batch, moment: Moment) -> Batch:
+        """Vary the stored pictures: ``images`` become (B, C, H, W) float 0..255, ``targets`` (B, K) float."""
+        config, g = self.config, moment.generator
+        images, size = batch["images"], min(self.processor.height, self.processor.width)
+        targets = F.one_hot(batch["labels"], len(self.processor.classes)).float()
+        if config.augment != "none":
+            flip = augment.alternating_flip(batch["ids"], moment.epoch, config.seed) if config.flip else None
+            images = augment.shift_and_flip(images, g, pixels=max(1, round(size / 16)), flip=flip)
+        x = images.permute(0, 3, 1, 2).float()
+        return {"images": x, "targets": targets}
+
+    # ---- use
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+        """``{"logits": (B, K)}``, the mean over the views."""
+        images = batch["images"].permute(0, 3, 1, 2).float()
+        logits = model(images).float()
+        if self.processor.mirror_views:
+            logits = (logits + model(images.flip(3)).float()) / 2
+        return {"logits": logits}
+
+    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
+        """See ``Task.evaluate``. The decision is the most probable class, or the threshold's where one was asked for."""
+        assert isinstance(dataset, ImageDataset)
+        logits, labels, p = outputs["logits"], dataset.labels, self.processor
+        if not intervals:
+            return Evaluation(self.name, len(labels), metrics.quick_metrics(logits, labels))
+        probabilities = metrics.softmax(logits, p.temperature)
+        values = metrics.metrics(logits, labels, p.temperature)
+        bounds = metrics.intervals(probabilities, labels, dataset.groups)
+        tables = metrics.per_class(probabilities, labels, p.classes)
+        ece, bins = metrics.calibration(probabilities, labels)
+        before, _ = metrics.calibration(metrics.softmax(logits), labels)
+        tables["calibration"] = {"ece": ece, "ece_before": before, "temperature": p.temperature, "bins": bins}
+        if p.positive is not None and p.threshold is not None:
+            self._add_operating_point(values, bounds, tables, probabilities, labels)
+        values["num_classes"] = float(len(p.classes))
+        arrays = {"labels": labels, "probabilities": probabilities, "indices": np.arange(len(labels))}
+        return Evaluation(self.name, len(labels), values, bounds, {"classes": list(p.classes), **tables}, arrays)
+
+    def _add_operating_point(
+        self,
+        values: dict[str, float],
+        bounds: dict[str, tuple[float, float]],
+        tables: dict[str, Any],
+        probabilities: NDArray[np.float64],
+        labels: NDArray[np.int64],
+    ) -> None:
+        """Sensitivity and specificity at the threshold that validation chose."""
+        p = self.processor
+        assert p.positive is not None
+        column = p.classes.index(p.positive)
+        said, true = probabilities[:, column] >= p.threshold, labels == column
+        for name, hits, total in (
+            ("sensitivity", int((said & true).sum()), int(true.sum())),
+            ("specificity", int((~said & ~true).sum()), int((~true).sum())),
+        ):
+            if total:
+                values[name], bounds[name] = hits / total, metrics.wilson(hits, total)
+        tables["operating_point"] = {
+            "positive": p.positive,
+            "threshold": p.threshold,
+            "specificity_wanted": self.config.specificity or 0.9,
+            "sensitivity": values.get("sensitivity"),
+            "specificity": values.get("specificity"),
+            "chosen_on": "val",
+        }
+
+    def calibrate(self, outputs: Arrays, dataset: Dataset) -> None:
+        """Fit the temperature, and for two classes the operating threshold."""
+        assert isinstance(dataset, ImageDataset)
+        logits, labels = outputs["logits"], dataset.labels
+        update: dict[str, Any] = {"temperature": metrics.fit_temperature(logits, labels)}
+        if self.processor.positive is not None:
+            column = self.processor.classes.index(self.processor.positive)
+            true = labels == column
+            if 0 < true.sum() < len(true):
+                scores = metrics.softmax(logits, update["temperature"])[:, column]
+                update["threshold"] = metrics.fit_threshold(scores, true, self.config.specificity or 0.9)
+                update["decide_by_threshold"] = self.config.specificity is not None
+        self.processor = self.processor.model_copy(update=update)
+
+
+def _shape(images: ImageSet, image_size: int | None) -> tuple[int, int, Literal[1, 3]]:
+    """The size and channels to decode to: as stored where all pictures are alike and small, else a square.
+
+    Returns:
+        height, width, channels.
+    """
+    rng = np.random.default_rng(0)
+    sample = np.sort(rng.permutation(len(images))[:SAMPLED])
+    sizes, channels = [], 1
+    for _, raw in images.read(sample.tolist()):
+        try:
+            pixels = open_image(raw).pixels if not isinstance(raw, OSError) else None
+        except UnreadableImageError:
+            pixels = None
+        if pixels is not None:
+            sizes.append(pixels.shape[:2])
+            if pixels.shape[2] == 3 and (pixels != pixels[:, :, :1]).any():
+                channels = 3
+    if not sizes:
+        raise UserError(f"none of the pictures of {images.source} that were tried can be read; dolmen check says why")
+    colours: Literal[1, 3] = 3 if channels == 3 else 1
+    if image_size is not None:
+        return image_size, image_size, colours
+    if len(set(sizes)) == 1 and max(sizes[0]) <= 64:
+        return max(8, sizes[0][0]), max(8, sizes[0][1]), colours
+    short = int(np.median([min(s) for s in sizes]))
+    side = int(np.clip(short // 16 * 16, 32, 160))
+    return side, side, colours
+
+
+def _decode(images: ImageSet, processor: ImageProcessor, progress: Progress | None) -> Decoded:
+    tell = None if progress is None else lambda done, total: progress("reading pictures", done, total)
+    return decode_all(images, processor, progress=tell)
+
+
+def _dataset(images: ImageSet, decoded: Decoded, rows: list[int]) -> ImageDataset:
+    return ImageDataset(
+        decoded.pixels,
+        np.array(rows, np.int64),
+        images.labels[rows],
+        group_numbers([images.groups[i] for i in rows]),
+        [images.names[i] for i in rows],
+    )
+
+
+def _translate_labels(images: ImageSet, classes: tuple[str, ...], data: str) -> ImageSet:
+    """Number the classes as training did."""
+    unknown = [c for i, c in enumerate(images.classes) if c not in classes and (images.labels == i).any()]
+    if unknown:
+        raise UserError(
+            f"{data} has the class {unknown[0]!r}, which training never saw"
+            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
+            + f"; the model knows {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}: "
+            "rename or remove the class, or train anew with it"
+        )
+    index = np.array([classes.index(c) if c in classes else -1 for c in images.classes] + [-1], np.int64)
+    return images.replace(classes=classes, labels=index[images.labels])
