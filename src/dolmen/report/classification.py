@@ -65,8 +65,7 @@ def sections(
 
 def _numbers(evaluations: dict[str, Evaluation]) -> Section:
     """All metrics, a column for each split."""
-    splits = [s for s in ("test", "val") if s in evaluations] or list(evaluations)
-    splits += [s for s in evaluations if s not in splits]
+    splits = sorted(evaluations, key=lambda s: s != "test")
     names = list(dict.fromkeys(n for s in splits for n in evaluations[s].metrics))
     head = "".join(f'<th scope="col" class="number">{escape(s)}</th>' for s in splits)
     rows = []
@@ -93,7 +92,7 @@ def _bar(value: float) -> str:
     return f'<td class="number bar" style="--share:{100 * value:.1f}%"><span>{percent(value)}</span></td>'
 
 
-def _per_class(evaluation: Evaluation, split: str, classes: Any = None) -> Section:
+def _per_class(evaluation: Evaluation, split: str) -> Section:
     rows = evaluation.tables["per_class"]
     weakest = sorted((r for r in rows if r["num"]), key=lambda r: r["f1"])
     head = (
@@ -255,7 +254,7 @@ class _Gallery:
         probabilities = self.evaluation.arrays["probabilities"]
         point = self.evaluation.tables.get("operating_point")
         if point is None:
-            return probabilities.argmax(1)
+            return np.asarray(probabilities.argmax(1))
         positive = list(self.classes).index(point["positive"])
         return np.where(probabilities[:, positive] >= point["threshold"], positive, 1 - positive)
 

@@ -1,7 +1,8 @@
 """Charts for the report: matplotlib figures as inline SVG whose colours are the page's.
 
-Every chart is drawn with the colours of the light page, which are then replaced by CSS variables; so one SVG fits the
-light page, the dark one and the printed one, and its text is text. matplotlib is imported when the first chart is drawn.
+Every chart is drawn with the colours of the light page, which are then replaced by CSS variables; so one SVG
+fits the light page, the dark one and the printed one, and its text is text. matplotlib is imported when the first
+chart is drawn.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -34,13 +35,13 @@ _numbers = itertools.count()
 
 
 @contextmanager
-def drawing(width: float, height: float, **grid: Any) -> Iterator[tuple[Figure, Any]]:
-    """A figure of ``width`` x ``height`` CSS pixels with axes in the house's style."""
+def drawing(width: float, height: float, *, empty: bool = False, **grid: Any) -> Iterator[tuple[Figure, Any]]:
+    """A figure of ``width`` x ``height`` CSS pixels in the house's style, with axes unless ``empty``."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as NewFigure
 
-    style = {
+    style: dict[Any, Any] = {
         "font.size": SMALL,
         "font.family": ["DejaVu Sans"],
         "axes.edgecolor": MUTED,
@@ -69,9 +70,9 @@ def drawing(width: float, height: float, **grid: Any) -> Iterator[tuple[Figure, 
     }
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")  # the browser has the fonts that we lack
-        figure = NewFigure(figsize=(width / 72, height / 72), layout="constrained")
+        figure = NewFigure(figsize=(width / 72, height / 72), dpi=72, layout=None if empty else "constrained")
         FigureCanvasAgg(figure)
-        yield figure, figure.subplots(**grid)
+        yield figure, None if empty else figure.subplots(**grid)
 
 
 def svg(figure: Figure, label: str, *, scroll: bool = False) -> str:
@@ -108,7 +109,7 @@ def svg(figure: Figure, label: str, *, scroll: bool = False) -> str:
 
 def curve(
     x: Sequence[float],
-    lines: dict[str, Sequence[float]],
+    lines: Mapping[str, Sequence[float]],
     *,
     title: str,
     seconds: Sequence[float] = (),
@@ -182,7 +183,7 @@ def gradient_flow(x: Sequence[float], norms: Sequence[dict[str, float]]) -> str:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.set_label("root mean square of the gradient")
         return svg(
             figure,
@@ -207,9 +208,8 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
     names = [c if len(c) <= 18 else c[:17] + "…" for c in classes]
     with drawing(size + 60, size) as (figure, axes):
         hue = [int(BLUE[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        pixels = np.dstack(
-            [np.broadcast_to(c, (k, k)) for c in hue] + [share**0.7]
-        )  # shade by opacity: any page
+        # Shade by opacity, so that the page's own colour shows through.
+        pixels = np.dstack([np.broadcast_to(c, (k, k)) for c in hue] + [share**0.7])
         axes.imshow(pixels, interpolation="nearest", extent=(0, k, k, 0))
         if k <= 20:
             for i, j in np.argwhere(matrix):
@@ -218,7 +218,7 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
                           fontsize=SMALL + 1 if k <= 10 else SMALL - 1)  # fmt: skip
         every = 1 if k <= 40 else 10
         marks, shown = np.arange(0, k, every) + 0.5, names[::every] if k <= 40 else list(range(0, k, every))
-        upright = k > 6 or max(map(len, names)) * k > 48
+        upright = max(map(len, names)) * 7 > (size - 130) / k
         small = SMALL if k <= 25 else SMALL - 2
         axes.set_xticks(marks, shown, rotation=90 if upright and k <= 40 else 0, fontsize=small)
         axes.set_yticks(marks, shown, fontsize=small)
@@ -243,14 +243,14 @@ def reliability(bins: Sequence[dict[str, Any]], ece: float, before: float | None
         ece: expected calibration error.
         before: the same before the temperature was fitted.
     """
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     bins = [b for b in bins if b["num"]]
     x = np.array([b["confidence"] for b in bins])
     y = np.array([b["accuracy"] for b in bins])
     n = np.array([b["num"] for b in bins])
     left = max(0.0, np.floor(min([*x, 0.9]) * 10) / 10 - 0.05)
-    grid = {"nrows": 2, "sharex": True, "gridspec_kw": {"height_ratios": [3, 1]}}
+    grid: dict[str, Any] = {"nrows": 2, "sharex": True, "gridspec_kw": {"height_ratios": [3, 1]}}
     with drawing(440, 400, **grid) as (figure, (top, low)):
         top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         spread = 1.96 * np.sqrt(np.maximum(y * (1 - y), 0.25 / (n + 4)) / n)
@@ -262,11 +262,8 @@ def reliability(bins: Sequence[dict[str, Any]], ece: float, before: float | None
         title = f"ECE {ece:.3f}" + (f" (before temperature: {before:.3f})" if before is not None else "")
         top.set_title(title)
         low.bar(x, n, width=0.045, color=BLUE)
-        low.set(
-            ylabel="examples",
-            xlabel="probability that the model gave",
-            yscale="log" if n.max() > 30 * n.min() else "linear",
-        )
+        low.set(ylabel="examples", xlabel="probability that the model gave")
+        low.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         for axes in (top, low):
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         top.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

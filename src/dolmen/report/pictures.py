@@ -31,22 +31,20 @@ def rgb(picture: Pixels) -> Pixels:
 
 
 def fit(pixels: Pixels, side: int) -> Pixels:
-    """Scale such that the longer side is ``side``: whole steps for pixels that one should see, smooth for photographs."""
+    """Scale to a longer side of ``side``; of up to 16 pixels one sees each, larger pictures are smooth."""
     height, width = pixels.shape[:2]
     factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    how = Image.Resampling.LANCZOS if factor < 1 or max(height, width) > 64 else Image.Resampling.BICUBIC
-    if max(height, width) <= 16:
-        how = Image.Resampling.NEAREST
+    how = Image.Resampling.NEAREST if max(height, width) <= 16 else Image.Resampling.BICUBIC
     return np.asarray(Image.fromarray(pixels).resize(size, how))
 
 
 @cache
-def heat_colours() -> NDArray[np.float64]:
+def heat_colours(name: str = "inferno", low: float = 0.25, high: float = 0.95) -> NDArray[np.float64]:
     """(256, 3) colours in 0..1 from cool to hot, rising in lightness, told apart with any colour vision."""
     from matplotlib import colormaps
 
-    return np.asarray(colormaps["inferno"](np.linspace(0.25, 0.95, 256))[:, :3], np.float64)
+    return np.asarray(colormaps[name](np.linspace(low, high, 256))[:, :3], np.float64)
 
 
 def overlay(picture: Pixels, cam: NDArray[Any], side: int) -> Pixels:
@@ -68,10 +66,13 @@ def overlay(picture: Pixels, cam: NDArray[Any], side: int) -> Pixels:
     ).clip(0, 1)
     colour = heat_colours()[(heat * 255).astype(int)] * 255
     weight = (0.08 + 0.67 * heat**0.8)[..., None]
-    return (grey[..., None] * (1 - weight) + colour * weight).round().astype(np.uint8)
+    mixed: NDArray[np.float64] = grey[..., None] * (1 - weight) + colour * weight
+    return mixed.round().astype(np.uint8)
 
 
-def filter_tiles(filters: NDArray[Any], *, scale: int = 9, columns: int = 16, most: int = 64) -> Pixels:
+def filter_tiles(
+    filters: NDArray[Any], *, scale: int | None = None, columns: int = 16, most: int = 64, gap: int = 4
+) -> Pixels:
     """(O, C, k, k) filters -> one (H, W, 4) picture; zero is mid grey, each filter fills its own range.
 
     Filters of three channels are shown in colour, of any other number as the mean over channels.
@@ -81,8 +82,8 @@ def filter_tiles(filters: NDArray[Any], *, scale: int = 9, columns: int = 16, mo
         filters = filters.mean(1, keepdims=True).repeat(3, 1)
     top = np.abs(filters).max((1, 2, 3), keepdims=True)
     shades = (127.5 + 127.5 * filters / np.maximum(top, 1e-12)).round().astype(np.uint8).transpose(0, 2, 3, 1)
-    scale = max(scale, round(36 / shades.shape[1]))
-    return tiles(shades.repeat(scale, 1).repeat(scale, 2), columns, gap=4)
+    scale = scale or max(4, round(40 / shades.shape[1]))
+    return tiles(shades.repeat(scale, 1).repeat(scale, 2), columns, gap)
 
 
 def tiles(pictures: Pixels, columns: int, gap: int = 4) -> Pixels:
