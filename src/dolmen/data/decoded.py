@@ -28,7 +28,7 @@ from dolmen.data.image_set import ImageSet, Raw
 from dolmen.processors.image import ImageProcessor, UnreadableImageError, open_image
 from dolmen.types import MachineError, UserError
 
-FORMAT = 1  # raise it when the meaning of any stored column changes
+FORMAT = 2  # raise it when the meaning of any stored column changes
 CHUNK_PICTURES = 64  # a work item for a thread: enough to hide the cost of handing it over,
 CHUNK_BYTES = 4_000_000  # few enough that a handful of them in flight stays small
 Chunk = list[tuple[int, "Raw | OSError"]]
