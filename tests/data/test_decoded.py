@@ -9,6 +9,7 @@ import os
 import resource
 import threading
 import tracemalloc
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -158,6 +159,12 @@ def test_progress_ends_at_the_total(make_images, tmp_path):
     decode_all(images, PROCESSOR, cache=tmp_path, progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (201, 201)
     assert calls == sorted(calls)
+
+
+def test_warning_filters_are_as_before(make_images, tmp_path):
+    before = list(warnings.filters)
+    decode_all(make_images([saved(picture(i), "PNG") for i in range(2000)]), PROCESSOR, cache=tmp_path)
+    assert list(warnings.filters) == before
 
 
 def test_an_empty_set(make_images, tmp_path):

@@ -36,8 +36,8 @@ def _exact_across(data: CheckedImages, clusters: Clusters) -> Iterator[Finding]:
             yield Finding(
                 code="exact-duplicates-across-splits",
                 level="leak",
-                message=f"{pictures(num)} of {later} {choose(num, 'is', 'are')} also in {earlier}, to the last"
-                f" pixel: delete {choose(num, 'it', 'them')} from one of the two"
+                message=f"{pictures(num)} of {later} {choose(num, 'is', 'are')} also in {earlier}, to the"
+                f" last pixel: delete {choose(num, 'it', 'them')} from one of the two"
                 f" (first: {data.paired(pairs)[0]}).",
                 count=num,
                 items=data.paired(pairs),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -96,7 +97,9 @@ def decode_all(
                 f"The decoded pictures need {readable_bytes(needed)} and {folder} has"
                 f" {readable_bytes(free)} free: set DOLMEN_CACHE to a folder on a larger disk."
             )
-        with EntryWriter(entry, columns) as writer:
+        # Silencing Pillow in several threads at once can leave Python's list of warning filters changed for
+        # good; entering here, before the threads, puts it back after them.
+        with EntryWriter(entry, columns) as writer, warnings.catch_warnings():
             facts = _decode_into(writer, images, processor, progress)
             writer.publish(facts, is_valid=lambda: _reuse(entry, columns, images) is not None)
             decoded = _reuse(entry, columns, images)
