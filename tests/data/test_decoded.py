@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dolmen.processors.image import ImageProcessor
 from PIL import Image
 
 from dolmen.data import decoded as decoded_module
@@ -24,6 +23,7 @@ from dolmen.data import decoded_cache
 from dolmen.data.cache_dir import cache_dir
 from dolmen.data.decoded import Decoded, decode_all
 from dolmen.data.decoded_cache import prune, readable_bytes
+from dolmen.processors.image import ImageProcessor
 from dolmen.types import MachineError, UserError
 
 PROCESSOR = ImageProcessor(classes=("cat", "dog"), height=8, width=8, channels=3)

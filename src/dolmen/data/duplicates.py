@@ -7,12 +7,13 @@ compared with the next ``WINDOW`` only, which keeps the work linear when thousan
 video, digits).
 
 How the thresholds were chosen: all 72 million pairs of 12,000 CIFAR-10 pictures and all 14 million pairs of
-5,232 PneumoniaMNIST pictures were compared, and the closest were looked at. In CIFAR-10 all 9 pairs from 0.98
-up are the same photograph; the first wrong pair (a pink field, a grey sea) comes at 0.974. The
-hashes bring 6 of the 9 together (the other 3 differ in 5 to 7 bits). Among the look-alike chest X-rays 2 pairs
-reach 0.98 without being equal (of the same diagnosis), 52 would reach 0.96. Saved again as JPEG of quality 50 or at half the size, 95 % of 500 pictures of either set stay above 0.987.
-Digits of 8 x 8 pixels are all outline: 198 pairs reach 0.98, one reaches 0.995; hence the rule for small
-pictures. Mirrored and cropped copies are not found.
+5,232 PneumoniaMNIST pictures were compared, and the closest were looked at. In CIFAR-10 all 9 pairs from
+0.98 up are the same photograph; the first wrong pair (a pink field, a grey sea) comes at 0.974. The hashes
+bring 6 of the 9 together (the other 3 differ in 5 to 7 bits). Among the look-alike chest X-rays 2 pairs
+reach 0.98 without being equal (of the same diagnosis), 52 would reach 0.96. Saved again as JPEG of quality
+50 or at half the size, 95 % of 500 pictures of either set stay above 0.987. Digits of 8 x 8 pixels are all
+outline: 198 pairs reach 0.98, one reaches 0.995; hence the rule for small pictures. Mirrored and cropped
+copies are not found.
 """
 
 from __future__ import annotations
