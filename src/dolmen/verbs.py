@@ -96,7 +96,7 @@ def check(
             if report.errors:
                 raise UserError(report.errors[0].message)
             minutes = made.config.minutes or 3.0
-            finding = find_suspect_labels(made, minutes * 60, display)
+            finding = find_suspect_labels(made, minutes * 60, display.say)
             report = report.model_copy(update={"findings": (*report.findings, finding)})
     return report
 

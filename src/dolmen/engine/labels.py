@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.display import Display
 from dolmen.engine.evaluate import gather_outputs
 from dolmen.engine.train import fit
 from dolmen.tasks.task import Task
@@ -19,13 +19,13 @@ from dolmen.types import Finding
 NUM_FOLDS = 4
 
 
-def find_suspect_labels(task: Task[Any], seconds: float, display: Display) -> Finding:
+def find_suspect_labels(task: Task[Any], seconds: float, say: Callable[[str], None]) -> Finding:
     """Train on all folds but one, judge that one, in turn; name the labels that the judges doubt most.
 
     Args:
         task: prepared; its training examples are judged.
         seconds: for all folds together.
-        display: shows how far it is.
+        say: told how far it is.
     """
     whole = task.datasets["train"]
     folds = np.random.default_rng(task.config.seed).permutation(len(whole)) % NUM_FOLDS
@@ -34,7 +34,7 @@ def find_suspect_labels(task: Task[Any], seconds: float, display: Display) -> Fi
         inside, outside = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         task.datasets = {"train": whole.subset(outside), "val": whole.subset(inside)}
         end = time.monotonic() + seconds / NUM_FOLDS
-        display.say(f"judging labels, part {fold + 1} of {NUM_FOLDS}")
+        say(f"judging labels, part {fold + 1} of {NUM_FOLDS}")
         with tempfile.TemporaryDirectory() as folder:
             model = fit(task, Path(folder), seconds=lambda end=end: end - time.monotonic())  # type: ignore[misc]
         for name, values in gather_outputs(task, model, task.datasets["val"]).items():

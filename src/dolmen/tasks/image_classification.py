@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,18 +20,20 @@ from dolmen.data.batches import ImageDataset, group_numbers
 from dolmen.data.checks import check_images
 from dolmen.data.decoded import Decoded, decode_all
 from dolmen.data.image_set import ImageSet
-from dolmen.data.images import read_images, require_trainable
+from dolmen.data.images import PICTURE_SUFFIXES, read_images, require_trainable
+from dolmen.data.labels import suspect_labels
 from dolmen.data.mirror import mirror_test
+from dolmen.data.sample import write_image_sample
 from dolmen.data.splits import assign_splits
 from dolmen.metrics import classification as metrics
-from dolmen.nn import gradcam
 from dolmen.nn.classifiers import NETWORKS, build_classifier, initialise_from_data
 from dolmen.nn.convolutional import Normalise
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
 from dolmen.processors.image import ImageProcessor, UnreadableImageError, open_image
+from dolmen.tasks import image_classification_views as views
 from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
-from dolmen.types import Arrays, CheckReport, Evaluation, Example, Section, UserError
+from dolmen.types import Arrays, CheckReport, Classes, Evaluation, Example, Finding, Prediction, Section, UserError
 
 SAMPLED = 200  # pictures that are opened to find the size and the colours of a set
 ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
@@ -278,6 +280,88 @@ class ImageClassification(Task[ImageClassificationConfig]):
                 update["threshold"] = metrics.fit_threshold(scores, true, self.config.specificity or 0.9)
                 update["decide_by_threshold"] = self.config.specificity is not None
         self.processor = self.processor.model_copy(update=update)
+
+    def blank_example(self) -> Example:
+        """``{"images": (H, W, C) uint8}`` of zeros."""
+        p = self.processor
+        return {"images": np.zeros((p.height, p.width, p.channels), np.uint8)}
+
+    def encode(self, raw: Any) -> Example | UserError:
+        """Encode one picture, or return why it can't be read."""
+        try:
+            return self.processor.encode(raw)
+        except UnreadableImageError as error:
+            return UserError(f"{raw if isinstance(raw, (str, Path)) else 'the picture'} can't be read: {error}")
+        except OSError as error:
+            return UserError(f"{raw} can't be read: {error.strerror or error}")
+
+    def encode_all(self, inputs: Sequence[Any]) -> list[Example | UserError]:
+        """Encode pictures on a few threads: decoding releases Python's lock."""
+        if len(inputs) == 1:
+            return [self.encode(inputs[0])]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return list(pool.map(self.encode, inputs))
+
+    def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
+        """Files as they are; of a folder every picture below it, in order of name."""
+        for name in inputs:
+            path = Path(name)
+            if not path.is_dir():
+                yield path
+                continue
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+            if not found:
+                raise UserError(f"{name} holds no pictures; name a picture, or a folder of them")
+            yield from found
+
+    def one_line(self, prediction: Prediction) -> str:
+        """``cat 97.1 %  (dog 2.0 %, deer 0.5 %)``."""
+        assert isinstance(prediction, Classes)
+        others = [(n, p) for n, p in prediction.top(4) if n != prediction.label][:2]
+        rest = ", ".join(f"{n} {p:.1%}" for n, p in others)
+        return f"{prediction.label} {prediction.probability:.1%}" + (f"  ({rest})" if rest else "")
+
+    def suspects(self, outputs: Arrays, dataset: Dataset) -> Finding:
+        """Labels that networks which never saw them doubt (confident learning)."""
+        assert isinstance(dataset, ImageDataset)
+        probabilities = metrics.softmax(outputs["logits"])
+        found = suspect_labels(probabilities, dataset.labels)
+        names, classes = dataset.names, self.processor.classes
+        items = [f"{names[i]}: labelled {classes[dataset.labels[i]]}, looks like {classes[probabilities[i].argmax()]}" for i in found]
+        message = (
+            f"{len(found)} of {len(dataset):,} labels look wrong to networks that never trained on them; look at them, most "
+            "doubtful first."
+            if items
+            else f"None of {len(dataset):,} labels looks wrong to networks that never trained on them."
+        )
+        return Finding(
+            code="suspect-labels",
+            level="warning" if items else "info",
+            message=message,
+            count=len(items),
+            items=tuple(items),
+        )
+
+    # ---- showing
+
+    @classmethod
+    def sample(cls, folder: Path) -> None:
+        """See ``Task.sample``."""
+        write_image_sample(folder)
+
+    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
+        """See ``Task.sections``."""
+        return views.sections(model, self.processor, self.datasets, evaluations)
+
+    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
+        """See ``Task.explain``."""
+        if out.suffix.lower() != ".png":
+            raise UserError(f"--out {out} must end in .png")
+        example = self.encode(raw)
+        if isinstance(example, UserError):
+            raise example
+        title = str(raw) if isinstance(raw, (str, Path)) else "picture"
+        return views.explain(model, self.processor, example["images"], title, out)
 
 
 def _shape(images: ImageSet, image_size: int | None) -> tuple[int, int, Literal[1, 3]]:

@@ -1,0 +1,53 @@
+"""A small real data set to look at and to try things with."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dolmen.data.image_arrays import read_digits
+from dolmen.types import UserError
+
+PER_CLASS, SIDE = 20, 32
+NOTICE = """Handwritten digits, 20 of each, enlarged from 8 x 8 to 32 x 32 pixels.
+Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
+https://doi.org/10.24432/C50P49, as shipped with scikit-learn. Licence: CC BY 4.0.
+The layout is one folder per class. To name splits yourself, put such folders below train, val and test.
+"""
+
+
+def write_image_sample(folder: Path) -> None:
+    """Write 200 pictures in ten class folders, whole or not at all.
+
+    Args:
+        folder: new or empty.
+
+    Raises:
+        UserError: it holds something, or can't be made.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already and is not empty; name a new folder")
+    digits = read_digits()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"{folder} can't be made: {error.strerror}; name a folder that you may write to") from error
+    try:
+        for label, name in enumerate(digits.classes):
+            (temporary / name).mkdir()
+            for index, pixels in digits.read(np.flatnonzero(digits.labels == label)[:PER_CLASS].tolist()):
+                assert isinstance(pixels, np.ndarray)
+                large = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+                large.save(temporary / name / f"{index:04d}.png")
+        (temporary / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

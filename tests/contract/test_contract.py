@@ -1,0 +1,201 @@
+"""What every task promises, whatever it is about. Each task is tried on the data that its own ``sample`` writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import dolmen
+from dolmen.engine.evaluate import gather_outputs
+from dolmen.engine.train import fit
+from dolmen.tasks import TASKS, load_task
+from dolmen.types import UserError
+
+WORKING = [name for name, entry in TASKS.items() if entry.page]
+QUICK: dict[str, dict[str, Any]] = {"image-classification": {"image_size": 16, "precision": "fp32"}}
+"""Choices that make a task small enough for a test."""
+STILL: dict[str, dict[str, Any]] = {"image-classification": {"augment": "none", "label_smoothing": 0.0}}
+"""Choices that switch off what keeps a network from learning by heart."""
+
+
+@pytest.fixture(scope="module", params=WORKING)
+def task(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def data(task: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dolmen.sample(task, tmp_path_factory.mktemp(task) / "sample")
+
+
+@pytest.fixture(scope="module")
+def run(task: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dolmen.verbs.Run:  # type: ignore[name-defined]
+    return dolmen.train(task, data, tmp_path_factory.mktemp("run") / "run", epochs=2, **QUICK[task])
+
+
+def an_input(data: Path) -> Path:
+    return next(p for p in sorted(data.rglob("*")) if p.suffix in {".png", ".txt", ".wav", ".jpg"} and "LICENSE" not in p.name)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "weights.safetensors")
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_overfits_one_batch(task: str, data: Path, tmp_path: Path) -> None:
+    kind = load_task(task)
+    made = kind(kind.Config(**QUICK[task] | STILL[task] | {"epochs": 40, "batch_size": 16}))
+    made.prepare(str(data))
+    few = made.datasets["train"].subset(np.arange(16))
+    made.datasets = {"train": few, "val": few}
+    model = fit(made, tmp_path, seconds=None)
+    score = made.evaluate(gather_outputs(made, model, few), few).metrics[made.headline[0]]
+    assert score == 1.0
+
+
+def test_run_folder_explains_itself(task: str, run: Any) -> None:
+    names = {p.name for p in run.path.iterdir()}
+    assert names == {
+        "config.json", "processor.json", "weights.safetensors", "metrics.jsonl", "environment.json",
+        "check.json", "evaluation.json", "card.md", "report.html",
+    }  # fmt: skip
+    saved = json.loads((run.path / "config.json").read_text())
+    assert saved["task"] == task
+    assert set(saved["config"]) == set(run.task.Config.model_fields)
+    assert run.task.headline[0] in run.evaluation["val"]["metrics"]
+
+
+def test_loaded_run_predicts_the_same(task: str, run: Any, data: Path) -> None:
+    loaded = dolmen.load(run.path)
+    first, second = run.predict(an_input(data)).to_json(), loaded.predict(an_input(data)).to_json()
+    assert first == second
+    assert loaded.predict([an_input(data)] * 3) is not None
+
+
+def test_evaluating_again_gives_the_same_figures(task: str, run: Any, data: Path) -> None:
+    made = run.task
+    val = made.datasets["val"]
+    again = made.evaluate(gather_outputs(made, dolmen.load(run.path).model, val), val)
+    assert again.metrics == run.evaluation["val"]["metrics"]
+
+
+def test_the_same_seed_repeats_and_another_does_not(task: str, run: Any, data: Path, tmp_path: Path) -> None:
+    again = dolmen.train(task, data, tmp_path / "again", epochs=2, **QUICK[task])
+    other = dolmen.train(task, data, tmp_path / "other", epochs=2, seed=1, **QUICK[task])
+    assert_same(weights(run.path), weights(again.path))
+    assert any(not torch.equal(a, b) for a, b in zip(weights(run.path).values(), weights(other.path).values(), strict=True))
+
+
+def command(task: str, data: Path, out: Path, *more: str) -> list[str]:
+    flags = [f for k, v in QUICK[task].items() for f in (f"--{k.replace('_', '-')}", str(v))]
+    return ["train", task, str(data), "--out", str(out), "--epochs", "2", *flags, *more]
+
+
+SLOW_STEPS = """
+import sys, time
+import torch
+torch.set_num_threads(1)
+import dolmen.engine.train as train
+train.CHECKPOINT_EVERY_S = 0.0
+tell = train._Journal.tell
+def slow(self, record):
+    if record["event"] == "step":
+        time.sleep(0.3)
+    tell(self, record)
+train._Journal.tell = slow
+from dolmen.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_and_resumed_equals_uninterrupted(
+    task: str, run: Any, data: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_STEPS, *command(task, data, out)], stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 120
+    while not (out / "checkpoint" / "state.safetensors").exists():
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "the state is saved" in said
+    with pytest.raises(UserError, match="has not ended; go on with: dolmen train .* --resume"):
+        dolmen.load(out)
+    resumed = dolmen.train(task, data, out, resume=True, epochs=2, **QUICK[task])
+    assert_same(weights(run.path), weights(resumed.path))
+
+
+def test_two_processes_equal_one(task: str, run: Any, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dolmen"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *command(task, data, out)], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two = weights(run.path), weights(out)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=2e-2, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}")
+    losses = [[r["loss"] for r in looks(folder)] for folder in (run.path, out)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def looks(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == "look"]
+
+
+def test_a_batch_of_one(task: str, data: Path, tmp_path: Path) -> None:
+    kind = load_task(task)
+    made = kind(kind.Config(**QUICK[task] | {"epochs": 1, "batch_size": 1}))
+    made.prepare(str(data))
+    made.datasets = {"train": made.datasets["train"].subset(np.arange(5)), "val": made.datasets["val"]}
+    model = fit(made, tmp_path, seconds=None)
+    outputs = gather_outputs(made, model, made.datasets["val"].subset(np.arange(1)))
+    assert all(np.isfinite(v).all() and len(v) == 1 for v in outputs.values())
+
+
+def test_empty_input_is_a_clear_error(task: str, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError) as caught:
+        dolmen.train(task, tmp_path / "nothing", tmp_path / "out", epochs=1)
+    assert str(tmp_path / "nothing") in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    empty = tmp_path / "empty.png"
+    empty.write_bytes(b"")
+    with pytest.raises(UserError, match="empty"):
+        run.predict(empty)
+
+
+def test_check_and_explain(task: str, run: Any, data: Path, tmp_path: Path) -> None:
+    report = dolmen.check(task, data)
+    assert report.num_files == report.num_used + len(report.skipped)
+    facts = run.explain(an_input(data), tmp_path / "why.png")
+    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
+    json.dumps(facts)
+
+
+def test_bench_measures(task: str, run: Any) -> None:
+    figures = dolmen.bench(run, seconds=0.05)
+    assert 0 < figures["latency_ms_p50"] <= figures["latency_ms_p99"]
