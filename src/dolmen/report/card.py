@@ -1,4 +1,4 @@
-"""card.md: what the model is for, what it was made from, how good it is, under which licences it may be used."""
+"""card.md: what the model is for, what it was made from, how good it is, under which licences it stands."""
 
 from __future__ import annotations
 
@@ -75,9 +75,11 @@ def _use(run: RunFiles) -> str:
         )
     lines += [
         "",
-        "- It was measured on data like those it was trained on. On others (another camera, hospital, season, "
+        "- It was measured on data like those it was trained on. On others (another camera, hospital, "
+        "season, "
         "group of people) it may be worse; measure it there first: `dolmen evaluate RUN DATA`.",
-        "- Decisions about people (medical, legal, hiring, policing) need a person who can overrule it. It is not "
+        "- Decisions about people (medical, legal, hiring, policing) need a person who can overrule it. It "
+        "is not "
         "a medical device and was not tested as one.",
     ]
     return "\n".join(lines)
@@ -132,14 +134,18 @@ def _calibration(run: RunFiles) -> str:
     if found := evaluation.get("calibration"):
         before = f" ({found['ece_before']:.3f} without it)" if "ece_before" in found else ""
         lines.append(
-            f"Probabilities are calibrated with a temperature of {found['temperature']:.2f}, fitted on validation; "
+            f"Probabilities are calibrated with a temperature of {found['temperature']:.2f}, fitted on "
+            "validation; "
             f"the expected calibration error is {found['ece']:.3f}{before}."
         )
     if point := evaluation.get("operating_point"):
         lines.append(
-            f"It decides for {text(point['positive'])} from a probability of {point['threshold']:.3f} on, a threshold "
-            f"chosen on validation for a specificity of {metric_text('specificity', point['specificity_wanted'])}; "
-            f"here that gives a sensitivity of {metric_text('sensitivity', point['sensitivity'])} and a specificity "
+            f"It decides for {text(point['positive'])} from a probability of {point['threshold']:.3f} on, a "
+            "threshold "
+            "chosen on validation for a specificity of "
+            f"{metric_text('specificity', point['specificity_wanted'])}; "
+            f"here that gives a sensitivity of {metric_text('sensitivity', point['sensitivity'])} and a "
+            "specificity "
             f"of {metric_text('specificity', point['specificity'])}."
         )
     return "\n\n".join(["## Calibration", *lines]) if lines else ""

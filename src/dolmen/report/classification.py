@@ -1,4 +1,4 @@
-"""The parts of the report that classification of pictures has: numbers, mistakes, where the network looked."""
+"""What the report shows of a classifier of pictures: numbers, mistakes, where the network looked."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ SIDE = 176
 """Their longer side in pixels; two galleries with heat maps take about 0.5 MB."""
 ALIKE = 0.5
 """Rank correlation with a random network's maps from which on heat maps are called doubtful."""
+
+
+AT_HALF = "Here the more probable class is decided; what the threshold changes is shown further down."
 
 
 def sections(
@@ -109,14 +112,20 @@ def _per_class(evaluation: Evaluation, split: str) -> Section:
         )
         return f'<table class="classes">{head}<tbody>{body}</tbody></table>'
 
-    if len(rows) <= 24:
-        html = table(rows)
-    else:
-        html = f"<p>The ten weakest:</p>{table(weakest[:10])}<details><summary>All {len(rows)} classes</summary>{table(rows)}</details>"
-    lead = "Precision: of those given this class, how many have it. Recall: of those that have it, how many were given it."
+    html = table(rows)
+    if len(rows) > 24:
+        every = f"<details><summary>All {len(rows)} classes</summary>{html}</details>"
+        html = f"<p>The ten weakest:</p>{table(weakest[:10])}{every}"
+    lead = (
+        "Precision: of those given this class, how many have it. "
+        "Recall: of those that have it, how many were given it."
+    )
     if weakest:
         worst = weakest[0]
-        lead += f" Weakest: {worst['class']}, with an F1 of {percent(worst['f1'])} on {count(worst['num'], 'example')}."
+        score, examples = percent(worst["f1"]), count(worst["num"], "example")
+        lead += f" Weakest: {worst['class']}, with an F1 of {score} on {examples}."
+    if "operating_point" in evaluation.tables:
+        lead += f" {AT_HALF}"
     return Section(f"Class by class ({split})", html, lead)
 
 
@@ -133,16 +142,20 @@ def _confusion(evaluation: Evaluation, split: str, classes: Sequence[str]) -> Se
     )
     table = (
         '<table><thead><tr><th scope="col">true</th><th scope="col">decided</th>'
-        '<th scope="col" class="number">examples</th><th scope="col" class="number">share of the true class</th>'
+        '<th scope="col" class="number">examples</th><th scope="col" class="number">share of the true '
+        "class</th>"
         f"</tr></thead><tbody>{rows}</tbody></table>"
         if rows and len(classes) > 2
         else ""
     )
-    total = int(matrix.sum())
-    lead = f"Each row is a true class, each column what was decided; {int(np.trace(matrix)):,} of {total:,} are on the diagonal."
-    return Section(
-        f"What is taken for what ({split})", f"<div>{figures.confusion(matrix, classes)}</div>{table}", lead
+    lead = (
+        f"Each row is a true class, each column what was decided; {int(np.trace(matrix)):,} of "
+        f"{int(matrix.sum()):,} are on the diagonal."
     )
+    if "operating_point" in evaluation.tables:
+        lead += f" {AT_HALF}"
+    html = f"<div>{figures.confusion(matrix, classes)}</div>{table}"
+    return Section(f"What is taken for what ({split})", html, lead)
 
 
 def _operating_point(evaluation: Evaluation, split: str, classes: Sequence[str]) -> Section:
@@ -158,17 +171,25 @@ def _operating_point(evaluation: Evaluation, split: str, classes: Sequence[str])
             + (f" (95 % interval {interval})" if interval else "")
             + "</li>"
         )
+    truth, said = labels == positive, scores >= point["threshold"]
+    told = (
+        f"<p>Of {count(int(truth.sum()), 'example')} of {escape(point['positive'])} it finds "
+        f"{int((truth & said).sum()):,} and misses {int((truth & ~said).sum()):,}; of "
+        f"{count(int((~truth).sum()), 'other')} it raises "
+        f"{count(int((~truth & said).sum()), 'false alarm')}.</p>"
+    )
     chosen = "validation" if point["chosen_on"] == "val" else point["chosen_on"]
     text = (
         f"<p>An example counts as <em>{escape(point['positive'])}</em> from a probability of "
-        f"{point['threshold']:.3f} on. That threshold was chosen on {escape(chosen)} alone, as the one that leaves "
-        f"{percent(point['specificity_wanted'])} of the negatives alone there; nothing was chosen on {escape(split)}."
-        f"</p><ul>{''.join(lines)}</ul>"
+        f"{point['threshold']:.3f} on. That threshold was chosen on {escape(chosen)} alone, as the one that "
+        "leaves "
+        f"{percent(point['specificity_wanted'])} of the negatives alone there; nothing was chosen on "
+        f"{escape(split)}."
+        f"</p><ul>{''.join(lines)}</ul>{told}"
     )
-    lead = f"Moving the threshold trades examples of {point['positive']} that are found against false alarms."
-    return Section(
-        f"ROC curve and operating point ({split})", f'<div class="row">{chart}<div>{text}</div></div>', lead
-    )
+    lead = f"Moving the threshold trades found examples of {point['positive']} against false alarms."
+    html = f'<div class="row">{chart}<div>{text}</div></div>'
+    return Section(f"ROC curve and operating point ({split})", html, lead)
 
 
 def _calibration(evaluation: Evaluation, split: str, temperature: float) -> Section:
@@ -179,8 +200,8 @@ def _calibration(evaluation: Evaluation, split: str, temperature: float) -> Sect
     else:
         told = "it was too sure of itself before" if temperature > 1 else "it was too timid before"
     text = (
-        f"<p>The logits are divided by a temperature of <strong>{temperature:.2f}</strong>, fitted on validation: {told}."
-        f" Decisions do not change by it, only how probable they are said to be.</p>"
+        f"<p>The logits are divided by a temperature of <strong>{temperature:.2f}</strong>, fitted on "
+        f"validation: {told}. Decisions do not change by it, only how probable they are said to be.</p>"
         f"<p>ECE, the mean gap between the probability given and the share that was right, is "
         f"<strong>{table['ece']:.3f}</strong>"
         + (
@@ -190,12 +211,12 @@ def _calibration(evaluation: Evaluation, split: str, temperature: float) -> Sect
         )
         + ".</p><p>Pale bars show how far chance alone may move a point.</p>"
     )
-    lead = "Where the points lie on the dashed line, 80 % means right in 80 of 100 cases. Below the line the model is too sure."
-    return Section(
-        f"Can the probabilities be believed? ({split})",
-        f'<div class="row">{chart}<div>{text}</div></div>',
-        lead,
+    lead = (
+        "Where the points lie on the dashed line, 80 % means right in 80 of 100 cases. "
+        "Below the line the model is too sure of itself."
     )
+    html = f'<div class="row">{chart}<div>{text}</div></div>'
+    return Section(f"Can the probabilities be believed? ({split})", html, lead)
 
 
 def _filters(filters: NDArray[Any]) -> Section:
@@ -206,7 +227,8 @@ def _filters(filters: NDArray[Any]) -> Section:
         f'alt="The first {shown} filters of the first convolution">'
     )
     lead = (
-        f"{shown} of {len(filters)} filters of {filters.shape[2]} × {filters.shape[3]} pixels; mid grey is zero. "
+        f"{shown} of {len(filters)} filters of {filters.shape[2]} × {filters.shape[3]} pixels; mid grey is "
+        "zero. "
         "They should show edges, spots and colours; pure noise means that too little was learnt."
     )
     return Section("What the first layer looks for", html, lead)
@@ -236,15 +258,20 @@ class _Gallery:
         found = []
         if len(worst):
             lead = (
-                f"{count(len(wrong), 'example')} of {len(labels):,} were decided wrongly; here those of which the model "
-                f"was surest. Some may be labelled wrongly: look at them first.{trust}"
+                f"{len(wrong):,} of {count(len(labels), 'example')} were decided wrongly; here those of "
+                "which the "
+                f"model was surest. Some may be labelled wrongly: look at them first.{trust}"
             )
             found.append(Section(f"Most wrong ({self.split})", self.figures(worst, decided), lead))
         else:
             lead = f"All {count(len(labels), 'example')} were decided rightly."
             found.append(Section(f"Most wrong ({self.split})", "", lead))
         if len(doubtful):
-            lead = "The two most probable classes are closest here: what a person should look at, or what to collect more of."
+            lead = (
+                "The two most probable classes are closest here: what a person should look at, or what to "
+                "collect "
+                "more of."
+            )
             lead += "" if len(worst) else trust
             found.append(Section(f"Most uncertain ({self.split})", self.figures(doubtful, decided), lead))
         return found
@@ -264,21 +291,34 @@ class _Gallery:
         cams = None if self.cam is None else self.cam(self.split, indices, [int(decided[r]) for r in rows])
         items = []
         for place, (row, index) in enumerate(zip(rows, indices, strict=True)):
-            true, said = escape(self.classes[labels[row]]), escape(self.classes[decided[row]])
             name, pixels = escape(self.name(self.split, index)), self.picture(self.split, index)
+            said = escape(self.classes[decided[row]])
             plain = pictures.data_uri(pictures.fit(pictures.rgb(pixels), SIDE))
             images = f'<img src="{plain}" alt="{name}" loading="lazy">'
             if cams is not None:
                 heat = pictures.data_uri(pictures.overlay(pixels, cams[place], SIDE))
-                images += f'<img src="{heat}" alt="Where the network looked for {said}" loading="lazy">'
-            right = labels[row] == decided[row]
+                images += f'<img src="{heat}" alt="What spoke for {said}" loading="lazy">'
             items.append(
-                f'<figure class="{"right" if right else "wrong"}"><div class="pair">{images}</div><figcaption>'
-                f'<span class="verdict">{"✓" if right else "✗"} {said} <b>{percent(probabilities[row, decided[row]])}</b></span>'
-                f"<span>true: {true} <b>{percent(probabilities[row, labels[row]])}</b></span>"
-                f'<span class="file" title="{name}">{name}</span></figcaption></figure>'
+                f'<figure><div class="pair">{images}</div><figcaption>'
+                f"{self.verdict(probabilities[row], int(labels[row]), int(decided[row]))}"
+                f'<span class="file">{name}</span></figcaption></figure>'
             )
         return f'<div class="gallery">{"".join(items)}</div>'
+
+    def verdict(self, probabilities: NDArray[Any], label: int, decided: int) -> str:
+        """What was decided, and what is true; where it is right, what else it might have been."""
+        right = label == decided
+        others = np.delete(np.arange(len(probabilities)), decided)
+        other = others[probabilities[others].argmax()] if right else label
+
+        def with_share(c: int) -> str:
+            return f"{escape(self.classes[c])} <b>{percent(probabilities[c])}</b>"
+
+        return (
+            f'<span class="{"right" if right else "wrong"}">{"✓" if right else "✗"} '
+            f"{with_share(decided)}</span>"
+            f"<span>{'or' if right else 'true:'} {with_share(int(other))}</span>"
+        )
 
 
 def heat_map_text(sanity: float | None) -> str:
@@ -287,11 +327,13 @@ def heat_map_text(sanity: float | None) -> str:
     if sanity is None:
         return text
     if sanity < ALIKE:
-        return text + (
-            f" The maps depend on what was learnt: with re-drawn weights they are others (rank correlation {sanity:.2f}, "
-            "0 is best, by chance 0.1 to 0.3)."
+        return (
+            f"{text} The maps depend on what was learnt: with re-drawn weights they are others (rank "
+            "correlation "
+            f"{sanity:.2f}; 0 is best, chance alone gives 0.1 to 0.3)."
         )
-    return text + (
-        f" Be careful with these maps: a network with re-drawn weights gives similar ones (rank correlation {sanity:.2f},"
-        " 0 is best), so they show the picture more than what was learnt."
+    return (
+        f"{text} Be careful with these maps: a network with re-drawn weights gives similar ones (rank "
+        "correlation "
+        f"{sanity:.2f}; 0 is best), so they show the picture more than what was learnt."
     )

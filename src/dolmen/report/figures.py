@@ -1,8 +1,8 @@
 """Charts for the report: matplotlib figures as inline SVG whose colours are the page's.
 
 Every chart is drawn with the colours of the light page, which are then replaced by CSS variables; so one SVG
-fits the light page, the dark one and the printed one, and its text is text. matplotlib is imported when the first
-chart is drawn.
+fits the light page, the dark one and the printed one, and its text is text. matplotlib is imported when the
+first chart is drawn.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def svg(figure: Figure, label: str, *, scroll: bool = False) -> str:
         text = text.replace(value, f"var(--{name}, {value})")
     width = round(figure.get_figwidth() * 72)
     sizes = f"min-width:{min(width, 560)}px;" if scroll else ""
-    head = f'<svg role="img" aria-label="{escape(label)}" style="width:100%;max-width:{width}px;height:auto;{sizes}"'
+    style = f"width:100%;max-width:{width}px;height:auto;{sizes}"
+    head = f'<svg role="img" aria-label="{escape(label)}" style="{style}"'
     text = re.sub(
         r'<svg\b[^>]*?(viewBox="[^"]*")[^>]*>',
         rf'{head} \1 xmlns:xlink="http://www.w3.org/1999/xlink">',
@@ -150,8 +151,8 @@ def curve(
 def _time_on_top(axes: Axes, x: Sequence[float], seconds: Sequence[float]) -> None:
     axes.set_xlim(axes.get_xlim())
     top = axes.secondary_xaxis("top")
-    marks = np.linspace(0, seconds[-1], 4)[1:]
-    top.set_xticks(np.interp(marks, seconds, x), [duration(s) for s in marks])
+    marks = np.linspace(x[0], x[-1], 4)[1:]  # even in epochs: time may run unevenly, and labels would collide
+    top.set_xticks(marks, [duration(s) for s in np.interp(marks, x, seconds)])
     top.spines["top"].set_visible(False)
     top.tick_params(labelsize=SMALL - 1, length=3)
 
@@ -182,7 +183,8 @@ def gradient_flow(x: Sequence[float], norms: Sequence[dict[str, float]]) -> str:
         axes.set_xlabel("epochs")
         axes.grid(False)
         axes.spines[:].set_visible(False)
-        bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30)
+        bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30, format=lambda v, _: f"{v:g}")
+        bar.ax.minorticks_off()
         bar.outline.set_visible(False)
         bar.set_label("root mean square of the gradient")
         return svg(
@@ -204,7 +206,8 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
     """
     k = len(classes)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    size = 130 + (max(k, 4) * 42 if k <= 10 else min(k * 34, 640))
+    cell = next(c for most, c in ((3, 100), (6, 76), (10, 48), (20, 34), (10**9, 640 / k)) if k <= most)
+    size = 130 + cell * k
     names = [c if len(c) <= 18 else c[:17] + "…" for c in classes]
     with drawing(size + 60, size) as (figure, axes):
         hue = [int(BLUE[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -218,7 +221,7 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
                           fontsize=SMALL + 1 if k <= 10 else SMALL - 1)  # fmt: skip
         every = 1 if k <= 40 else 10
         marks, shown = np.arange(0, k, every) + 0.5, names[::every] if k <= 40 else list(range(0, k, every))
-        upright = max(map(len, names)) * 7 > (size - 130) / k
+        upright = max(map(len, names)) * 7 > cell
         small = SMALL if k <= 25 else SMALL - 2
         axes.set_xticks(marks, shown, rotation=90 if upright and k <= 40 else 0, fontsize=small)
         axes.set_yticks(marks, shown, fontsize=small)
@@ -236,7 +239,7 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
 
 
 def reliability(bins: Sequence[dict[str, Any]], ece: float, before: float | None = None) -> str:
-    """How often the model was right (bars) at each probability that it gave, and how many examples had it (below).
+    """How often the model was right at each probability that it gave, and how many examples had it (below).
 
     Args:
         bins: {"confidence", "accuracy", "num"} of each bin that holds examples.

@@ -152,7 +152,8 @@ class RunFiles:
         late = max(i for i, p in enumerate(x) if p <= max(x[0], 0.75 * x[-1]))
         first, before, after = (metric_text(name, self.looks[i]["val"].get(name)) for i in (0, late, -1))
         return (
-            f"{sentence(metric_name(name))} on validation was {first} at the first look, {before} after three "
+            f"{sentence(metric_name(name))} on validation was {first} at the first look, {before} after "
+            "three "
             f"quarters of the training and {after} at its end."
         )
 
