@@ -14,12 +14,36 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from dolmen.types import CheckReport, Classes, Evaluation, Finding, UserError
-    from dolmen.verbs import bench, check, doctor, evaluate, explain, load, predict, runs, sample, tasks, train
+    from dolmen.verbs import (
+        bench,
+        check,
+        doctor,
+        evaluate,
+        explain,
+        load,
+        predict,
+        runs,
+        sample,
+        tasks,
+        train,
+    )
 
 _HOMES = {
     **dict.fromkeys(("CheckReport", "Classes", "Evaluation", "Finding", "UserError"), "dolmen.types"),
     **dict.fromkeys(
-        ("bench", "check", "doctor", "evaluate", "explain", "load", "predict", "runs", "sample", "tasks", "train"),
+        (
+            "bench",
+            "check",
+            "doctor",
+            "evaluate",
+            "explain",
+            "load",
+            "predict",
+            "runs",
+            "sample",
+            "tasks",
+            "train",
+        ),
         "dolmen.verbs",
     ),
 }

@@ -10,7 +10,6 @@ import difflib
 import json
 import os
 import sys
-import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dolmen import __version__
 from dolmen.tasks import TASKS, load_task
-from dolmen.types import CheckReport, MachineError, UserError
+from dolmen.types import MachineError, UserError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -79,7 +78,9 @@ def _dispatch(arguments: list[str]) -> int:
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, 1)
         raise UserError(
-            f"there is no verb {verb!r}" + (f"; did you mean {close[0]}?" if close else ";") + " dolmen --help lists them"
+            f"there is no verb {verb!r}"
+            + (f"; did you mean {close[0]}?" if close else ";")
+            + " dolmen --help lists them"
         )
     command: Callable[[list[str]], int] = globals()[f"_{verb}"]
     return command(rest)
@@ -136,8 +137,10 @@ def _task_of(verb: str, arguments: list[str]) -> str:
     """The task's name, which decides what else can be given."""
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in {"-h", "--help"}:
-            print(f"dolmen {verb} {VERBS[verb].strip()}\n\nName a task to see its choices, e.g.: "
-                  f"dolmen {verb} image-classification --help\nTasks: {', '.join(n for n, e in TASKS.items() if e.page)}")
+            print(
+                f"dolmen {verb} {VERBS[verb].strip()}\n\nName a task to see its choices, e.g.: "
+                f"dolmen {verb} image-classification --help\nTasks: {', '.join(n for n, e in TASKS.items() if e.page)}"
+            )
             raise SystemExit(0)
         raise UserError(f"dolmen {verb} needs a task first, e.g.: dolmen {verb} image-classification photos/")
     return arguments[0]

@@ -62,7 +62,9 @@ def _torch() -> list[dict[str, str]]:
             "keeps big blocks between steps" if hardware.keep_memory() else "not glibc: training steps take longer",
         ),
         _finding(
-            "accelerator", "ok", torch.cuda.get_device_name() if torch.cuda.is_available() else "none: the CPU trains"
+            "accelerator",
+            "ok",
+            torch.cuda.get_device_name() if torch.cuda.is_available() else "none: the CPU trains",
         ),
     ]
     wanted = os.environ.get("OMP_NUM_THREADS")

@@ -1,24 +1,33 @@
-"""The run folder: the only bridge from training to use. Reading and writing it needs no torch.
+"""The run folder: the only bridge from training to use. Listing runs needs no torch; opening one does.
 
-    config.json            task, data, the command, every choice (defaults included)
-    processor.json         raw input -> arrays and outputs -> predictions, fitted
-    weights.safetensors    there when the training has ended
-    metrics.jsonl          one line for the plan and one for each look at validation
-    environment.json       what it ran on
-    check.json             what was in the data
-    evaluation.json        validation and test figures
-    card.md, report.html   for people
-    checkpoint/            there while the training has not ended
+config.json            task, data, the command, every choice (defaults included)
+processor.json         raw input -> arrays and outputs -> predictions, fitted
+weights.safetensors    there when the training has ended
+metrics.jsonl          one line for the plan and one for each look at validation
+environment.json       what it ran on
+check.json             what was in the data
+evaluation.json        validation and test figures
+card.md, report.html   for people
+checkpoint/            there while the training has not ended
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dolmen.types import MachineError, UserError
+from pydantic import ValidationError
+
+from dolmen.tasks import load_task
+from dolmen.types import Evaluation, MachineError, Prediction, UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dolmen.tasks.task import Progress, Task
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "processor.json", "weights.safetensors"
 METRICS, ENVIRONMENT, CHECK, EVALUATION = "metrics.jsonl", "environment.json", "check.json", "evaluation.json"
@@ -103,3 +112,124 @@ def next_folder(task: str, data: str, base: Path = Path("runs")) -> Path:
     while (base / f"{task}-{stem}-{n}").exists():
         n += 1
     return base / f"{task}-{stem}-{n}"
+
+
+class Run:
+    """A trained model with everything around it.
+
+    Attributes:
+        path: the run folder.
+        task: with its configuration and fitted processor.
+        model: the network, in evaluation mode.
+    """
+
+    def __init__(self, path: Path, task: Task[Any], model: nn.Module) -> None:
+        self.path, self.task, self.model = path, task, model.eval()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, task={self.task.name!r})"
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What training measured in the end, by split: ``{"val": {...}, "test": {...}}``."""
+        values: dict[str, Any] = read_json(self.path / EVALUATION)
+        return values
+
+    def predict(self, inputs: Any) -> Any:
+        """Predict one input, or a list of them.
+
+        Args:
+            inputs: what the task takes (for pictures: a path, the bytes of a file, an array, a PIL image), or a list.
+
+        Returns:
+            One prediction, or a list of as many.
+
+        Raises:
+            UserError: an input can't be read.
+        """
+        many = isinstance(inputs, (list, tuple))
+        results = []
+        for _, prediction in self.stream(inputs if many else [inputs]):
+            if isinstance(prediction, UserError):
+                raise prediction
+            results.append(prediction)
+        return results if many else results[0]
+
+    def stream(self, inputs: Iterable[Any], *, batch_size: int = 64) -> Iterator[tuple[Any, Prediction | UserError]]:
+        """Yield ``(input, prediction)`` with flat memory; an input that can't be read gives its error."""
+        return self.task.predict(self.model, inputs, batch_size=batch_size)
+
+    def evaluate(
+        self,
+        data: str | Path,
+        *,
+        split: str | None = None,
+        fetch: bool = False,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """Measure the model on labelled data.
+
+        Args:
+            data: a path or the name of a public set.
+            split: "train", "val" or "test"; by default the test part, else the validation part, else everything.
+            fetch: download a named public set if it is not here yet.
+            progress: told how far reading is.
+
+        Raises:
+            UserError: the data can't be used, or hold a class that training never saw.
+        """
+        from dolmen.engine.evaluate import gather_outputs
+
+        dataset = self.task.open(str(data), split=split, fetch=fetch, progress=progress)
+        self.task.datasets = {"test": dataset}
+        return self.task.evaluate(gather_outputs(self.task, self.model, dataset), dataset)
+
+    def explain(self, raw: Any, out: str | Path) -> dict[str, Any]:
+        """Write a picture that shows why the model answers as it does."""
+        return self.task.explain(self.model, raw, Path(out))
+
+    def write_report(self, evaluations: dict[str, Evaluation]) -> None:
+        """Write ``report.html`` and ``card.md``."""
+        from dolmen.report.card import write_card
+        from dolmen.report.page import write_report
+
+        sections = self.task.sections(self.model, evaluations)
+        write_report(self.path, sections)
+        write_card(self.path, licences=self.task.licences())
+
+
+def load(path: str | Path) -> Run:
+    """Open a finished run.
+
+    Raises:
+        UserError: it is no run, its training has not ended, or a file of it is damaged.
+    """
+    folder = Path(path)
+    saved = require_finished(folder)
+    from dolmen.engine import hardware
+
+    hardware.keep_memory()
+    kind = load_task(saved.get("task", "?"))
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = kind.Config.model_validate(saved["config"])
+        processor = kind.Processor.from_json(read_json(folder / PROCESSOR))
+        task = kind(
+            config.model_copy(update={"weights": "none"}) if "weights" in saved["config"] else config,
+            processor,
+        )
+        model = task.build_model()
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError, KeyError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(
+            f"the run {folder} is damaged or of another version ({first}); restore it, or train anew"
+        ) from error
+    task.config = config
+    return Run(folder, task, model.to(hardware.device()))
+
+
+def opened(run: Run | str | Path) -> Run:
+    return run if isinstance(run, Run) else load(run)

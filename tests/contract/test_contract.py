@@ -45,7 +45,9 @@ def run(task: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dolm
 
 
 def an_input(data: Path) -> Path:
-    return next(p for p in sorted(data.rglob("*")) if p.suffix in {".png", ".txt", ".wav", ".jpg"} and "LICENSE" not in p.name)
+    return next(
+        p for p in sorted(data.rglob("*")) if p.suffix in {".png", ".txt", ".wav", ".jpg"} and "LICENSE" not in p.name
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -99,7 +101,9 @@ def test_the_same_seed_repeats_and_another_does_not(task: str, run: Any, data: P
     again = dolmen.train(task, data, tmp_path / "again", epochs=2, **QUICK[task])
     other = dolmen.train(task, data, tmp_path / "other", epochs=2, seed=1, **QUICK[task])
     assert_same(weights(run.path), weights(again.path))
-    assert any(not torch.equal(a, b) for a, b in zip(weights(run.path).values(), weights(other.path).values(), strict=True))
+    assert any(
+        not torch.equal(a, b) for a, b in zip(weights(run.path).values(), weights(other.path).values(), strict=True)
+    )
 
 
 def command(task: str, data: Path, out: Path, *more: str) -> list[str]:
@@ -150,7 +154,16 @@ def test_stopped_and_resumed_equals_uninterrupted(
 
 def test_two_processes_equal_one(task: str, run: Any, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "two"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dolmen"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "dolmen",
+    ]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*launcher, *command(task, data, out)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -6,12 +6,12 @@ import re
 
 import numpy as np
 import pytest
-from dolmen.processors.image import ImageProcessor
 from PIL import Image
 
 from dolmen.data.checks import check_images, report_text
 from dolmen.data.decoded import decode_all
 from dolmen.data.splits import assign_splits
+from dolmen.processors.image import ImageProcessor
 from dolmen.types import CheckReport, Finding, Skipped
 
 PROCESSOR = ImageProcessor(classes=("cat", "dog"), height=16, width=16, channels=3)

@@ -90,9 +90,7 @@ def test_what_the_data_say_stays(given_splits, expected):
     images, decoded = a_set([i % 2 for i in range(100)], splits=given_splits)
     filled = split(images, decoded)
     assert Counter(filled) == expected
-    assert all(
-        after == before or before in ("", "train") for before, after in zip(given_splits, filled, strict=True)
-    )
+    assert all(after == before or before in ("", "train") for before, after in zip(given_splits, filled, strict=True))
 
 
 def test_what_cannot_be_used_gets_no_split():
@@ -151,9 +149,7 @@ def test_groups_that_are_larger_than_the_share():
 def test_a_wrong_fraction(name, value):
     with pytest.raises(UserError) as caught:
         split(*a_set([0, 1]), **{name: value})
-    assert str(caught.value) == (
-        f"{name} is {value}, expected a share from 0 to below 1: type for example {name}=0.1."
-    )
+    assert str(caught.value) == (f"{name} is {value}, expected a share from 0 to below 1: type for example {name}=0.1.")
 
 
 def test_an_empty_set():
@@ -175,9 +171,7 @@ def test_adding_pictures_moves_few_of_the_others():
 def test_many_pictures_are_no_trouble():
     """A million pairwise comparisons a picture would not end; nothing here is timed."""
     n = 30_000
-    filled = split(
-        *a_set([0] * n, groups=[f"g{i // 3}" for i in range(n)], contents=[i % 97 for i in range(n)])
-    )
+    filled = split(*a_set([0] * n, groups=[f"g{i // 3}" for i in range(n)], contents=[i % 97 for i in range(n)]))
     assert len(filled) == n
 
 

@@ -216,14 +216,18 @@ def test_a_missing_or_damaged_checkpoint_is_a_clear_error(tmp_path: Path, damage
         fit(toy(), tmp_path, seconds=None, resume=True)
 
 
-def test_a_disk_that_cannot_be_written_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_cannot_be_written_leaves_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint.write(tmp_path, {"a": torch.ones(3)}, {"n": 1})
 
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(MachineError, match=r"can't be written to .*: No space left on device; the one before it is whole"):
+    with pytest.raises(
+        MachineError, match=r"can't be written to .*: No space left on device; the one before it is whole"
+    ):
         checkpoint.write(tmp_path, {"a": torch.zeros(3)}, {"n": 2})
     tensors, state = checkpoint.read(tmp_path)
     assert (float(tensors["a"].sum()), state["n"]) == (3.0, 1)

@@ -26,7 +26,10 @@ class Points:
         return len(self.points)
 
     def batch(self, indices: NDArray[np.int64]) -> Batch:
-        return {"points": torch.from_numpy(self.points[indices]), "labels": torch.from_numpy(self.labels[indices])}
+        return {
+            "points": torch.from_numpy(self.points[indices]),
+            "labels": torch.from_numpy(self.labels[indices]),
+        }
 
     def subset(self, rows: NDArray[np.int64]) -> Points:
         return Points(self.points[rows], self.labels[rows])

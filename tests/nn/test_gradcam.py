@@ -89,9 +89,7 @@ def test_nothing_speaks_for_the_class() -> None:
         ("mobile", (32, 32), "stages.stage2"),
     ],
 )
-def test_the_default_layer_is_the_last_that_is_fine_enough(
-    name: str, size: tuple[int, int], layer: str
-) -> None:
+def test_the_default_layer_is_the_last_that_is_fine_enough(name: str, size: tuple[int, int], layer: str) -> None:
     model = NETWORKS[name](3, Normalise([120.0] * 3, [60.0] * 3), min(size))
     pixels = torch.rand(2, 3, *size) * 255
     assert default_layer(model, pixels) == layer

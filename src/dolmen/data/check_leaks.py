@@ -18,10 +18,26 @@ Pairs = list[tuple[int, int]]
 
 def exact(data: CheckedImages) -> Iterator[Finding]:
     """Find pictures that are in the set twice: across splits, within one, with two labels."""
+    yield from _left_out(data)
     clusters = exact_duplicates(data.decoded.digests, data.used)
     yield from _exact_across(data, clusters)
     yield from _exact_within(data, clusters)
     yield from _two_labels(data, clusters)
+
+
+def _left_out(data: CheckedImages) -> Iterator[Finding]:
+    if left_out := data.images.left_out:
+        num = len(left_out)
+        first = min(left_out)
+        yield Finding(
+            code="copies-left-out",
+            level="warning",
+            message=f"{pictures(num)} {choose(num, 'is', 'are')} in two splits to the last pixel and so few that"
+            f" {choose(num, 'the copy is', 'the copies are')} left out (first: {data.images.names[first]},"
+            f" {left_out[first]}).",
+            count=num,
+            items=tuple(f"{data.images.names[i]}: {left_out[i]}" for i in sorted(left_out)[:MAX_ITEMS]),
+        )
 
 
 def _exact_across(data: CheckedImages, clusters: Clusters) -> Iterator[Finding]:

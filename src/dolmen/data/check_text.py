@@ -30,9 +30,7 @@ def _class_table(report: CheckReport) -> str:
         return ""
     classes = list(next(iter(report.counts.values())))
     rows = [(c, [report.counts[s][c] for s in splits]) for c in classes]
-    shown, hidden = (
-        (rows, []) if len(rows) <= MAX_CLASSES else (rows[: MAX_CLASSES - 1], rows[MAX_CLASSES - 1 :])
-    )
+    shown, hidden = (rows, []) if len(rows) <= MAX_CLASSES else (rows[: MAX_CLASSES - 1], rows[MAX_CLASSES - 1 :])
     if hidden:
         shown = [
             *shown,
@@ -56,9 +54,7 @@ def _class_table(report: CheckReport) -> str:
 
 def _facts(report: CheckReport) -> str:
     width = max((len(name) for name in report.summary), default=0)
-    lines = (
-        _wrapped(text, f"{name.ljust(width)}  ", " " * (width + 2)) for name, text in report.summary.items()
-    )
+    lines = (_wrapped(text, f"{name.ljust(width)}  ", " " * (width + 2)) for name, text in report.summary.items())
     return "\n".join(lines)
 
 

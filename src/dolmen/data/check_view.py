@@ -37,9 +37,7 @@ class CheckedImages:
         for split in reversed(SPLITS):
             labels = self.images.labels[self.used[self.splits[self.used] == split]]
             if len(labels):
-                counts[split] = dict(
-                    zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True)
-                )
+                counts[split] = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
         return counts
 
     def named(self, indices: Iterable[int]) -> tuple[str, ...]:

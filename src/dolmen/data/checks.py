@@ -61,7 +61,11 @@ def _skipped(images: ImageSet, decoded: Decoded) -> tuple[Skipped, ...]:
     """Return every file that is not used, with its reason."""
     mine = []
     for index, (split, label) in enumerate(zip(images.splits, images.labels.tolist(), strict=True)):
-        reason = decoded.problems.get(index) or ("no label" if label < 0 else "" if split else "no split")
+        reason = (
+            decoded.problems.get(index)
+            or images.left_out.get(index)
+            or ("no label" if label < 0 else "" if split else "no split")
+        )
         if reason:
             mine.append(Skipped(name=images.names[index], reason=reason))
     return (*images.skipped, *mine)

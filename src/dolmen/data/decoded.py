@@ -110,9 +110,7 @@ def decode_all(
             f" ({error.strerror or error}): free some space or set DOLMEN_CACHE to a folder on another disk."
         ) from error
     if decoded is None:
-        raise MachineError(
-            f"The decoded pictures vanished from {folder} just after they were written: run it again."
-        )
+        raise MachineError(f"The decoded pictures vanished from {folder} just after they were written: run it again.")
     return decoded
 
 

@@ -109,9 +109,7 @@ class _ColumnFile:
     def prepare(self) -> None:
         """Write the header and give the file its length, which takes no room yet."""
         shape, descr = self._column.shape, np.lib.format.dtype_to_descr(self._dtype)
-        np.lib.format.write_array_header_1_0(
-            self._stream, {"descr": descr, "fortran_order": False, "shape": shape}
-        )
+        np.lib.format.write_array_header_1_0(self._stream, {"descr": descr, "fortran_order": False, "shape": shape})
         self._start = self._stream.tell()
         self._stream.truncate(self._start + self._column.num_bytes)
 
@@ -132,9 +130,7 @@ class _ColumnFile:
             self._stream.close()
 
 
-def open_entry(
-    entry: Path, columns: dict[str, Column]
-) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+def open_entry(entry: Path, columns: dict[str, Column]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
     """Open an entry, or return None where none is or a damaged one.
 
     Returns:
@@ -150,8 +146,7 @@ def open_entry(
     except (OSError, ValueError, EOFError):
         return None
     as_expected = all(
-        arrays[name].shape == c.shape and arrays[name].dtype == np.dtype(c.dtype)
-        for name, c in columns.items()
+        arrays[name].shape == c.shape and arrays[name].dtype == np.dtype(c.dtype) for name, c in columns.items()
     )
     return (arrays, facts) if as_expected and isinstance(facts, dict) else None
 

@@ -53,9 +53,7 @@ def exact_duplicates(digests: NDArray[np.uint8], indices: NDArray[np.int64]) -> 
     return sorted((c for c in clusters if len(c) > 1), key=lambda c: int(c[0]))
 
 
-def near_duplicates(
-    decoded: Decoded, indices: NDArray[np.int64], splits: NDArray[np.str_]
-) -> NDArray[np.int64]:
+def near_duplicates(decoded: Decoded, indices: NDArray[np.int64], splits: NDArray[np.str_]) -> NDArray[np.int64]:
     """Return the (P, 2) pairs of pictures that look the same without being equal, the smaller index first.
 
     Of exact duplicates only the first is compared; pictures of one colour match nothing. A picture with very

@@ -82,10 +82,21 @@ def read_npz(path: Path, source: str) -> ImageSet:
                 )
             arrays = {s: _npz_part(path, archive, s) for s in splits}
             names = next((archive[k] for k in ("classes", "class_names") if k in keys), None)
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError) as error:
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        NotImplementedError,
+    ) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} is damaged or holds Python objects ({error}); write it anew with numpy.savez") from error
+        raise UserError(
+            f"{path} is damaged or holds Python objects ({error}); write it anew with numpy.savez"
+        ) from error
     num_classes = int(max(labels.max(initial=-1) for _, labels in arrays.values())) + 1
     if names is not None and len(names) < num_classes:
         raise UserError(f"{path} names {len(names)} classes and has labels up to {num_classes - 1}; name all of them")
@@ -114,7 +125,9 @@ def _npz_part(path: Path, archive: Any, split: str) -> tuple[NDArray[np.uint8], 
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
-        raise UserError(f"{split}_labels of {path} has several labels a picture {labels.shape}, expected one: (N,) or (N, 1)")
+        raise UserError(
+            f"{split}_labels of {path} has several labels a picture {labels.shape}, expected one: (N,) or (N, 1)"
+        )
     if len(labels) != len(images):
         raise UserError(f"{path} has {len(images)} {split}_images and {len(labels)} {split}_labels, expected as many")
     if labels.dtype.kind not in "ui" or (len(labels) and (labels.min() < 0 or labels.max() > 100_000)):
@@ -158,7 +171,10 @@ def read_original_files(source: Source, name: str) -> ImageSet | None:
 
 def _others(source: Source, used: Iterable[str]) -> list[Skipped]:
     there = set(used)
-    return [*source.skipped, *(Skipped(name=f.name, reason="not needed") for f in source.files if f.name not in there)]
+    return [
+        *source.skipped,
+        *(Skipped(name=f.name, reason="not needed") for f in source.files if f.name not in there),
+    ]
 
 
 def _read_cifar(source: Source, name: str, by_name: dict[str, str], fingerprint: str) -> ImageSet:
@@ -226,7 +242,11 @@ def _cifar_pickle(name: str, content: bytes) -> tuple[NDArray[np.uint8], NDArray
     data, labels = value.get(b"data"), value.get(b"labels")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise UserError(f"{name} has no data of (N, 3072) bytes; get it anew")
-    if not isinstance(labels, list) or len(labels) != len(data) or not all(isinstance(x, int) and 0 <= x < 10 for x in labels):
+    if (
+        not isinstance(labels, list)
+        or len(labels) != len(data)
+        or not all(isinstance(x, int) and 0 <= x < 10 for x in labels)
+    ):
         raise UserError(f"{name} has no label 0 to 9 for each of its {len(data)} pictures; get it anew")
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, np.int64)
 
@@ -266,7 +286,9 @@ def _read_mnist(source: Source, name: str, by_name: dict[str, str], fingerprint:
                 raise UserError(f"{name} has MNIST's {split} files without the {kind_name}; add them")
         images, labels = arrays[split, "images"], arrays[split, "labels"]
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-            raise UserError(f"MNIST's {split} files in {name} have {images.shape} pictures and {labels.shape} labels; get them anew")
+            raise UserError(
+                f"MNIST's {split} files in {name} have {images.shape} pictures and {labels.shape} labels; get them anew"
+            )
         parts.append((split, f"{split}-images", images, labels.astype(np.int64)))
     num_classes = int(max(p[3].max(initial=-1) for p in parts)) + 1
     classes = tuple(str(i) for i in range(num_classes))

@@ -31,6 +31,7 @@ class ImageSet:
             the storage. A picture whose bytes can't be read yields an ``OSError`` instance in place of ``raw``.
         fingerprint: hex digest that changes when any file's name, size or modification time changes.
         skipped: files of the source that are no pictures of the set, each with its reason.
+        left_out: index to reason, for pictures that could be used and are not.
         licence: of a named public set, else "".
     """
 
@@ -43,6 +44,7 @@ class ImageSet:
     read: Callable[[Iterable[int]], Iterator[tuple[int, Raw | OSError]]] = field(repr=False)
     fingerprint: str
     skipped: tuple[Skipped, ...] = ()
+    left_out: dict[int, str] = field(default_factory=dict)
     licence: str = ""
 
     def __len__(self) -> int:

@@ -104,7 +104,9 @@ def read_folders(source: Source, name: str) -> ImageSet:
         else:
             skipped.append(Skipped(name=file.name, reason="not a picture"))
     if not pictures:
-        raise UserError(f"{name} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}), expected a folder per class")
+        raise UserError(
+            f"{name} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}), expected a folder per class"
+        )
     depth = _wrapping_depth(pictures)
     with_splits = any(len(p) > depth + 1 and p[depth].lower() in SPLIT_WORDS for p in pictures)
     names: list[str] = []
@@ -286,13 +288,17 @@ def _read_text(path: Path) -> str:
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """``(line number, row)`` of a .csv or .tsv with a header."""
     reader = csv.DictReader(
-        io.StringIO(_read_text(path), newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
+        io.StringIO(_read_text(path), newline=""),
+        delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
+        strict=True,
     )
     try:
         for row in reader:
             if None in row or None in row.values():
                 columns = len(reader.fieldnames or [])
-                num = columns + len(row.get(None, [])) if None in row else columns - sum(v is None for v in row.values())
+                num = (
+                    columns + len(row.get(None, [])) if None in row else columns - sum(v is None for v in row.values())
+                )
                 raise UserError(f"{path} line {reader.line_num} has {num} cells, expected {columns} as in the header")
             yield reader.line_num, row
     except csv.Error as error:
@@ -309,5 +315,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except (json.JSONDecodeError, RecursionError):
             row = None
         if not isinstance(row, dict):
-            raise UserError(f"{path} line {number} is no JSON object, expected one such as " '{"path": "1.jpg", "label": "cat"}')
+            raise UserError(
+                f'{path} line {number} is no JSON object, expected one such as {{"path": "1.jpg", "label": "cat"}}'
+            )
         yield number, row

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def suspect_labels(
-    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]
-) -> NDArray[np.int64]:
+def suspect_labels(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """Return the indices of the examples whose label looks wrong, the most suspicious first.
 
     An example is suspect when it belongs confidently to another class: its probability of that class reaches

@@ -104,7 +104,14 @@ def open_source(path: str | Path) -> Source:
             return TarSource(path)
         if lower.endswith(TAR_SUFFIXES):
             return CompressedTarSource(path)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        EOFError,
+        OSError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"the archive {path} is damaged ({error}); get it anew") from error
@@ -164,7 +171,14 @@ class ZipSource(Source):
             for name in sorted(names, key=lambda n: self.order[n].header_offset):
                 try:
                     yield name, archive.read(self.order[name])
-                except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+                except (
+                    zipfile.BadZipFile,
+                    OSError,
+                    EOFError,
+                    RuntimeError,
+                    NotImplementedError,
+                    ValueError,
+                ) as error:
                     yield name, OSError(f"damaged in the archive ({error})")
                 except Exception as error:  # zlib.error and lzma.LZMAError share no base class
                     yield name, OSError(f"damaged in the archive ({error})")
@@ -241,4 +255,6 @@ def _safe(path: Path, name: str) -> str:
 
 
 def _refuse(path: Path, name: str, why: str) -> NoReturn:
-    raise UserError(f"{path} holds {name!r}, which {why}; nothing was read: get the archive from a source that you trust")
+    raise UserError(
+        f"{path} holds {name!r}, which {why}; nothing was read: get the archive from a source that you trust"
+    )

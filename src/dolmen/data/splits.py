@@ -61,9 +61,7 @@ def assign_splits(
     """
     for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if fraction is not None and not 0 <= fraction < 1:
-            raise UserError(
-                f"{name} is {fraction}, expected a share from 0 to below 1: type for example {name}=0.1."
-            )
+            raise UserError(f"{name} is {fraction}, expected a share from 0 to below 1: type for example {name}=0.1.")
     usable = images.labels >= 0
     usable[list(decoded.problems)] = False
     splits = np.where(usable, np.array(images.splits, dtype="U5"), "")
@@ -78,6 +76,40 @@ def assign_splits(
         _carve("val", splits, units, images.labels, val_fraction, default_val_fraction, leave=1)
     filled: list[Split] = splits.tolist()
     return images.replace(splits=filled)
+
+
+FEW = 0.02
+"""Up to this share of a split, exact copies in the data before it are an accident that is mended by leaving them out.
+More of them mean that the splits were made wrongly, which a person has to look at."""
+
+
+def leave_out_few_copies(images: ImageSet, decoded: Decoded) -> ImageSet:
+    """Take out of "train" (and "val") the pictures that are also in a later split, where they are few.
+
+    The later split stays as it was given, so that figures on it compare with other people's.
+
+    Args:
+        images: with splits assigned.
+        decoded: its pictures.
+
+    Returns:
+        The set, with the copies in ``left_out`` and without a split.
+    """
+    splits = list(images.splits)
+    left_out = dict(images.left_out)
+    keys = [row.tobytes() for row in np.ascontiguousarray(decoded.digests)]
+    for later, earlier_splits in (("test", ("train", "val")), ("val", ("train",))):
+        there = {key for key, split in zip(keys, splits, strict=True) if split == later}
+        num_later = splits.count(later)
+        for earlier in earlier_splits:
+            copies = [i for i, s in enumerate(splits) if s == earlier and keys[i] in there]
+            touched = {keys[i] for i in copies}
+            affected = sum(s == later and k in touched for s, k in zip(splits, keys, strict=True))
+            if 0 < affected <= FEW * num_later:
+                for i in copies:
+                    splits[i] = ""
+                    left_out[i] = f"also in {later}, left out of {earlier}"
+    return images.replace(splits=splits, left_out=left_out)
 
 
 Unit = list[int]
@@ -102,9 +134,7 @@ def unit_ids(digests: NDArray[np.uint8], groups: NDArray[np.str_]) -> NDArray[np
     same_pixels = np.ascontiguousarray(digests).view(f"V{digests.shape[1]}")[:, 0]
     for keys, relevant in ((same_pixels, np.ones(len(groups), np.bool_)), (groups, groups != "")):
         where = np.flatnonzero(relevant)
-        _, first, inverse, counts = np.unique(
-            keys[where], return_index=True, return_inverse=True, return_counts=True
-        )
+        _, first, inverse, counts = np.unique(keys[where], return_index=True, return_inverse=True, return_counts=True)
         shared = counts[inverse] > 1
         for i, j in zip(where[shared].tolist(), where[first[inverse[shared]]].tolist(), strict=True):
             parent[root(i)] = root(j)

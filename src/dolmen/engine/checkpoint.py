@@ -68,7 +68,9 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = folder / FILE
     if not path.is_file():
-        raise UserError(f"{folder} holds no checkpoint to go on from; train anew without --resume and with another --out")
+        raise UserError(
+            f"{folder} holds no checkpoint to go on from; train anew without --resume and with another --out"
+        )
     try:
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])

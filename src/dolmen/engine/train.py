@@ -281,9 +281,7 @@ class _Journal:
             self.state.metrics_bytes = self.path.stat().st_size
 
 
-def _save(
-    folder: Path, state: State, model: nn.Module, average: AveragedModel, objectives: Any
-) -> None:
+def _save(folder: Path, state: State, model: nn.Module, average: AveragedModel, objectives: Any) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in state.best_weights.items()}
@@ -298,7 +296,12 @@ def _save(
 
 
 def _restore(
-    tensors: dict[str, Tensor], saved: Record, state: State, model: nn.Module, average: AveragedModel, objectives: Any
+    tensors: dict[str, Tensor],
+    saved: Record,
+    state: State,
+    model: nn.Module,
+    average: AveragedModel,
+    objectives: Any,
 ) -> None:
     def part(prefix: str) -> dict[str, Tensor]:
         return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

@@ -36,7 +36,9 @@ def fit_temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
     from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(
-        lambda t: log_loss(logits, labels, math.exp(t)), bounds=(-math.log(20), math.log(20)), method="bounded"
+        lambda t: log_loss(logits, labels, math.exp(t)),
+        bounds=(-math.log(20), math.log(20)),
+        method="bounded",
     )
     return float(math.exp(found.x))
 
@@ -80,10 +82,14 @@ def mean_auroc(probabilities: Floats, labels: NDArray[np.int64], weights: Floats
     if k == 2:
         present = [1]
     areas = np.stack([auroc(probabilities[:, c], labels == c, weights) for c in present])
-    return np.asarray(np.nanmean(areas, 0)) if not np.isnan(areas).all() else areas[0]
+    there = ~np.isnan(areas)  # a bootstrap may draw no example of a class
+    with np.errstate(invalid="ignore"):
+        return np.where(there, areas, 0).sum(0) / there.sum(0)  # type: ignore[no-any-return]
 
 
-def calibration(probabilities: Floats, labels: NDArray[np.int64], num_bins: int = 15) -> tuple[float, list[dict[str, Any]]]:
+def calibration(
+    probabilities: Floats, labels: NDArray[np.int64], num_bins: int = 15
+) -> tuple[float, list[dict[str, Any]]]:
     """Expected calibration error of the top class, and the bins of the reliability diagram.
 
     Returns:

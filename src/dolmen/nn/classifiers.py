@@ -13,7 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dolmen.nn.convolutional import BatchNorm2d, ConvNormAct, DropPath, Normalise, SqueezeExcite, dirac_, whiten_
+from dolmen.nn.convolutional import (
+    BatchNorm2d,
+    ConvNormAct,
+    DropPath,
+    Normalise,
+    SqueezeExcite,
+    dirac_,
+    whiten_,
+)
 from dolmen.types import UserError
 
 
@@ -347,7 +355,8 @@ def build_classifier(
     if name not in NETWORKS:
         close = difflib.get_close_matches(name, NETWORKS, 1)
         raise UserError(
-            f"there is no network {name!r}" + (f"; did you mean {close[0]}?" if close else "")
+            f"there is no network {name!r}"
+            + (f"; did you mean {close[0]}?" if close else "")
             + f" Give one of {', '.join(NETWORKS)}, or timm:NAME"
         )
     if pretrained:

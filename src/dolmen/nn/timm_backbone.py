@@ -73,7 +73,10 @@ def timm_classifier(name: str, num_classes: int, normalise: Normalise, *, pretra
             normalise.mean.copy_(_channels(facts["mean"], channels) * 255)
             normalise.std.copy_(_channels(facts["std"], channels) * 255)
         licence = facts.get("license") or "not stated: ask the authors before you ship"
-        print(f"weights of timm:{name}: licence {licence}; from {facts.get('hf_hub_id') or facts.get('url')}", file=sys.stderr)
+        print(
+            f"weights of timm:{name}: licence {licence}; from {facts.get('hf_hub_id') or facts.get('url')}",
+            file=sys.stderr,
+        )
     return TimmClassifier(normalise, backbone)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -57,9 +60,7 @@ def open_image(raw: RawPicture) -> Opened:
     content = raw if isinstance(raw, bytes) else Path(raw).read_bytes()
     if not content:
         raise UnreadableImageError("empty file")
-    # Pillow warns of oddities that have a defined outcome here; its errors are many, and none is ours.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet_pillow():
         try:
             image = Image.open(io.BytesIO(content))
         except Image.DecompressionBombError:
@@ -69,11 +70,28 @@ def open_image(raw: RawPicture) -> Opened:
         return _decode(image)
 
 
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's warnings: what they warn of has a defined outcome here.
+
+    Python's warning filters belong to the process, so this acts in the main thread only; whoever decodes on other
+    threads puts it around all of them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _from_array(array: NDArray[Any]) -> Opened:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
-        raise UnreadableImageError(f"an array of shape {array.shape}, expected (height, width), or with 1 or 3 channels")
+        raise UnreadableImageError(
+            f"an array of shape {array.shape}, expected (height, width), or with 1 or 3 channels"
+        )
     if array.dtype == np.uint8:
         return Opened(array)
     if array.dtype == np.uint16:

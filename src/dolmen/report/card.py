@@ -70,9 +70,7 @@ def _use(run: RunFiles) -> str:
     if classes:
         named = ", ".join(text(str(c)) for c in classes[:50]) + (" ..." if len(classes) > 50 else "")
         lines.append(f"{sentence(task)} into {count(len(classes), 'class', 'classes')}: {named}.")
-        lines.append(
-            "Whatever it is shown, it answers with one of these; it has no answer for anything else."
-        )
+        lines.append("Whatever it is shown, it answers with one of these; it has no answer for anything else.")
     lines += [
         "",
         "- It was measured on data like those it was trained on. On others (another camera, hospital, "
@@ -110,9 +108,7 @@ def _training(run: RunFiles) -> str:
     notes = run.plan.get("notes", [])
     if not facts and not notes:
         return ""
-    return "\n".join(
-        ["## Training", "", *(f"- {n}: {text(v)}" for n, v in facts), *(f"- {text(n)}" for n in notes)]
-    )
+    return "\n".join(["## Training", "", *(f"- {n}: {text(v)}" for n, v in facts), *(f"- {text(n)}" for n in notes)])
 
 
 def _quality(run: RunFiles) -> str:
@@ -123,9 +119,7 @@ def _quality(run: RunFiles) -> str:
         for n, v in run.metrics.items()
     ]
     head = f"On the {SPLITS.get(run.split, run.split)}."
-    return "\n".join(
-        ["## Metrics", "", head, "", *table(["metric", "value", "95 % interval", "meaning"], rows)]
-    )
+    return "\n".join(["## Metrics", "", head, "", *table(["metric", "value", "95 % interval", "meaning"], rows)])
 
 
 def _calibration(run: RunFiles) -> str:

@@ -77,9 +77,7 @@ def _numbers(evaluations: dict[str, Evaluation]) -> Section:
         for s in splits:
             value = metric_text(metric, evaluations[s].metrics.get(metric))
             interval = interval_text(metric, evaluations[s].intervals.get(metric))
-            cells += (
-                f'<td class="number">{value}' + (f"<small>{interval}</small>" if interval else "") + "</td>"
-            )
+            cells += f'<td class="number">{value}' + (f"<small>{interval}</small>" if interval else "") + "</td>"
         what = f"<small>{escape(WHAT[metric])}</small>" if metric in WHAT else ""
         rows.append(f'<tr><th scope="row">{escape(metric_name(metric))}{what}</th>{cells}</tr>')
     sizes = ", ".join(f"{s}: {count(evaluations[s].num_examples, 'example')}" for s in splits)
@@ -117,8 +115,7 @@ def _per_class(evaluation: Evaluation, split: str) -> Section:
         every = f"<details><summary>All {len(rows)} classes</summary>{html}</details>"
         html = f"<p>The ten weakest:</p>{table(weakest[:10])}{every}"
     lead = (
-        "Precision: of those given this class, how many have it. "
-        "Recall: of those that have it, how many were given it."
+        "Precision: of those given this class, how many have it. Recall: of those that have it, how many were given it."
     )
     if weakest:
         worst = weakest[0]
@@ -204,11 +201,7 @@ def _calibration(evaluation: Evaluation, split: str, temperature: float) -> Sect
         f"validation: {told}. Decisions do not change by it, only how probable they are said to be.</p>"
         f"<p>ECE, the mean gap between the probability given and the share that was right, is "
         f"<strong>{table['ece']:.3f}</strong>"
-        + (
-            f"; without the temperature it would be {table['ece_before']:.3f}"
-            if "ece_before" in table
-            else ""
-        )
+        + (f"; without the temperature it would be {table['ece_before']:.3f}" if "ece_before" in table else "")
         + ".</p><p>Pale bars show how far chance alone may move a point.</p>"
     )
     lead = (
@@ -246,13 +239,11 @@ class _Gallery:
     cam: Cam | None
 
     def sections(self, sanity: float | None) -> list[Section]:
-        labels, probabilities = self.evaluation.arrays["labels"], self.evaluation.arrays["probabilities"]
-        decided = self.decided()
-        sure = probabilities[np.arange(len(labels)), decided]
+        labels = self.evaluation.arrays["labels"]
+        decided, margin = self.decided()
         wrong = np.flatnonzero(decided != labels)
-        worst = wrong[np.argsort(-sure[wrong], kind="stable")][:SHOWN]
-        two = np.sort(probabilities, axis=1)[:, -2:]
-        doubtful = np.argsort(two[:, 1] - two[:, 0], kind="stable")
+        worst = wrong[np.argsort(-margin[wrong], kind="stable")][:SHOWN]
+        doubtful = np.argsort(margin, kind="stable")
         doubtful = doubtful[~np.isin(doubtful, worst)][:SHOWN]
         trust = "" if self.cam is None else " " + heat_map_text(sanity)
         found = []
@@ -267,23 +258,34 @@ class _Gallery:
             lead = f"All {count(len(labels), 'example')} were decided rightly."
             found.append(Section(f"Most wrong ({self.split})", "", lead))
         if len(doubtful):
-            lead = (
-                "The two most probable classes are closest here: what a person should look at, or what to "
-                "collect "
-                "more of."
-            )
+            lead = f"{self.boundary()}: what a person should look at, or what to collect more of."
             lead += "" if len(worst) else trust
             found.append(Section(f"Most uncertain ({self.split})", self.figures(doubtful, decided), lead))
         return found
 
-    def decided(self) -> NDArray[np.int64]:
-        """(N,) the class decided: the most probable one, or by the threshold of the operating point."""
+    def decided(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(N,) the class decided, by the operating point where there is one, and (N,) how far it was from another.
+
+        That is the lead over the second class, or the distance from the threshold as a share of the longest
+        there is.
+        """
         probabilities = self.evaluation.arrays["probabilities"]
         point = self.evaluation.tables.get("operating_point")
         if point is None:
-            return np.asarray(probabilities.argmax(1))
-        positive = list(self.classes).index(point["positive"])
-        return np.where(probabilities[:, positive] >= point["threshold"], positive, 1 - positive)
+            two = np.sort(probabilities, axis=1)[:, -2:]
+            return np.asarray(probabilities.argmax(1)), np.asarray(two[:, 1] - two[:, 0])
+        positive, threshold = list(self.classes).index(point["positive"]), point["threshold"]
+        p = probabilities[:, positive]
+        above = (p - threshold) / max(1 - threshold, 1e-12)
+        margin = np.where(p >= threshold, above, (threshold - p) / max(threshold, 1e-12))
+        return np.where(p >= threshold, positive, 1 - positive), margin
+
+    def boundary(self) -> str:
+        """Where the decision changes, in one sentence."""
+        point = self.evaluation.tables.get("operating_point")
+        if point is None:
+            return "The two most probable classes are closest here"
+        return f"Closest to the threshold, {point['positive']} from {percent(point['threshold'])} on"
 
     def figures(self, rows: NDArray[np.int64], decided: NDArray[np.int64]) -> str:
         labels, probabilities = self.evaluation.arrays["labels"], self.evaluation.arrays["probabilities"]

@@ -96,9 +96,7 @@ def _head(
     page.put(plain, MARGIN, y)
     page.put(heat, second, y)
     page.say("what it was given", MARGIN, y + plain.shape[0] + 10, color=MUTED)
-    page.say(
-        f"what spoke for “{_short(top[0][0], 30)}” (Grad-CAM)", second, y + plain.shape[0] + 10, color=MUTED
-    )
+    page.say(f"what spoke for “{_short(top[0][0], 30)}” (Grad-CAM)", second, y + plain.shape[0] + 10, color=MUTED)
     if sanity is not None:
         note = f"likeness to maps of a network with re-drawn weights: {sanity:.2f} (0 is best, 1 is useless)"
         page.say(note, second, y + plain.shape[0] + 32, size=TEXT - 2, color=MUTED)
@@ -119,9 +117,7 @@ class _Page:
     def __init__(self, figure: Figure, height: int) -> None:
         self.figure, self.height = figure, height
 
-    def say(
-        self, text: str, x: float, y: float, *, size: float = TEXT, align: str = "left", **style: Any
-    ) -> None:
+    def say(self, text: str, x: float, y: float, *, size: float = TEXT, align: str = "left", **style: Any) -> None:
         at = x / WIDTH, 1 - y / self.height
         self.figure.text(*at, text, fontsize=size, ha=align, va="top", **{"color": INK} | style)
 
@@ -132,9 +128,7 @@ class _Page:
         from matplotlib.patches import Rectangle
 
         corner = x / WIDTH, 1 - (y + height) / self.height
-        self.figure.add_artist(
-            Rectangle(corner, width / WIDTH, height / self.height, color=colour, linewidth=0)
-        )
+        self.figure.add_artist(Rectangle(corner, width / WIDTH, height / self.height, color=colour, linewidth=0))
 
 
 def _short(name: str, most: int) -> str:
@@ -145,18 +139,12 @@ def _row(maps: NDArray[Any]) -> NDArray[np.uint8]:
     """(n, h, w) -> one row of pictures, each from its smallest value (dark) to its largest (bright)."""
     low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
     shares = (maps - low) / np.maximum(high - low, 1e-12)
-    colours = (
-        (pictures.heat_colours("viridis", 0.0, 1.0)[(shares * 255).astype(int)] * 255)
-        .round()
-        .astype(np.uint8)
-    )
+    colours = (pictures.heat_colours("viridis", 0.0, 1.0)[(shares * 255).astype(int)] * 255).round().astype(np.uint8)
     h, w = maps.shape[1:]
     factor = TILE / max(h, w)
     size = max(1, round(w * factor)), max(1, round(h * factor))
     how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
-    return pictures.tiles(
-        np.stack([np.asarray(Image.fromarray(c).resize(size, how)) for c in colours]), 8, GAP
-    )
+    return pictures.tiles(np.stack([np.asarray(Image.fromarray(c).resize(size, how)) for c in colours]), 8, GAP)
 
 
 def _filters(filters: NDArray[Any]) -> NDArray[np.uint8]:
@@ -172,9 +160,7 @@ def _save(figure: Figure, out: Path) -> Path:
         figure.savefig(temporary, format="png", dpi=72, transparent=False)
         os.replace(temporary, out)
     except OSError as error:
-        raise MachineError(
-            f"{out} can't be written: {error.strerror}; choose another place with --out"
-        ) from error
+        raise MachineError(f"{out} can't be written: {error.strerror}; choose another place with --out") from error
     finally:
         temporary.unlink(missing_ok=True)
     return out

@@ -257,9 +257,7 @@ def reliability(bins: Sequence[dict[str, Any]], ece: float, before: float | None
     with drawing(440, 400, **grid) as (figure, (top, low)):
         top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         spread = 1.96 * np.sqrt(np.maximum(y * (1 - y), 0.25 / (n + 4)) / n)
-        top.vlines(
-            x, np.clip(y - spread, 0, 1), np.clip(y + spread, 0, 1), color=BLUE, alpha=0.35, linewidth=5
-        )
+        top.vlines(x, np.clip(y - spread, 0, 1), np.clip(y + spread, 0, 1), color=BLUE, alpha=0.35, linewidth=5)
         top.plot(x, y, "o-", color=BLUE, markersize=6)
         top.set(xlim=(left, 1.02), ylim=(min([left, *(y - 0.05)]), 1.03), ylabel="share that was right")
         title = f"ECE {ece:.3f}" + (f" (before temperature: {before:.3f})" if before is not None else "")
@@ -273,9 +271,7 @@ def reliability(bins: Sequence[dict[str, Any]], ece: float, before: float | None
         return svg(figure, f"Reliability diagram: expected calibration error {ece:.3f}")
 
 
-def roc(
-    scores: NDArray[np.float64], positive: NDArray[np.bool_], point: dict[str, Any] | None, auroc: float
-) -> str:
+def roc(scores: NDArray[np.float64], positive: NDArray[np.bool_], point: dict[str, Any] | None, auroc: float) -> str:
     """Sensitivity against false alarms for all thresholds, with the operating point.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+PERCENT_SIGN = "\u00a0%"
 PERCENT = {
     "accuracy",
     "balanced_accuracy",
@@ -57,8 +58,8 @@ def metric_text(name: str, value: Any) -> str:
 
 
 def percent(value: float) -> str:
-    """0.9861 -> ``98.6 %``; never rounded up to 100 %, as "all right" is a claim of its own."""
-    return f"{min(100 * value, 99.9) if value < 1 else 100:.1f}".removesuffix(".0") + " %"
+    """0.9861 -> ``98.6 %`` (no line breaks inside); never rounded up to 100 %: "all right" is a claim of its own."""
+    return f"{min(100 * value, 99.9) if value < 1 else 100:.1f}".removesuffix(".0") + PERCENT_SIGN
 
 
 def interval_text(name: str, interval: Any) -> str:
@@ -67,7 +68,7 @@ def interval_text(name: str, interval: Any) -> str:
         return ""
     low, high = interval
     if name in PERCENT:
-        return f"{percent(low).removesuffix(' %')} to {percent(high)}"
+        return f"{percent(low).removesuffix(PERCENT_SIGN)} to {percent(high)}"
     return f"{low:.3f} to {high:.3f}"
 
 

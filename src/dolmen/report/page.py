@@ -104,7 +104,5 @@ def curves(run: RunFiles, headline: str | None) -> list[str]:
 
 def gradients(run: RunFiles) -> str:
     """The heat map of gradient strength, or nothing."""
-    found = [
-        (x, r["grad_norms"]) for x, r in zip(run.epochs(), run.looks, strict=True) if r.get("grad_norms")
-    ]
+    found = [(x, r["grad_norms"]) for x, r in zip(run.epochs(), run.looks, strict=True) if r.get("grad_norms")]
     return figures.gradient_flow([x for x, _ in found], [n for _, n in found]) if len(found) > 1 else ""

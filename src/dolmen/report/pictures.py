@@ -61,9 +61,7 @@ def overlay(picture: Pixels, cam: NDArray[Any], side: int) -> Pixels:
     base = fit(rgb(picture), side).astype(np.float64)
     grey = base @ [0.299, 0.587, 0.114]
     size = grey.shape[1], grey.shape[0]
-    heat = np.asarray(
-        Image.fromarray(np.asarray(cam, np.float32)).resize(size, Image.Resampling.BICUBIC)
-    ).clip(0, 1)
+    heat = np.asarray(Image.fromarray(np.asarray(cam, np.float32)).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
     colour = heat_colours()[(heat * 255).astype(int)] * 255
     weight = (0.08 + 0.67 * heat**0.8)[..., None]
     mixed: NDArray[np.float64] = grey[..., None] * (1 - weight) + colour * weight

@@ -96,9 +96,7 @@ class RunFiles:
         if self.looks:
             last = self.looks[-1]
             steps = count(last["step"], "step")
-            found.append(
-                ("training", f"{duration(last['seconds'])}, {self.epochs()[-1]:.1f} epochs, {steps}")
-            )
+            found.append(("training", f"{duration(last['seconds'])}, {self.epochs()[-1]:.1f} epochs, {steps}"))
         if self.environment:
             found.append(("machine", self.machine()))
         return found

@@ -58,7 +58,9 @@ def load_task(name: str) -> type[Task[Any]]:
     if name not in TASKS:
         close = difflib.get_close_matches(name, TASKS, 1, cutoff=0.5)
         raise UserError(
-            f"there is no task {name!r}" + (f"; did you mean {close[0]}?" if close else ";") + " dolmen tasks lists them"
+            f"there is no task {name!r}"
+            + (f"; did you mean {close[0]}?" if close else ";")
+            + " dolmen tasks lists them"
         )
     module, _, attribute = TASKS[name].page.partition(":")
     if not module:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
@@ -24,16 +23,26 @@ from dolmen.data.images import PICTURE_SUFFIXES, read_images, require_trainable
 from dolmen.data.labels import suspect_labels
 from dolmen.data.mirror import mirror_test
 from dolmen.data.sample import write_image_sample
-from dolmen.data.splits import assign_splits
+from dolmen.data.splits import assign_splits, leave_out_few_copies
 from dolmen.metrics import classification as metrics
 from dolmen.nn.classifiers import NETWORKS, build_classifier, initialise_from_data
 from dolmen.nn.convolutional import Normalise
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
-from dolmen.processors.image import ImageProcessor, UnreadableImageError, open_image
+from dolmen.processors.image import ImageProcessor, UnreadableImageError, open_image, quiet_pillow
 from dolmen.tasks import image_classification_views as views
 from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
-from dolmen.types import Arrays, CheckReport, Classes, Evaluation, Example, Finding, Prediction, Section, UserError
+from dolmen.types import (
+    Arrays,
+    CheckReport,
+    Classes,
+    Evaluation,
+    Example,
+    Finding,
+    Prediction,
+    Section,
+    UserError,
+)
 
 SAMPLED = 200  # pictures that are opened to find the size and the colours of a set
 ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
@@ -42,11 +51,10 @@ ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer 
 class ImageClassificationConfig(TaskConfig):
     """Choices for image classification."""
 
-    model: str = Field(
-        "auto", description=f"network: {', '.join(NETWORKS)}, or timm:NAME; auto: fast"
-    )
+    model: str = Field("auto", description=f"network: {', '.join(NETWORKS)}, or timm:NAME; auto: fast")
     weights: Literal["none", "pretrained"] = Field(
-        "none", description="pretrained: start from published weights (timm: networks only; their licence is shown)"
+        "none",
+        description="pretrained: start from published weights (timm: networks only; their licence is shown)",
     )
     image_size: int | None = Field(None, ge=8, le=1024, description="side in pixels that pictures are brought to")
     fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how a picture gets that shape")
@@ -54,7 +62,8 @@ class ImageClassificationConfig(TaskConfig):
     augment: Literal["auto", "none", "light", "strong"] = Field("auto", description="how much pictures are varied")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the label spread over all classes")
     mirror_views: bool | None = Field(
-        None, description="predict from the picture and its mirror image together; if not given, where flips are right"
+        None,
+        description="predict from the picture and its mirror image together; if not given, where flips are right",
     )
     positive: str | None = Field(None, description="with two classes: the one that sensitivity speaks of")
     specificity: float | None = Field(
@@ -76,7 +85,12 @@ class ImageClassification(Task[ImageClassificationConfig]):
     # ---- data
 
     def prepare(
-        self, data: str, *, fetch: bool = False, budget: Budget | None = None, progress: Progress | None = None
+        self,
+        data: str,
+        *,
+        fetch: bool = False,
+        budget: Budget | None = None,
+        progress: Progress | None = None,
     ) -> CheckReport:
         """See ``Task.prepare``."""
         images = read_images(data, fetch=fetch)
@@ -91,8 +105,13 @@ class ImageClassification(Task[ImageClassificationConfig]):
             self._fit_size_to_budget(budget, int((images.labels >= 0).sum()))
         decoded = _decode(images, self.processor, progress)
         images = assign_splits(
-            images, decoded, val_fraction=config.val_fraction, test_fraction=config.test_fraction, seed=config.seed
+            images,
+            decoded,
+            val_fraction=config.val_fraction,
+            test_fraction=config.test_fraction,
+            seed=config.seed,
         )
+        images = leave_out_few_copies(images, decoded)
         self._set_positive(images.classes)
         report = check_images(images, decoded)
         self.datasets = {
@@ -195,7 +214,10 @@ class ImageClassification(Task[ImageClassificationConfig]):
             return cross_entropy(model(batch["images"]), batch["targets"], self.config.label_smoothing)
 
         optimizers = classifier_optimizers(
-            model, lr=self.config.lr, weight_decay=self.config.weight_decay, pretrained=self.config.weights != "none"
+            model,
+            lr=self.config.lr,
+            weight_decay=self.config.weight_decay,
+            pretrained=self.config.weights != "none",
         )
         return [Objective("loss", loss, optimizers, linear(warmup=0.1))]
 
@@ -299,7 +321,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         """Encode pictures on a few threads: decoding releases Python's lock."""
         if len(inputs) == 1:
             return [self.encode(inputs[0])]
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             return list(pool.map(self.encode, inputs))
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
@@ -327,7 +349,10 @@ class ImageClassification(Task[ImageClassificationConfig]):
         probabilities = metrics.softmax(outputs["logits"])
         found = suspect_labels(probabilities, dataset.labels)
         names, classes = dataset.names, self.processor.classes
-        items = [f"{names[i]}: labelled {classes[dataset.labels[i]]}, looks like {classes[probabilities[i].argmax()]}" for i in found]
+        items = [
+            f"{names[i]}: labelled {classes[dataset.labels[i]]}, looks like {classes[probabilities[i].argmax()]}"
+            for i in found
+        ]
         message = (
             f"{len(found)} of {len(dataset):,} labels look wrong to networks that never trained on them; look at them, most "
             "doubtful first."

@@ -23,7 +23,10 @@ SANITY_PICTURES = 16
 
 
 def sections(
-    model: nn.Module, processor: ImageProcessor, datasets: dict[str, Dataset], evaluations: dict[str, Evaluation]
+    model: nn.Module,
+    processor: ImageProcessor,
+    datasets: dict[str, Dataset],
+    evaluations: dict[str, Evaluation],
 ) -> list[Section]:
     """The report's sections; ``datasets`` by the same names as ``evaluations``."""
 
@@ -63,7 +66,9 @@ def _pixels(model: nn.Module, dataset: ImageDataset, indices: Sequence[int]) -> 
     return images.permute(0, 3, 1, 2).float().to(next(model.parameters()).device)
 
 
-def explain(model: nn.Module, processor: ImageProcessor, picture: NDArray[np.uint8], title: str, out: Path) -> dict[str, Any]:
+def explain(
+    model: nn.Module, processor: ImageProcessor, picture: NDArray[np.uint8], title: str, out: Path
+) -> dict[str, Any]:
     """Write the explanation of one prediction.
 
     Args:
@@ -77,7 +82,7 @@ def explain(model: nn.Module, processor: ImageProcessor, picture: NDArray[np.uin
         The prediction, where the network looked, and how much the heat map can be trusted.
     """
     device = next(model.parameters()).device
-    pixels = torch.from_numpy(picture[None]).permute(0, 3, 1, 2).float().to(device)
+    pixels = torch.from_numpy(np.array(picture[None])).permute(0, 3, 1, 2).float().to(device)
     with torch.inference_mode():
         logits = model(pixels).float()
         if processor.mirror_views:
@@ -102,7 +107,10 @@ def explain(model: nn.Module, processor: ImageProcessor, picture: NDArray[np.uin
         "input": title,
         "label": prediction.label,
         "probability": round(prediction.probability, 4),
-        "looked_at": {"x": round((float(peak[1]) + 0.5) / cam.shape[1], 3), "y": round((float(peak[0]) + 0.5) / cam.shape[0], 3)},
+        "looked_at": {
+            "x": round((float(peak[1]) + 0.5) / cam.shape[1], 3),
+            "y": round((float(peak[0]) + 0.5) / cam.shape[0], 3),
+        },
         "agreement_with_random_network": round(sanity, 3),
         "picture": str(out),
     }

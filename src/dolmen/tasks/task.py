@@ -52,10 +52,16 @@ class TaskConfig(BaseModel):
     )
     seed: int = Field(0, ge=0, description="of everything random: splits, weights, order, augmentation")
     val_fraction: float | None = Field(
-        None, gt=0, lt=1, description="share of the training data held out for validation where the data name none"
+        None,
+        gt=0,
+        lt=1,
+        description="share of the training data held out for validation where the data name none",
     )
     test_fraction: float | None = Field(
-        None, gt=0, lt=1, description="share of the data held out for the test where the data name no splits at all"
+        None,
+        gt=0,
+        lt=1,
+        description="share of the data held out for the test where the data name no splits at all",
     )
 
 
@@ -161,7 +167,12 @@ class Task(ABC, Generic[C]):
 
     @abstractmethod
     def prepare(
-        self, data: str, *, fetch: bool = False, budget: Budget | None = None, progress: Progress | None = None
+        self,
+        data: str,
+        *,
+        fetch: bool = False,
+        budget: Budget | None = None,
+        progress: Progress | None = None,
     ) -> CheckReport:
         """Read and check ``data``, decide what the config left open, fit the processor, fill ``datasets``.
 

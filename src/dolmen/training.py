@@ -1,0 +1,193 @@
+"""The steps of ``train``, in order: prepare the data, fit, measure, write the run folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from dolmen import run as folder_of
+from dolmen.display import Display
+from dolmen.engine import checkpoint, distributed, hardware
+from dolmen.engine.evaluate import gather_outputs
+from dolmen.engine.planner import MachineBudget, evaluation_seconds
+from dolmen.engine.train import fit
+from dolmen.run import Run
+from dolmen.tasks.task import Task, TaskConfig
+from dolmen.types import CheckReport, Evaluation, UserError
+
+
+def require_folder(folder: Path, resume: bool) -> None:
+    if resume:
+        if not folder_of.is_run(folder):
+            raise UserError(f"{folder} is no run to go on with; leave --resume out to train anew")
+        if (folder / folder_of.WEIGHTS).is_file():
+            raise UserError(f"the training of {folder} has ended; there is nothing to resume")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already; choose another --out, or add --resume to go on with it")
+
+
+class Trainer:
+    """The steps of ``train``, in order."""
+
+    def __init__(
+        self,
+        kind: type[Task[Any]],
+        data: str,
+        folder: Path,
+        asked: TaskConfig,
+        started: float,
+        display: Display,
+    ) -> None:
+        self.kind, self.data, self.folder, self.asked = kind, data, folder, asked
+        self.started, self.display = started, display
+
+    def train(self, *, resume: bool, fetch: bool, allow_leaks: bool, tensorboard: bool) -> Run:
+        """Prepare, fit, measure, write."""
+        task, report = self._resumed() if resume else self._prepared(fetch, allow_leaks)
+        spent = self._seconds_before() if resume else 0.0
+        reserve = self._reserve(task)
+
+        def seconds_left() -> float:
+            assert task.config.minutes is not None
+            return float(task.config.minutes * 60 - spent - (time.monotonic() - self.started) - reserve)
+
+        listeners = [self.display.record]
+        if tensorboard and distributed.rank() == 0:
+            listeners.append(_tensorboard(self.folder))
+        sizes = ", ".join(f"{name} {len(dataset):,}" for name, dataset in task.datasets.items())
+        self.display.say(f"training {task.name} on {self.data} ({sizes}) -> {self.folder}")
+        model = fit(
+            task,
+            self.folder,
+            seconds=seconds_left if task.config.minutes is not None else None,
+            resume=resume,
+            listeners=tuple(listeners),
+        )
+        outputs = {s: gather_outputs(task, model, d) for s, d in task.datasets.items() if s != "train"}
+        task.calibrate(outputs["val"], task.datasets["val"])
+        evaluations = {s: task.evaluate(o, task.datasets[s]) for s, o in outputs.items()}
+        run = Run(self.folder, task, model)
+        if distributed.rank() == 0:
+            self._write(run, evaluations)
+        distributed.barrier()
+        del report
+        return run
+
+    def _prepared(self, fetch: bool, allow_leaks: bool) -> tuple[Task[Any], CheckReport]:
+        """Read and check the data, decide what was left open, open the run folder."""
+        budget = None if self.asked.minutes is None else MachineBudget(0.85 * self.asked.minutes * 60)
+        task = self.kind(self.asked)
+        if distributed.rank() == 0:
+            report = task.prepare(self.data, fetch=fetch, budget=budget, progress=self.display.progress)
+        config = distributed.same(task.config if distributed.rank() == 0 else None)
+        if distributed.rank() > 0:  # what process 0 decoded is in the cache, and what it decided is in its config
+            task = self.kind(config)
+            report = task.prepare(self.data)
+        self._refuse(report, allow_leaks)
+        if distributed.rank() == 0:
+            folder_of.write_json(
+                self.folder / folder_of.CONFIG,
+                {
+                    "task": task.name,
+                    "dolmen": hardware.describe()["dolmen"],
+                    "data": self.data,
+                    "command": self._command(),
+                    "asked": self.asked.model_dump(exclude_unset=True),
+                    "config": task.config.model_dump(),
+                },
+            )
+            folder_of.write_json(self.folder / folder_of.PROCESSOR, task.processor.to_json())
+            folder_of.write_json(self.folder / folder_of.ENVIRONMENT, hardware.describe())
+            folder_of.write_json(self.folder / folder_of.CHECK, report.model_dump())
+        distributed.barrier()
+        return task, report
+
+    def _refuse(self, report: CheckReport, allow_leaks: bool) -> None:
+        for finding in report.findings:
+            if finding.level == "warning":
+                self.display.say(f"  warning: {finding.message}")
+        if report.errors:
+            raise UserError(report.errors[0].message)
+        if report.leaks and not allow_leaks:
+            raise UserError(
+                f"{report.leaks[0].message} Train anyway with --allow-leaks; "
+                f"dolmen check {report.task} {self.data} shows all"
+            )
+
+    def _resumed(self) -> tuple[Task[Any], CheckReport]:
+        """Open the run folder again, with the data as they were."""
+        saved = folder_of.read_json(self.folder / folder_of.CONFIG)
+        if saved["task"] != self.kind.name:
+            raise UserError(f"{self.folder} is a run of {saved['task']}, not of {self.kind.name}")
+        asked = self.asked.model_dump(exclude_unset=True)
+        for key, value in asked.items():
+            before = saved["config"].get(key)
+            if value != before and key in self.asked.model_fields_set and saved["asked"].get(key) != value:
+                raise UserError(
+                    f"{self.folder} was started with {key} = {before!r}, not {value!r}; resume it with the same choices"
+                )
+        task = self.kind(self.kind.Config.model_validate(saved["config"]))
+        report = task.prepare(self.data, progress=self.display.progress)
+        if task.processor.to_json() != folder_of.read_json(self.folder / folder_of.PROCESSOR) or json.loads(
+            report.model_dump_json()
+        ) != folder_of.read_json(self.folder / folder_of.CHECK):
+            raise UserError(f"the data {self.data} have changed since {self.folder} was started; train anew")
+        return task, report
+
+    def _seconds_before(self) -> float:
+        return float(checkpoint.read_state(self.folder)["state"]["seconds"])
+
+    def _reserve(self, task: Task[Any]) -> float:
+        """Seconds kept for what comes after the training: evaluation in fp32, the report."""
+        if task.config.minutes is None:
+            return 0.0
+        later = sum(evaluation_seconds(task, d) for s, d in task.datasets.items() if s != "train")
+        return min(later + 8.0, 0.25 * task.config.minutes * 60)
+
+    def _command(self) -> str:
+        flags = []
+        for key, value in self.asked.model_dump(exclude_defaults=True).items():
+            flag = "--" + key.replace("_", "-")
+            flags += [flag if value else "--no-" + flag[2:]] if isinstance(value, bool) else [flag, str(value)]
+        words = ["dolmen", "train", self.kind.name, self.data, "--out", str(self.folder), *flags]
+        return shlex.join(words)
+
+    def _write(self, run: Run, evaluations: dict[str, Evaluation]) -> None:
+        """Everything that makes the folder a finished run; the weights come last."""
+        from safetensors.torch import save
+
+        task, folder = run.task, self.folder
+        folder_of.write_json(folder / folder_of.PROCESSOR, task.processor.to_json())
+        folder_of.write_json(folder / folder_of.EVALUATION, {s: e.to_json() for s, e in evaluations.items()})
+        run.write_report(evaluations)
+        weights = {k: v.detach().cpu().contiguous() for k, v in run.model.state_dict().items()}
+        folder_of.write_bytes(folder / folder_of.WEIGHTS, save(weights))
+        shutil.rmtree(folder / folder_of.CHECKPOINT, ignore_errors=True)
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A listener that writes TensorBoard event files."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "--tensorboard needs the tensorboard library; type: pip install 'dolmen[tensorboard]'"
+        ) from None
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def listen(record: dict[str, Any]) -> None:
+        if record["event"] == "look":
+            for name, value in record["val"].items():
+                writer.add_scalar(f"val/{name}", value, record["step"])
+            for name, value in record["grad_norms"].items():
+                writer.add_scalar(f"gradient/{name}", value, record["step"])
+        elif record["event"] == "step":
+            for name, value in record.items():
+                if isinstance(value, float) and name != "progress":
+                    writer.add_scalar(f"train/{name}", value, record["step"])
+
+    return listen
