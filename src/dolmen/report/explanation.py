@@ -160,7 +160,7 @@ def _save(figure: Figure, out: Path) -> Path:
         figure.savefig(temporary, format="png", dpi=72, transparent=False)
         os.replace(temporary, out)
     except OSError as error:
+        if temporary.exists():
+            temporary.unlink()
         raise MachineError(f"{out} can't be written: {error.strerror}; choose another place with --out") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return out

@@ -88,7 +88,7 @@ def svg(figure: Figure, label: str, *, scroll: bool = False) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r"font: ((?:bold |\d+ )?)([\d.]+px)[^;\"]*", r"font: \1\2 var(--sans, sans-serif)", text)
     for name, value in COLOURS.items():
         text = text.replace(value, f"var(--{name}, {value})")

@@ -58,7 +58,9 @@ def metric_text(name: str, value: Any) -> str:
 
 
 def percent(value: float) -> str:
-    """0.9861 -> ``98.6 %`` (no line breaks inside); never rounded up to 100 %: "all right" is a claim of its own."""
+    """0.9861 -> ``98.6 %``, without a line break inside; nothing is rounded to all or to none."""
+    if 0 < value < 0.0005:
+        return f"under 0.1{PERCENT_SIGN}"
     return f"{min(100 * value, 99.9) if value < 1 else 100:.1f}".removesuffix(".0") + PERCENT_SIGN
 
 
