@@ -244,7 +244,8 @@ def _evaluate(arguments: list[str]) -> int:
     if given.json:
         _print_json(evaluation.to_json())
         return 0
-    print(f"{evaluation.num_examples:,} examples of {given.data}")
+    seen = evaluation.tables["num_seen_in_training"]
+    print(f"{evaluation.num_examples:,} examples of {given.data}" + (f" ({seen:,} were used in training)" if seen else ""))
     for name, value in evaluation.metrics.items():
         interval = evaluation.intervals.get(name)
         print(f"  {name:<20}{value:10.4f}" + (f"   95 % [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""))

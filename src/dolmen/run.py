@@ -3,6 +3,7 @@
 config.json            task, data, the command, every choice (defaults included)
 processor.json         raw input -> arrays and outputs -> predictions, fitted
 weights.safetensors    there when the training has ended
+seen.safetensors       digests of the examples that training and validation used
 metrics.jsonl          one line for the plan and one for each look at validation
 environment.json       what it ran on
 check.json             what was in the data
@@ -16,9 +17,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from dolmen.tasks import load_task
@@ -27,10 +31,11 @@ from dolmen.types import Evaluation, MachineError, Prediction, UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from dolmen.tasks.task import Progress, Task
+    from dolmen.tasks.task import Dataset, Progress, Task
 
-CONFIG, PROCESSOR, WEIGHTS = "config.json", "processor.json", "weights.safetensors"
+CONFIG, PROCESSOR, WEIGHTS, SEEN = "config.json", "processor.json", "weights.safetensors", "seen.safetensors"
 METRICS, ENVIRONMENT, CHECK, EVALUATION = "metrics.jsonl", "environment.json", "check.json", "evaluation.json"
+FEW_SEEN = 0.02
 REPORT, CARD, CHECKPOINT = "report.html", "card.md", "checkpoint"
 
 
@@ -169,6 +174,9 @@ class Run:
     ) -> Evaluation:
         """Measure the model on labelled data.
 
+        Examples that training used are left out where they are more than 2 % (data without named splits are split the
+        same way every time, so this leaves the test part), and counted where they are fewer.
+
         Args:
             data: a path or the name of a public set.
             split: "train", "val" or "test"; by default the test part, else the validation part, else everything.
@@ -181,8 +189,29 @@ class Run:
         from dolmen.engine.evaluate import gather_outputs
 
         dataset = self.task.open(str(data), split=split, fetch=fetch, progress=progress)
+        seen = self.seen(dataset)
+        if split is None and seen.mean() > FEW_SEEN:
+            if seen.all():
+                raise UserError(
+                    f"all {len(seen):,} examples of {data} were used in training {self.path}; evaluate on others, "
+                    "or on a part of them by name, --split train"
+                )
+            dataset, seen = dataset.subset(np.flatnonzero(~seen)), seen[~seen]
         self.task.datasets = {"test": dataset}
-        return self.task.evaluate(gather_outputs(self.task, self.model, dataset), dataset)
+        evaluation = self.task.evaluate(gather_outputs(self.task, self.model, dataset), dataset)
+        return replace(evaluation, tables={"num_seen_in_training": int(seen.sum()), **evaluation.tables})
+
+    def seen(self, dataset: Dataset) -> NDArray[np.bool_]:
+        """(N,) which examples of a data set the training of this run used, to learn or to validate."""
+        from safetensors.numpy import load_file
+
+        if not (self.path / SEEN).is_file():
+            return np.zeros(len(dataset), np.bool_)
+        known = np.ascontiguousarray(load_file(self.path / SEEN)["digests"])
+        kind = f"V{known.shape[1]}"
+        mine = np.ascontiguousarray(dataset.digests).view(kind)[:, 0].tolist()
+        theirs = set(known.view(kind)[:, 0].tolist())
+        return np.array([digest in theirs for digest in mine], np.bool_)
 
     def explain(self, raw: Any, out: str | Path) -> dict[str, Any]:
         """Write a picture that shows why the model answers as it does."""

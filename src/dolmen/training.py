@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save as save_numpy
+
 from dolmen import run as folder_of
 from dolmen.display import Display
 from dolmen.engine import checkpoint, distributed, hardware
@@ -103,6 +106,8 @@ class Trainer:
             folder_of.write_json(self.folder / folder_of.PROCESSOR, task.processor.to_json())
             folder_of.write_json(self.folder / folder_of.ENVIRONMENT, hardware.describe())
             folder_of.write_json(self.folder / folder_of.CHECK, report.model_dump())
+            used = np.concatenate([task.datasets[s].digests for s in ("train", "val")])
+            folder_of.write_bytes(self.folder / folder_of.SEEN, save_numpy({"digests": np.ascontiguousarray(used)}))
         distributed.barrier()
         return task, report
 

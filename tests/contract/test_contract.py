@@ -74,7 +74,7 @@ def test_overfits_one_batch(task: str, data: Path, tmp_path: Path) -> None:
 def test_run_folder_explains_itself(task: str, run: Any) -> None:
     names = {p.name for p in run.path.iterdir()}
     assert names == {
-        "config.json", "processor.json", "weights.safetensors", "metrics.jsonl", "environment.json",
+        "config.json", "processor.json", "weights.safetensors", "seen.safetensors", "metrics.jsonl", "environment.json",
         "check.json", "evaluation.json", "card.md", "report.html",
     }  # fmt: skip
     saved = json.loads((run.path / "config.json").read_text())

@@ -18,6 +18,7 @@ class ImageDataset:
         rows: (M,) which of them are in this one.
         labels: (M,) int64.
         groups: (M,) int64, equal where the pictures belong together.
+        digests: (M, 16) uint8, equal for equal pictures.
         names: M names for a person.
     """
 
@@ -27,9 +28,11 @@ class ImageDataset:
         rows: NDArray[np.int64],
         labels: NDArray[np.int64],
         groups: NDArray[np.int64],
+        digests: NDArray[np.uint8],
         names: Sequence[str],
     ) -> None:
-        self.pixels, self.rows, self.labels, self.groups, self.names = pixels, rows, labels, groups, names
+        self.pixels, self.rows, self.labels = pixels, rows, labels
+        self.groups, self.digests, self.names = groups, digests, names
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,7 +48,9 @@ class ImageDataset:
     def subset(self, rows: NDArray[np.int64]) -> ImageDataset:
         """Some of the pictures, in the given order."""
         names = [self.names[i] for i in rows]
-        return ImageDataset(self.pixels, self.rows[rows], self.labels[rows], self.groups[rows], names)
+        return ImageDataset(
+            self.pixels, self.rows[rows], self.labels[rows], self.groups[rows], self.digests[rows], names
+        )
 
 
 def group_numbers(groups: Sequence[str]) -> NDArray[np.int64]:

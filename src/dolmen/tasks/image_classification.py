@@ -430,6 +430,7 @@ def _dataset(images: ImageSet, decoded: Decoded, rows: list[int]) -> ImageDatase
         np.array(rows, np.int64),
         images.labels[rows],
         group_numbers([images.groups[i] for i in rows]),
+        np.ascontiguousarray(decoded.digests[rows]),
         [images.names[i] for i in rows],
     )
 
