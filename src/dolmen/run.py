@@ -219,12 +219,20 @@ class Run:
 
     def write_report(self, evaluations: dict[str, Evaluation]) -> None:
         """Write ``report.html`` and ``card.md``."""
-        from dolmen.report.card import write_card
+        from dolmen.report.card import Licence, write_card
         from dolmen.report.page import write_report
 
-        sections = self.task.sections(self.model, evaluations)
-        write_report(self.path, sections)
-        write_card(self.path, licences=self.task.licences())
+        write_report(self.path, self.task.sections(self.model, evaluations))
+        found = read_json(self.path / CHECK)
+        data = Licence(
+            what="data",
+            name=found["source"],
+            licence=found["summary"].get("licence", "not stated: ask its owners"),
+            source=found["source"],
+        )
+        weights = [Licence(what="weights", name=n, licence=li, source=s) for n, li, s in self.task.weights_licences()]
+        code = Licence(what="code", name="Dolmen", licence="Apache-2.0", source="the LICENSE file of the package")
+        write_card(self.path, licences=[code, data, *weights])
 
 
 def load(path: str | Path) -> Run:

@@ -55,5 +55,7 @@ class ImageDataset:
 
 def group_numbers(groups: Sequence[str]) -> NDArray[np.int64]:
     """Number the groups; a picture without one ("") is a group of its own."""
-    keys = [g or f"\0{i}" for i, g in enumerate(groups)]
-    return np.unique(keys, return_inverse=True)[1].astype(np.int64) if keys else np.zeros(0, np.int64)
+    numbers: dict[str, int] = {}
+    keys = (g or f"\0{i}" for i, g in enumerate(groups))
+    # By first appearance, so that the numbers do not depend on what else was in the list before a subset was taken.
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)

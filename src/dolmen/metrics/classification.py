@@ -146,9 +146,10 @@ def metrics(logits: NDArray[Any], labels: NDArray[np.int64], temperature: float)
 def intervals(
     probabilities: Floats, labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95 % bootstrap intervals of accuracy, balanced accuracy and AUROC.
+    """95 % intervals of accuracy, balanced accuracy and AUROC.
 
-    Whole groups (patients, recordings) are drawn, because pictures of one group are not independent.
+    By bootstrap; whole groups (patients, recordings) are drawn, because pictures of one group are not independent. The
+    accuracy of independent pictures gets Wilson's interval, which has a width where none or all are right, too.
 
     Args:
         probabilities: (N, K).
@@ -180,6 +181,8 @@ def intervals(
         if not np.isnan(values).all():
             low, high = np.nanpercentile(values, [2.5, 97.5])
             result[name] = (float(low), float(high))
+    if num_groups == len(labels):
+        result["accuracy"] = wilson(int(right.sum()), len(labels))
     return result
 
 

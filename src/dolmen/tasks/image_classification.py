@@ -257,7 +257,6 @@ class ImageClassification(Task[ImageClassificationConfig]):
         tables["calibration"] = {"ece": ece, "ece_before": before, "temperature": p.temperature, "bins": bins}
         if p.positive is not None and p.threshold is not None:
             self._add_operating_point(values, bounds, tables, probabilities, labels)
-        values["num_classes"] = float(len(p.classes))
         arrays = {"labels": labels, "probabilities": probabilities, "indices": np.arange(len(labels))}
         return Evaluation(self.name, len(labels), values, bounds, {"classes": list(p.classes), **tables}, arrays)
 

@@ -320,8 +320,8 @@ class Task(ABC, Generic[C]):
         """
         raise NotImplementedError
 
-    def licences(self) -> list[dict[str, str]]:
-        """The licence ledger: ``{"what", "name", "licence", "source"}`` of code, data and weights."""
+    def weights_licences(self) -> list[tuple[str, str, str]]:
+        """Of published weights that training starts from: (name, licence, source). None from scratch."""
         return []
 
     def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
