@@ -25,6 +25,8 @@ from dolmen.report.numbers import (
         (percent(0.0), "0 %"),
         (metric_text("accuracy", 0.5), "50 %"),
         (metric_text("auroc", 0.98765), "0.988"),
+        (metric_text("auroc", 0.9998), "0.999"),
+        (metric_text("auroc", 1.0), "1.000"),
         (metric_text("auroc", math.nan), "–"),
         (metric_text("auroc", None), "–"),
         (interval_text("accuracy", (0.9, 0.953)), "90 to 95.3 %"),

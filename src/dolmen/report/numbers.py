@@ -54,7 +54,12 @@ def metric_text(name: str, value: Any) -> str:
     """A metric's value: ``98.6 %`` for shares, three digits for the rest, a dash where there is none."""
     if not isinstance(value, int | float) or math.isnan(value):
         return "–"
-    return percent(value) if name in PERCENT else f"{value:.3f}"
+    return percent(value) if name in PERCENT else decimal(value)
+
+
+def decimal(value: float) -> str:
+    """Three digits; an AUROC of 0.9998 is not called 1.000."""
+    return f"{min(value, 0.999) if value < 1 else value:.3f}"
 
 
 def percent(value: float) -> str:
@@ -71,7 +76,7 @@ def interval_text(name: str, interval: Any) -> str:
     low, high = interval
     if name in PERCENT:
         return f"{percent(low).removesuffix(PERCENT_SIGN)} to {percent(high)}"
-    return f"{low:.3f} to {high:.3f}"
+    return f"{decimal(low)} to {decimal(high)}"
 
 
 def duration(seconds: float) -> str:
