@@ -1,4 +1,8 @@
-"""Pictures: from any file that a person has to an array of one shape, and from logits to classes. numpy and Pillow."""
+"""Pictures: from any file that a person has to an array of one shape, and from logits to classes.
+
+Every picture is decoded at its full size and then resized, in training as in prediction: JPEG's own cheap downscaling
+("draft") would make the same file give other pixels in ``predict`` than it gave in ``evaluate``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dolmen.types import Arrays, Classes, Example
 
@@ -22,6 +26,15 @@ RawPicture = bytes | str | Path | NDArray[Any] | Image.Image
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused from their header: a few kilobytes of file can hold gigabytes of zeros."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "MPO", "DIB")
+"""Pillow knows more of them; some start other programs (EPS), and none of those is how people keep photographs."""
+
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
+"""How these files begin: one that begins so and can't be opened is damaged, any other is no picture."""
+
+
+TOO_LARGE = f"too large (more than {MAX_PIXELS // 1_000_000} megapixels)"
 
 
 class UnreadableImageError(ValueError):
@@ -43,8 +56,9 @@ class Opened(NamedTuple):
 def open_image(raw: RawPicture) -> Opened:
     """Decode a picture of any kind.
 
-    Animations give their first frame, transparency is laid on white, EXIF rotation is applied, 16-bit and float greys
-    are scaled to 8 bits, every other colour space is converted to RGB.
+    Animations and files of several pages give their first picture, transparency is laid on white, EXIF rotation is
+    applied, every other colour space is converted to RGB. Greys of 16 bits are scaled by the full range, or by that of
+    12 bits where no value passes 4095; floats, and integers outside 16 bits, by the picture's own range.
 
     Args:
         raw: the bytes of a file, its path, an (H, W), (H, W, 1) or (H, W, 3) array, or a Pillow image.
@@ -62,11 +76,12 @@ def open_image(raw: RawPicture) -> Opened:
         raise UnreadableImageError("empty file")
     with quiet_pillow():
         try:
-            image = Image.open(io.BytesIO(content))
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
         except Image.DecompressionBombError:
-            raise UnreadableImageError(f"too large: more than {MAX_PIXELS / 1e6:.0f} megapixels") from None
+            raise UnreadableImageError(TOO_LARGE) from None
         except Exception:
-            raise UnreadableImageError("not a picture") from None
+            # Pillow's readers of headers raise anything from SyntaxError to struct.error.
+            raise UnreadableImageError("damaged file" if content.startswith(MAGIC) else "not a picture") from None
         return _decode(image)
 
 
@@ -74,8 +89,8 @@ def open_image(raw: RawPicture) -> Opened:
 def quiet_pillow() -> Iterator[None]:
     """Silence Pillow's warnings: what they warn of has a defined outcome here.
 
-    Python's warning filters belong to the process, so this acts in the main thread only; whoever decodes on other
-    threads puts it around all of them.
+    Python's warning filters belong to the process, so this acts in the main thread only; whoever decodes on
+    other threads puts it around all of them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -101,65 +116,80 @@ def _from_array(array: NDArray[Any]) -> Opened:
 
 def _decode(image: Image.Image) -> Opened:
     if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImageError(f"too large: {image.width} x {image.height} pixels")
-    notes = []
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append("animated: first frame used")
+        raise UnreadableImageError(TOO_LARGE)
+    notes: list[str] = []
     try:
-        image.seek(0)
+        if getattr(image, "is_animated", False):
+            image.seek(0)
+            several = {"TIFF": "several pages: first used", "MPO": "several pictures: first used"}
+            notes.append(several.get(image.format or "", "animated: first frame used"))
         image.load()
-        if image.getexif().get(0x0112, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-            notes.append("EXIF: rotated")
+        image = _turned(image, notes)
         pixels = _to_pixels(image, notes)
-    except UnreadableImageError:
-        raise
     except Exception as error:
         # Decoders raise anything from OSError to struct.error and IndexError on broken files.
-        cut = "truncated" in str(error) or "Truncated" in str(error)
-        raise UnreadableImageError("truncated file" if cut else "damaged file") from None
+        text = str(error).lower()
+        raise UnreadableImageError("truncated file" if "truncated" in text else "damaged file") from None
     return Opened(pixels, tuple(notes))
+
+
+def _turned(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Apply the camera's orientation; a damaged EXIF block is no reason to lose the picture."""
+    try:
+        if image.getexif().get(0x0112) not in range(2, 9):
+            return image
+        turned = ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+    notes.append("EXIF: rotated")
+    return turned
 
 
 def _to_pixels(image: Image.Image, notes: list[str]) -> Pixels:
     """Pillow's modes, each with its way to grey or RGB."""
     mode = image.mode
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or (mode in ("1", "L", "P", "RGB") and "transparency" in image.info):
+        return _on_white(image, notes)
     if mode in ("L", "RGB"):
         array = np.asarray(image)
         return array[:, :, None] if mode == "L" else array
-    if mode.startswith("I;16") or mode == "I":
-        notes.append("16-bit: scaled to 8")
-        return _scale_16(np.asarray(image).clip(0, 65535).astype(np.uint16))[:, :, None]
-    if mode == "F":
-        notes.append("float: scaled to 8 bits by its own range")
-        return _scale_float(np.asarray(image, np.float32))[:, :, None]
     if mode == "1":
         notes.append("1-bit: black and white")
         return np.asarray(image.convert("L"))[:, :, None]
-    if "A" in mode or "a" in mode or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        grey = mode in ("LA", "La")
-        if rgba.getextrema()[3][0] < 255:  # type: ignore[index]
-            notes.append("transparent: laid on white")
-        white = Image.new("RGBA", rgba.size, "white")
-        flat = Image.alpha_composite(white, rgba).convert("L" if grey else "RGB")
-        array = np.asarray(flat)
-        return array[:, :, None] if grey else array
+    if mode == "F" or mode.startswith("I"):
+        return _wide_grey(np.asarray(image), notes)[:, :, None]
     if mode != "P":
         notes.append(f"{mode}: converted")
     return np.asarray(image.convert("RGB"))
 
 
-def _scale_16(array: NDArray[np.uint16]) -> Pixels:
-    """16 bits to 8 by the full range; pictures that stay below 4096 are 12-bit ones, as medical devices write them."""
-    top = 4095 if array.size and int(array.max()) <= 4095 else 65535
-    return np.asarray((array.astype(np.float32) * (255 / top)).round(), np.uint8)
+def _on_white(image: Image.Image, notes: list[str]) -> Pixels:
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode == "La":  # Pillow takes the premultiplied grey to LA only
+        image = image.convert("LA")
+    rgba = image.convert("RGBA")
+    if np.asarray(rgba)[:, :, 3].min() < 255:
+        notes.append("transparent: laid on white")
+    white = Image.new("RGBA", rgba.size, "white")
+    array = np.asarray(Image.alpha_composite(white, rgba).convert("L" if grey else "RGB"))
+    return array[:, :, None] if grey else array
 
 
-def _scale_float(array: NDArray[np.float32]) -> Pixels:
-    finite = np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0)
+def _wide_grey(array: NDArray[Any], notes: list[str]) -> Pixels:
+    """(H, W) of 16 bits, 32 bits or floats -> (H, W) uint8."""
+    if array.dtype.kind in "iu" and int(array.min()) >= 0 and int(array.max()) <= 65535:
+        notes.append("16-bit: scaled to 8")
+        return _scale_16(array.astype(np.uint16))
+    notes.append("32-bit: scaled to 8 by its own range")
+    finite = np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(finite.min()), float(finite.max())
-    return np.asarray(((finite - low) * (255 / max(high - low, 1e-12))).round(), np.uint8)
+    return np.asarray(((finite - low) * (255 / max(high - low, 1e-30))).round(), np.uint8)
+
+
+def _scale_16(array: NDArray[np.uint16]) -> Pixels:
+    """16 bits to 8 by the full range; what stays below 4096 has 12 bits, as medical devices write it."""
+    top = 4095 if int(array.max()) <= 4095 else 65535
+    return np.asarray((array.astype(np.float32) * (255 / top)).round(), np.uint8)
 
 
 class ImageProcessor(BaseModel):
@@ -170,8 +200,8 @@ class ImageProcessor(BaseModel):
         height: of what the network takes, in pixels.
         width: likewise.
         channels: 1 for grey, 3 for RGB.
-        fit: "crop" brings the short side to size and cuts the middle out, "pad" brings the long side to size and adds
-            black, "stretch" changes the shape.
+        fit: "crop" brings the short side to size and cuts the middle out, "pad" brings the long side to size and
+            adds black, "stretch" changes the shape.
         mirror_views: whether prediction averages the picture and its mirror image.
         temperature: logits are divided by it; fitted on validation.
         positive: with two classes, the one that sensitivity speaks of.
@@ -181,16 +211,22 @@ class ImageProcessor(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    classes: tuple[str, ...]
-    height: int
-    width: int
+    classes: tuple[str, ...] = Field(min_length=1)
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
     channels: Literal[1, 3]
     fit: Literal["crop", "pad", "stretch"] = "crop"
     mirror_views: bool = False
-    temperature: float = 1.0
+    temperature: float = Field(default=1.0, gt=0)
     positive: str | None = None
     threshold: float | None = None
     decide_by_threshold: bool = False
+
+    @model_validator(mode="after")
+    def _positive_is_a_class(self) -> ImageProcessor:
+        if self.positive is not None and self.positive not in self.classes:
+            raise ValueError(f"positive is {self.positive!r}, expected one of {', '.join(self.classes)}")
+        return self
 
     def encode(self, raw: RawPicture) -> Example:
         """One picture, as a person has it -> ``{"images": (height, width, channels) uint8}``.
@@ -202,7 +238,7 @@ class ImageProcessor(BaseModel):
         return {"images": self.resize(open_image(raw).pixels)}
 
     def resize(self, pixels: Pixels) -> Pixels:
-        """(H, W, 1 or 3) uint8 of any size -> (height, width, channels) uint8; the right size passes untouched."""
+        """(H, W, 1 or 3) uint8 of any size -> (height, width, channels) uint8; the right size stays as it is."""
         if pixels.shape[2] == 3 and self.channels == 1:
             pixels = np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
         if pixels.shape[:2] != (self.height, self.width):
@@ -213,17 +249,24 @@ class ImageProcessor(BaseModel):
 
     def _fitted(self, pixels: Pixels) -> Pixels:
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-        size, best = (self.width, self.height), Image.Resampling.LANCZOS
+        (h, w), best = pixels.shape[:2], Image.Resampling.LANCZOS
         if self.fit == "crop":
-            image = ImageOps.fit(image, size, best)
+            scale = min(h / self.height, w / self.width)
+            top, left = (h - scale * self.height) / 2, (w - scale * self.width) / 2
+            box = (max(left, 0.0), max(top, 0.0), min(w - left, float(w)), min(h - top, float(h)))
+            image = image.resize((self.width, self.height), best, box)
         elif self.fit == "pad":
-            image = ImageOps.pad(image, size, best, color=0)
+            scale = min(self.height / h, self.width / w)
+            inner = (max(1, round(w * scale)), max(1, round(h * scale)))
+            whole = Image.new(image.mode, (self.width, self.height))
+            whole.paste(image.resize(inner, best), ((self.width - inner[0]) // 2, (self.height - inner[1]) // 2))
+            image = whole
         else:
-            image = image.resize(size, best, reducing_gap=3.0)
+            image = image.resize((self.width, self.height), best)
         return np.asarray(image).reshape(self.height, self.width, pixels.shape[2])
 
     def decode(self, outputs: Arrays) -> list[Classes]:
-        """``{"logits": (N, K)}`` -> N answers."""
+        """``{"logits": (N, K)}`` -> N answers, softmax of the logits over the temperature."""
         z = np.asarray(outputs["logits"], np.float64) / self.temperature
         p = np.exp(z - z.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
