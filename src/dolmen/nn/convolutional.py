@@ -63,7 +63,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         values = x.float()
         count = torch.tensor([values.numel() / values.shape[1]], device=x.device)
         total = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])  # (2C + 1)
-        total = all_reduce(total)
+        total = all_reduce(total)  # type: ignore[no-untyped-call]
         mean, square, count = total[:-1].view(2, -1)[0], total[:-1].view(2, -1)[1], total[-1]
         mean, var = mean / count, square / count - (mean / count).square()
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
@@ -75,7 +75,8 @@ class BatchNorm2d(nn.BatchNorm2d):
                     self.num_batches_tracked.add_(1)
         scale = (var + self.eps).rsqrt() * (1.0 if self.weight is None else self.weight)
         shift = (0.0 if self.bias is None else self.bias) - mean * scale
-        return (values * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(x.dtype)
+        out: Tensor = values * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+        return out.to(x.dtype)
 
 
 class ConvNormAct(nn.Sequential):
@@ -125,8 +126,9 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = x.mean((2, 3), keepdim=True)  # (B, channels, 1, 1)
-        return x * self.expand(F.relu(self.reduce(gate))).sigmoid()
+        average = x.mean((2, 3), keepdim=True)  # (B, channels, 1, 1)
+        gate: Tensor = self.expand(F.relu(self.reduce(average))).sigmoid()
+        return x * gate
 
 
 class DropPath(nn.Module):

@@ -46,7 +46,7 @@ def orthogonalise(gradient: Tensor, steps: int = 3) -> Tensor:
         (rows, columns), in the input's dtype.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = gradient / (gradient.norm() + 1e-7)
+    x: Tensor = gradient / (gradient.norm() + 1e-7)
     if wide := x.shape[0] > x.shape[1]:
         x = x.T
     for _ in range(steps):
@@ -134,7 +134,7 @@ def classifier_optimizers(
         return (torch.optim.AdamW(_layerwise(trained, lr or 1e-3, 0.05 if weight_decay is None else weight_decay)),)
     filters = [p for _, p in trained if p.ndim == 4 and p.shape[1] > 1]  # depthwise filters are no matrices
     depthwise = [p for _, p in trained if p.ndim == 4 and p.shape[1] == 1]
-    dense = [p for _, p in trained if p.ndim in (2, 3)]
+    dense = [p for _, p in trained if p.ndim > 1 and p.ndim != 4]
     vectors = [p for _, p in trained if p.ndim < 2]
     rate = lr or 0.24
     decay = 0.0 if weight_decay is None else weight_decay

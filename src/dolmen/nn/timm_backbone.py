@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,20 +56,25 @@ def timm_classifier(name: str, num_classes: int, normalise: Normalise, *, pretra
     base = name.split(".")[0]
     if not timm.is_model(base):
         close = difflib.get_close_matches(base, timm.list_models(), 3)
-        raise UserError(f"timm has no model {name!r}" + (f"; it has {', '.join(close)}" if close else ""))
+        raise UserError(
+            f"timm has no model {name!r}"
+            + (f"; did you mean {', '.join(close)}? Give" if close else "; give")
+            + " timm:NAME with a name of timm's own list"
+        )
     channels = normalise.mean.numel()
     try:
         backbone = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels)
     except Exception as error:
         # timm and its hub client raise many kinds of error for one cause: the weights are not here.
         if not pretrained:
-            raise UserError(f"timm can't make {name!r}: {error}") from error
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"timm can't make {name!r}: {reason}; give another timm:NAME") from error
         raise UserError(
-            f"the published weights of timm:{name} can't be had ({type(error).__name__}); connect to the internet once, "
-            "or train from scratch by leaving --weights out"
+            f"the published weights of timm:{name} can't be had ({type(error).__name__}); connect to the internet "
+            "once, or train from scratch by leaving --weights out"
         ) from error
     if pretrained:
-        facts = backbone.pretrained_cfg
+        facts: dict[str, Any] = backbone.pretrained_cfg  # type: ignore[assignment]
         with torch.no_grad():
             normalise.mean.copy_(_channels(facts["mean"], channels) * 255)
             normalise.std.copy_(_channels(facts["std"], channels) * 255)

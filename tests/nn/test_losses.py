@@ -1,0 +1,107 @@
+"""Losses, and the golden ones: what small networks lost in 20 steps when this was written.
+
+A change of arithmetic shows here. If it was meant, record anew: DOLMEN_RECORD_GOLDEN=1 pytest tests/nn/test_losses.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dolmen.nn import classifiers
+from dolmen.nn.convolutional import Normalise
+from dolmen.nn.losses import cross_entropy
+from dolmen.nn.optimizers import classifier_optimizers, linear
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "losses.json"
+NUM_STEPS = 20
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_is_a_sum_and_how_many_it_counts(smoothing: float) -> None:
+    logits, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = cross_entropy(logits, labels, smoothing)
+    mixed = cross_entropy(logits, F.one_hot(labels, 4).float(), smoothing)
+    target = F.one_hot(labels, 4) * (1 - smoothing) + smoothing / 4
+    by_hand = -(target * logits.log_softmax(1)).sum()
+    torch.testing.assert_close(loss.total, by_hand)
+    torch.testing.assert_close(mixed.total, by_hand)
+    assert loss.weight == mixed.weight == 6.0
+    parts = [cross_entropy(logits[i : i + 2], labels[i : i + 2], smoothing) for i in (0, 2, 4)]
+    torch.testing.assert_close(sum(p.total for p in parts), loss.total)
+
+
+def test_cross_entropy_is_computed_in_fp32_whatever_the_logits_come_in() -> None:
+    logits = torch.tensor([[300.0, -300.0]], dtype=torch.bfloat16)
+    loss = cross_entropy(logits, torch.tensor([1]))
+    assert loss.total.dtype == torch.float32
+    assert loss.total.item() == pytest.approx(600, abs=2)
+
+
+def fast(normalise: Normalise) -> nn.Module:
+    return classifiers.fast(4, normalise, 16, widths=(8, 16, 16))
+
+
+def residual(normalise: Normalise) -> nn.Module:
+    return classifiers.resnet(4, normalise, 16, classifiers.BasicBlock, (1, 1), (8, 16))
+
+
+def bottleneck(normalise: Normalise) -> nn.Module:
+    return classifiers.resnet(4, normalise, 16, classifiers.Bottleneck, (1, 1), (8, 8))
+
+
+def inverted(normalise: Normalise) -> nn.Module:
+    stages: dict[str, nn.Module] = {
+        "stem": classifiers.ConvNormAct(3, 8),
+        "stage1": classifiers.InvertedResidual(8, 8, 1),
+        "stage2": classifiers.InvertedResidual(8, 16, 2),
+    }
+    return classifiers.Classifier(normalise, stages, 16, 4)
+
+
+def losses(build: Callable[[Normalise], nn.Module], pretrained: bool) -> list[float]:
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.integers(0, 4, 64))
+    patterns = rng.uniform(60, 190, (4, 3, 16, 16))
+    pixels = torch.from_numpy((patterns[labels] + rng.normal(0, 40, (64, 3, 16, 16))).clip(0, 255)).float()
+    torch.manual_seed(0)
+    net = build(Normalise([125.0] * 3, [60.0] * 3)).train()
+    classifiers.initialise_from_data(net, pixels)
+    # NumPy draws the weights: its streams are the same everywhere
+    for p in net.parameters():
+        if p.requires_grad and p.ndim > 1:
+            p.data = torch.from_numpy(rng.normal(0, (2 / p[0].numel()) ** 0.5, p.shape)).float()
+    optimizers = classifier_optimizers(net, lr=0.02 if not pretrained else 1e-2, pretrained=pretrained)
+    schedule, seen = linear(), []
+    for step in range(NUM_STEPS):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        part = slice(step % 2 * 32, step % 2 * 32 + 32)
+        loss = cross_entropy(net(pixels[part]), labels[part], 0.1)
+        (loss.total / loss.weight).backward()  # type: ignore[no-untyped-call]
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * schedule(step / NUM_STEPS)
+            optimizer.step()
+        seen.append(round(loss.total.item() / loss.weight, 5))
+    return seen
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+@pytest.mark.parametrize("build", [fast, residual, bottleneck, inverted])
+def test_golden_losses(build: Callable[[Normalise], nn.Module], pretrained: bool) -> None:
+    name = f"{build.__name__}-{'adamw' if pretrained else 'muon'}"
+    found = losses(build, pretrained)
+    assert found[-1] < 0.9 * found[0]
+    if os.environ.get("DOLMEN_RECORD_GOLDEN"):
+        known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+        GOLDEN.write_text(json.dumps(dict(sorted((known | {name: found}).items())), indent=1) + "\n")
+    assert found == pytest.approx(json.loads(GOLDEN.read_text())[name], abs=1e-3)
