@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dolmen.data.image_arrays import read_digits
+from dolmen.data.image_set import ImageSet
 from dolmen.types import UserError
 
 PER_CLASS, SIDE = 20, 32
@@ -29,25 +30,36 @@ def write_image_sample(folder: Path) -> None:
     Raises:
         UserError: it holds something, or can't be made.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists already and is not empty; name a new folder")
-    digits = read_digits()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise UserError(f"{folder} can't be made: {error.strerror}; name a folder that you may write to") from error
-    try:
-        for label, name in enumerate(digits.classes):
-            (temporary / name).mkdir()
-            for index, pixels in digits.read(np.flatnonzero(digits.labels == label)[:PER_CLASS].tolist()):
-                assert isinstance(pixels, np.ndarray)
-                large = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-                large.save(temporary / name / f"{index:04d}.png")
-        (temporary / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} exists already and is not empty; name a new folder")
+        digits = read_digits()
+        # An empty folder may be where the person stands, or another disk: it is filled, not replaced.
+        home = folder if folder.exists() else folder.parent
+        home.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".dolmen-sample.", dir=home))
+        try:
+            _write(digits, temporary)
+            if home == folder:
+                for made in sorted(temporary.iterdir()):
+                    made.rename(folder / made.name)
+            else:
+                temporary.chmod(0o755)  # mkdtemp's folders are private
+                temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
+        if isinstance(error, UserError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder} can't be written: {reason}; name a folder that you may write to") from error
+
+
+def _write(digits: ImageSet, folder: Path) -> None:
+    for label, name in enumerate(digits.classes):
+        (folder / name).mkdir()
+        for index, pixels in digits.read(np.flatnonzero(digits.labels == label)[:PER_CLASS].tolist()):
+            assert isinstance(pixels, np.ndarray)
+            large = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            large.save(folder / name / f"{index:04d}.png")
+    (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
