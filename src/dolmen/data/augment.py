@@ -59,9 +59,13 @@ def alternating_flip(ids: Tensor, epoch: int, seed: int) -> Tensor:
     Returns:
         (B,) bool.
     """
-    # Knuth's multiplicative hash; the high bits are the well-mixed ones.
-    start = ((ids + seed) * 2654435761).remainder(2**32) >> 20
-    return ((start + epoch) % 2).bool()
+    # An integer hash whose every output bit depends on every input bit (lowbias32, C. Wellons), so that the flips have
+    # no pattern along the order of the data.
+    mask = 2**32 - 1
+    x = (ids + (seed * 0x9E3779B1 & mask)) & mask
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = ((x ^ (x >> shift)) * factor) & mask
+    return (((x ^ (x >> 16)) + epoch) & 1).bool()
 
 
 def affine(
