@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from dolmen.data.cache_dir import cache_dir
 from dolmen.types import UserError
@@ -43,12 +45,14 @@ class PublicSet:
         licence: as its owners state it.
         citation: whom to name.
         home: a page to read.
+        classes: their names, where the files only number them.
     """
 
     files: tuple[PublicFile, ...]
     licence: str
     citation: str
     home: str
+    classes: tuple[str, ...] = ()
 
 
 def _mnist_like(hosts: tuple[str, ...], files: dict[str, tuple[int, str]]) -> tuple[PublicFile, ...]:
@@ -126,6 +130,10 @@ PUBLIC: dict[str, PublicSet] = {
         "MIT",
         "H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST, 2017",
         "https://github.com/zalandoresearch/fashion-mnist",
+        (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
     ),
     "pneumoniamnist": PublicSet(
         (
@@ -139,6 +147,7 @@ PUBLIC: dict[str, PublicSet] = {
         "CC BY 4.0",
         "J. Yang et al., MedMNIST v2, Scientific Data 10:41, 2023",
         "https://medmnist.com",
+        ("normal", "pneumonia"),
     ),
 }
 
@@ -176,28 +185,56 @@ def download(file: PublicFile, folder: Path, progress: Callable[[int, int], None
     """Download and check one file; what an earlier attempt left is gone on with.
 
     Raises:
-        UserError: no address answers, or what came is not the file.
+        UserError: no address answers, or what came is not the file, or it can't be kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     part = folder / (file.name + ".part")
     problems = []
-    for url in file.urls:
-        try:
-            _receive(url, part, file.size, progress)
-        except (OSError, urllib.error.URLError) as error:
-            problems.append(f"{url}: {getattr(error, 'reason', None) or error}")
-            continue
-        if _digest(part, file.digest) == file.digest:
-            os.replace(part, folder / file.name)
-            return folder / file.name
-        part.unlink()
-        problems.append(f"{url}: what came is not the file (its {file.digest.partition(':')[0]} differs)")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for url in file.urls:
+            resumed = part.exists()
+            problem = _attempt(url, file, part, progress)
+            if resumed and problem and not part.exists():  # perhaps what was there already is what was wrong
+                problem = _attempt(url, file, part, progress)
+            if not problem:
+                os.replace(part, folder / file.name)
+                return folder / file.name
+            problems.append(f"{url}: {problem}")
+    except OSError as error:
+        raise UserError(
+            f"{file.name} can't be kept in {folder} ({error.strerror or error}); free some space there, "
+            "or set DOLMEN_CACHE to another folder"
+        ) from error
     raise UserError(f"{file.name} can't be downloaded ({'; '.join(problems)}); check the connection and try again")
 
 
-def _receive(url: str, part: Path, size: int, progress: Callable[[int, int], None] | None) -> None:
-    """Append to ``part`` what is missing of ``url``; from the front where the server can't skip."""
-    have = part.stat().st_size if part.exists() else 0
+def _attempt(url: str, file: PublicFile, part: Path, progress: Callable[[int, int], None] | None) -> str:
+    """Bring ``part`` to its end and check it; return what went wrong, "" for nothing. A wrong file is deleted.
+
+    Raises:
+        OSError: of the disk; those of the network are returned.
+    """
+    problem = ""
+    with part.open("ab") as out:
+        try:
+            _receive(url, out, file.size, progress)
+        except _NetworkError as error:
+            problem = str(error)
+    if not problem and _digest(part, file.digest) != file.digest:
+        problem = f"what came is not the file (its {file.digest.partition(':')[0]} differs)"
+        part.unlink()
+    elif not part.stat().st_size and problem:
+        part.unlink()
+    return problem
+
+
+class _NetworkError(Exception):
+    """The other side did not do what it should; the message says what."""
+
+
+def _receive(url: str, out: BinaryIO, size: int, progress: Callable[[int, int], None] | None) -> None:
+    """Append to ``out`` what is missing of ``url``; from the front where the server can't skip."""
+    have = out.tell()
     if size and have >= size:
         return
     request = urllib.request.Request(
@@ -209,17 +246,31 @@ def _receive(url: str, part: Path, size: int, progress: Callable[[int, int], Non
         with error:
             if error.code == 416 and have:  # nothing is left to send: the digest decides
                 return
-            raise OSError(f"the server answers {error.code}") from None
+            raise _NetworkError(f"the server answers {error.code}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _NetworkError(str(getattr(error, "reason", None) or error)) from None
     with answer:
-        resumed = have > 0 and answer.status == 206
-        total = size or int(answer.headers.get("Content-Length", 0)) + (have if resumed else 0)
-        with part.open("ab" if resumed else "wb") as out:
-            while block := answer.read(BLOCK):
-                out.write(block)
-                if progress is not None:
-                    progress(out.tell(), total)
-    if total and part.stat().st_size < total:
-        raise OSError(f"the connection broke after {part.stat().st_size} of {total} bytes")
+        if answer.status != 206:
+            have = 0
+            out.truncate(0)
+        length = answer.headers.get("Content-Length", "")
+        total = size or (int(length) + have if length.isdecimal() else 0)
+        while block := _block(answer):
+            have += len(block)
+            if total and have > total:
+                raise _NetworkError(f"the server sends more than the {total} bytes of the file")
+            out.write(block)
+            if progress is not None:
+                progress(have, total)
+    if have < total:
+        raise _NetworkError(f"the connection broke after {have} of {total} bytes")
+
+
+def _block(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read(BLOCK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _NetworkError(f"the connection broke ({error})") from None
 
 
 def _digest(path: Path, like: str) -> str:
