@@ -1,0 +1,159 @@
+"""What every source of files is, and the simplest one: a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dolmen.types import Skipped, UserError
+
+SYSTEM_NAMES = {"Thumbs.db", "desktop.ini", "__MACOSX"}
+MAX_BYTES = 1 << 30
+"""Larger files are not read: no picture has a gigabyte, and a small archive can claim any size."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a source.
+
+    Attributes:
+        name: its path inside the source, with forward slashes.
+        size: in bytes.
+        changed: modification time, in any unit that differs when the file does.
+    """
+
+    name: str
+    size: int
+    changed: int
+
+
+class Source(ABC):
+    """Files that can be listed and read. Several threads may read at once.
+
+    Attributes:
+        path: as the person gave it.
+        files: in natural order of name ("2.jpg" before "10.jpg").
+        folders: names of the folders in it; those that hold no file too, where the storage lists them.
+        skipped: what is passed over (system files, links that lead nowhere), each with its reason.
+    """
+
+    def __init__(
+        self, path: Path, files: Iterable[File], folders: Iterable[str] = (), skipped: Iterable[Skipped] = ()
+    ) -> None:
+        self.path = path
+        self.files: list[File] = []
+        self.skipped = list(skipped)
+        found = set(folders)
+        for file in sorted(files, key=lambda f: natural(f.name)):
+            parts = file.name.split("/")
+            found.update("/".join(parts[:i]) for i in range(1, len(parts)))
+            if reason := _reason_to_skip(parts):
+                self.skipped.append(Skipped(name=printable(file.name), reason=reason))
+            else:
+                self.files.append(file)
+        self.folders = sorted((f for f in found if not _reason_to_skip(f.split("/"))), key=natural)
+
+    @abstractmethod
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
+        """Yield ``(name, content)`` for each name once, in the order that is cheapest for the storage.
+
+        A file that can't be read yields the error in place of its content.
+        """
+
+    def read_one(self, name: str) -> bytes:
+        """The content of one file.
+
+        Raises:
+            UserError: it can't be read.
+        """
+        _, content = next(iter(self.read([name])))
+        if isinstance(content, OSError):
+            raise UserError(f"{name} in {self.path} can't be read ({reason_of(content)}); get it anew")
+        return content
+
+
+class FolderSource(Source):
+    """The files below a folder; links are followed."""
+
+    def __init__(self, path: Path) -> None:
+        self._lost: list[Skipped] = []
+        folders: list[str] = []
+        files = list(self._walk(path, "", folders, frozenset()))
+        super().__init__(path, files, folders, self._lost)
+
+    def _walk(self, folder: Path, prefix: str, folders: list[str], above: frozenset[tuple[int, int]]) -> Iterator[File]:
+        try:
+            stat = folder.stat()
+            if (stat.st_dev, stat.st_ino) in above:
+                self._lose(prefix, "a link to a folder that it is in")
+                return
+            with os.scandir(folder) as listed:
+                entries = list(listed)
+        except OSError as error:
+            if not prefix:
+                raise
+            self._lose(prefix, f"the folder can't be read ({reason_of(error)})")
+            return
+        above |= {(stat.st_dev, stat.st_ino)}
+        for entry in entries:
+            name = prefix + entry.name
+            try:
+                if entry.is_dir():
+                    folders.append(name)
+                    yield from self._walk(Path(entry.path), name + "/", folders, above)
+                elif entry.is_file():
+                    found = entry.stat()
+                    yield File(name, found.st_size, found.st_mtime_ns)
+                else:
+                    self._lose(name, "a link that leads nowhere" if entry.is_symlink() else "not a regular file")
+            except OSError as error:
+                self._lose(name, f"can't be read ({reason_of(error)})")
+
+    def _lose(self, name: str, reason: str) -> None:
+        self._lost.append(Skipped(name=printable(name.rstrip("/")), reason=reason))
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
+        """See ``Source.read``."""
+        for name in names:
+            yield name, read_file(self.path / name)
+
+
+def read_file(path: Path) -> bytes | OSError:
+    """The content of a file, or why there is none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        return error
+    return content if len(content) <= MAX_BYTES else OSError("larger than 1 GiB")
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which numbers inside names count as numbers: "2.jpg" before "10.jpg"."""
+    parts = [p for p in re.split(r"([0-9]+)", name) if p]
+    digits = [p.lstrip("0") for p in parts]
+    # A longer number is a larger one: no int(), which refuses thousands of digits.
+    key = [(0, len(d), d) if "0" <= p[0] <= "9" else (1, 0, p) for p, d in zip(parts, digits, strict=True)]
+    return [*key, (-1, 0, name)]
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere: bytes that are no Unicode become "\ufffd"."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def reason_of(error: OSError) -> str:
+    """What an error says, without the path that the message names already."""
+    return error.strerror or str(error)
+
+
+def _reason_to_skip(parts: Sequence[str]) -> str:
+    if any(part.startswith(".") or part in SYSTEM_NAMES for part in parts):
+        return "hidden or system file"
+    if any("\ud800" <= c <= "\udfff" for part in parts for c in part):
+        return "its name is not Unicode"
+    return ""
