@@ -129,6 +129,8 @@ class CompressedTarSource(Source):
                     continue
                 if name in sizes:
                     twice.append(_twice(name))
+                if member.size > MAX_BYTES << 4:
+                    raise ReadError(f"{name} claims to have {member.size} bytes")  # passing over so many takes hours
                 self.positions[name], sizes[name] = position, member.size
                 archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
         stamp = path.stat().st_mtime_ns

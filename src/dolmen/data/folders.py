@@ -143,7 +143,7 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 def printable(name: str) -> str:
     """A file's name as text that can be written anywhere: bytes that are no Unicode become "\ufffd"."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return re.sub("[\ud800-\udfff]", "\ufffd", name)
 
 
 def reason_of(error: OSError) -> str:

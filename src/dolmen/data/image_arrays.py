@@ -71,7 +71,8 @@ def read_npz(path: Path, source: str) -> ImageSet:
     """
     try:
         stat = path.stat()
-        with np.load(path, allow_pickle=False) as archive:
+        # The file is opened here because numpy leaves it open where it raises.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             keys = list(archive.files)
             arrays = {k: archive[k] for k in keys if k in NPZ_KEYS}
     except Exception as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dolmen.data.image_files import SPLIT_WORDS, Listing, images_of_files
 from dolmen.data.image_set import ImageSet
-from dolmen.data.sources import File, Source, read_file, reason_of
+from dolmen.data.sources import File, Source, printable, read_file, reason_of
 from dolmen.types import UserError
 
 LIST_SUFFIXES = {".csv", ".tsv", ".jsonl"}
@@ -88,7 +88,10 @@ def _cell(path: Path, line: int, row: Row, column: str | None) -> str:
     value = row.get(column) if column else None
     if isinstance(value, list | dict):
         raise UserError(f"{path} line {line} has several values as {column}, expected one: a text or a number")
-    return "" if value is None else str(value).strip()
+    text = "" if value is None else str(value).strip()
+    if printable(text) != text:
+        raise UserError(f"{path} line {line} has {text!r} as {column}, which is no Unicode text; write it anew")
+    return text
 
 
 def _find_columns(path: Path, header: list[str]) -> dict[str, str | None]:

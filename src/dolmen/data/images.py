@@ -142,13 +142,14 @@ def read_folders(source: Source, name: str) -> ImageSet:
 def _outer_folders(pictures: list[Parts]) -> Parts:
     """The folders that hold everything and mean nothing (``cifar10`` in ``cifar10/train/cat/1.jpg``).
 
-    Pictures that lie beside such a folder don't hide it: they are in no class in any case.
+    Pictures that lie beside such a folder, or a few in it, don't hide it: they are in no class in any case.
     """
     depth = 0
     while True:
         inside = [p for p in pictures if len(p) > depth + 1]
         tops = {p[depth] for p in inside}
-        if len(tops) != 1 or min(map(len, inside)) <= depth + 2 or tops.pop().lower() in SPLIT_WORDS:
+        deeper = sum(len(p) > depth + 2 for p in inside)
+        if len(tops) != 1 or deeper * 2 <= len(inside) or tops.pop().lower() in SPLIT_WORDS:
             break
         pictures, depth = inside, depth + 1
     return pictures[0][:depth]
