@@ -43,12 +43,25 @@ class Parser(argparse.ArgumentParser):
         """Raise instead of printing the usage and leaving."""
         raise UserError(f"{message}; {self.prog} --help shows what can be given")
 
+    def read(self, arguments: list[str]) -> argparse.Namespace:
+        """Parse, and name the flag that was probably meant."""
+        given, unknown = self.parse_known_args(arguments)
+        if not unknown:
+            return given
+        word = unknown[0].partition("=")[0]
+        close = difflib.get_close_matches(word, [s for a in self._actions for s in a.option_strings], 1)
+        if close:
+            raise UserError(f"there is no flag {word}; did you mean {close[0]}? {self.prog} --help lists the flags")
+        return self.error(f"{unknown[0]} was not expected")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()  # here, so that a reader who has left is noticed here
+        return status
     except UserError as error:
         return _fail(str(error), 2)
     except MachineError as error:
@@ -162,7 +175,7 @@ def _check(arguments: list[str]) -> int:
     parser.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     _add_choices(parser, config)
-    given = parser.parse_args(arguments[1:])
+    given = parser.read(arguments[1:])
     from dolmen import verbs
     from dolmen.data.checks import report_text
 
@@ -189,7 +202,7 @@ def _train(arguments: list[str]) -> int:
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard event files")
     parser.add_argument("--quiet", action="store_true", help="show nothing while training")
     _add_choices(parser, config)
-    given = parser.parse_args(arguments[1:])
+    given = parser.read(arguments[1:])
     from dolmen import verbs
 
     run = verbs.train(
@@ -235,7 +248,7 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument("--report", metavar="DIR", help="also write a report of this evaluation into a new folder")
     parser.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     from dolmen import verbs
 
     evaluation = verbs.evaluate(
@@ -245,7 +258,9 @@ def _evaluate(arguments: list[str]) -> int:
         _print_json(evaluation.to_json())
         return 0
     seen = evaluation.tables["num_seen_in_training"]
-    print(f"{evaluation.num_examples:,} examples of {given.data}" + (f" ({seen:,} were used in training)" if seen else ""))
+    print(
+        f"{evaluation.num_examples:,} examples of {given.data}" + (f" ({seen:,} were used in training)" if seen else "")
+    )
     for name, value in evaluation.metrics.items():
         interval = evaluation.intervals.get(name)
         print(f"  {name:<20}{value:10.4f}" + (f"   95 % [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""))
@@ -257,7 +272,7 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("run", help="a run folder")
     parser.add_argument("inputs", nargs="+", help="files, or folders of files")
     parser.add_argument("--json", action="store_true", help="JSON Lines, one object an input")
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     from dolmen import verbs
 
     run = verbs.load(given.run)
@@ -281,7 +296,7 @@ def _explain(arguments: list[str]) -> int:
     parser.add_argument("input", help="a file")
     parser.add_argument("--out", required=True, metavar="PICTURE.png", help="where to write the picture")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     from dolmen import verbs
 
     facts = verbs.explain(given.run, given.input, given.out)
@@ -297,7 +312,7 @@ def _sample(arguments: list[str]) -> int:
     task = _task_of("sample", arguments)
     parser = _parser("sample", task)
     parser.add_argument("folder", help="a new or empty folder")
-    given = parser.parse_args(arguments[1:])
+    given = parser.read(arguments[1:])
     from dolmen import verbs
 
     folder = verbs.sample(task, given.folder)
@@ -310,7 +325,7 @@ def _bench(arguments: list[str]) -> int:
     parser.add_argument("run", help="a run folder")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes (default 3)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     from dolmen import verbs
 
     figures = verbs.bench(given.run, seconds=given.seconds)
@@ -325,7 +340,7 @@ def _bench(arguments: list[str]) -> int:
 def _tasks(arguments: list[str]) -> int:
     parser = _parser("tasks")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     if given.json:
         _print_json({n: {**vars(e), "works": bool(e.page)} for n, e in TASKS.items()})
         return 0
@@ -340,7 +355,7 @@ def _runs(arguments: list[str]) -> int:
     parser = _parser("runs")
     parser.add_argument("folders", nargs="*", default=["runs"], help="a folder of runs (default: runs), or some runs")
     parser.add_argument("--json", action="store_true", help="JSON Lines, one object a run")
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     from dolmen import verbs
 
     lines = [line for folder in given.folders for line in verbs.runs(folder)]
@@ -363,6 +378,8 @@ def _runs(arguments: list[str]) -> int:
 def _state(line: dict[str, Any]) -> str:
     if line["finished"]:
         return f"{line['split']}: {_figures(line)}"
+    if "damaged" in line:
+        return f"damaged: {line['damaged']}"
     if "progress" in line:
         return f"unfinished, {100 * line['progress']:.0f} % done; resume it with --resume"
     return "unfinished"
@@ -382,7 +399,7 @@ def _differences(lines: list[dict[str, Any]]) -> str:
 def _doctor(arguments: list[str]) -> int:
     parser = _parser("doctor")
     parser.add_argument("--json", action="store_true", help="JSON Lines, one object a finding")
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     from dolmen import verbs
 
     findings = verbs.doctor()

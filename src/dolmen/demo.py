@@ -21,7 +21,10 @@ def demo() -> int:
         pictures = Path(folder) / "digits"
         steps = [
             ("What is in the data, and what is wrong with it", ["check", "image-classification", "digits"]),
-            ("Train: at most a minute", ["train", "image-classification", "digits", "--minutes", "1", "--out", str(run)]),
+            (
+                "Train: at most a minute",
+                ["train", "image-classification", "digits", "--minutes", "1", "--out", str(run)],
+            ),
             ("Measure on pictures that training never saw", ["evaluate", str(run), "digits"]),
             ("A few pictures as files", ["sample", "image-classification", str(pictures)]),
             ("Predict them", ["predict", str(run), *(str(pictures / d / f"{n:04d}.png") for d, n in SHOWN)]),

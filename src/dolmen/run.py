@@ -53,7 +53,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise MachineError(
-            f"{path} ({len(content) / 1e6:.1f} MB) can't be written: {error.strerror}; make room or choose another --out"
+            f"{path} ({len(content) / 1e6:.1f} MB) can't be written: {error.strerror}; "
+            "make room, or choose another --out"
         ) from error
 
 
@@ -103,7 +104,9 @@ def require_finished(folder: Path) -> dict[str, Any]:
         raise UserError(f"there is no run at {folder}; dolmen runs lists the runs that are here")
     if not is_run(folder):
         raise UserError(f"{folder} is no run folder (it has no {CONFIG}); dolmen runs lists the runs that are here")
-    config: dict[str, Any] = read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or not {"task", "config"} <= config.keys():
+        raise UserError(f"{folder / CONFIG} is damaged (it names no task); restore it, or train anew")
     if not (folder / WEIGHTS).is_file():
         how = f"{config.get('command', 'dolmen train ...')} --resume"
         raise UserError(f"the training of {folder} has not ended; go on with: {how}")
@@ -203,11 +206,15 @@ class Run:
 
     def seen(self, dataset: Dataset) -> NDArray[np.bool_]:
         """(N,) which examples of a data set the training of this run used, to learn or to validate."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         if not (self.path / SEEN).is_file():
             return np.zeros(len(dataset), np.bool_)
-        known = np.ascontiguousarray(load_file(self.path / SEEN)["digests"])
+        try:
+            known = np.ascontiguousarray(load_file(self.path / SEEN)["digests"])
+        except (SafetensorError, KeyError) as error:
+            raise UserError(f"{self.path / SEEN} is damaged ({error}); restore it, or train anew") from error
         kind = f"V{known.shape[1]}"
         mine = np.ascontiguousarray(dataset.digests).view(kind)[:, 0].tolist()
         theirs = set(known.view(kind)[:, 0].tolist())
@@ -222,7 +229,7 @@ class Run:
         from dolmen.report.card import Licence, write_card
         from dolmen.report.page import write_report
 
-        write_report(self.path, self.task.sections(self.model, evaluations))
+        write_report(self.path, self.task.sections(self.model, evaluations), headline=self.task.headline[0])
         found = read_json(self.path / CHECK)
         data = Licence(
             what="data",
@@ -246,7 +253,7 @@ def load(path: str | Path) -> Run:
     from dolmen.engine import hardware
 
     hardware.keep_memory()
-    kind = load_task(saved.get("task", "?"))
+    kind = load_task(saved["task"])
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -269,4 +276,5 @@ def load(path: str | Path) -> Run:
 
 
 def opened(run: Run | str | Path) -> Run:
+    """A run as it is, or the one in a folder."""
     return run if isinstance(run, Run) else load(run)

@@ -6,6 +6,8 @@ import json
 import shlex
 import shutil
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,22 @@ from dolmen.engine.planner import MachineBudget, evaluation_seconds
 from dolmen.engine.train import fit
 from dolmen.run import Run
 from dolmen.tasks.task import Task, TaskConfig
-from dolmen.types import CheckReport, Evaluation, UserError
+from dolmen.types import CheckReport, Evaluation, MachineError, UserError
 
 
 def require_folder(folder: Path, resume: bool) -> None:
+    """Refuse a folder that can't be trained into, or not be resumed.
+
+    Raises:
+        UserError: it holds something, or it is no unfinished run.
+    """
     if resume:
         if not folder_of.is_run(folder):
-            raise UserError(f"{folder} is no run to go on with; leave --resume out to train anew")
+            raise UserError(f"{folder} is no run to go on with; leave --resume out to train one there")
         if (folder / folder_of.WEIGHTS).is_file():
-            raise UserError(f"the training of {folder} has ended; there is nothing to resume")
+            raise UserError(
+                f"the training of {folder} has ended, there is nothing to resume; train anew with another --out"
+            )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already; choose another --out, or add --resume to go on with it")
 
@@ -50,7 +59,9 @@ class Trainer:
 
     def train(self, *, resume: bool, fetch: bool, allow_leaks: bool, tensorboard: bool) -> Run:
         """Prepare, fit, measure, write."""
-        task, report = self._resumed() if resume else self._prepared(fetch, allow_leaks)
+        writer = _tensorboard_writer() if tensorboard and distributed.rank() == 0 else None
+        task = self._resumed() if resume else self._prepared(fetch, allow_leaks)
+        resume = resume and checkpoint.exists(self.folder)  # stopped before the first one: from the start
         spent = self._seconds_before() if resume else 0.0
         reserve = self._reserve(task)
 
@@ -58,9 +69,9 @@ class Trainer:
             assert task.config.minutes is not None
             return float(task.config.minutes * 60 - spent - (time.monotonic() - self.started) - reserve)
 
-        listeners = [self.display.record]
-        if tensorboard and distributed.rank() == 0:
-            listeners.append(_tensorboard(self.folder))
+        listeners: list[Callable[[dict[str, Any]], None]] = [self.display.record]
+        if writer is not None:
+            listeners.append(_tensorboard(writer(str(self.folder / "tensorboard"))))
         sizes = ", ".join(f"{name} {len(dataset):,}" for name, dataset in task.datasets.items())
         self.display.say(f"training {task.name} on {self.data} ({sizes}) -> {self.folder}")
         model = fit(
@@ -77,10 +88,9 @@ class Trainer:
         if distributed.rank() == 0:
             self._write(run, evaluations)
         distributed.barrier()
-        del report
         return run
 
-    def _prepared(self, fetch: bool, allow_leaks: bool) -> tuple[Task[Any], CheckReport]:
+    def _prepared(self, fetch: bool, allow_leaks: bool) -> Task[Any]:
         """Read and check the data, decide what was left open, open the run folder."""
         budget = None if self.asked.minutes is None else MachineBudget(0.85 * self.asked.minutes * 60)
         task = self.kind(self.asked)
@@ -92,24 +102,40 @@ class Trainer:
             report = task.prepare(self.data)
         self._refuse(report, allow_leaks)
         if distributed.rank() == 0:
-            folder_of.write_json(
-                self.folder / folder_of.CONFIG,
-                {
-                    "task": task.name,
-                    "dolmen": hardware.describe()["dolmen"],
-                    "data": self.data,
-                    "command": self._command(),
-                    "asked": self.asked.model_dump(exclude_unset=True),
-                    "config": task.config.model_dump(),
-                },
-            )
-            folder_of.write_json(self.folder / folder_of.PROCESSOR, task.processor.to_json())
-            folder_of.write_json(self.folder / folder_of.ENVIRONMENT, hardware.describe())
-            folder_of.write_json(self.folder / folder_of.CHECK, report.model_dump())
-            used = np.concatenate([task.datasets[s].digests for s in ("train", "val")])
-            folder_of.write_bytes(self.folder / folder_of.SEEN, save_numpy({"digests": np.ascontiguousarray(used)}))
+            self._open_folder(task, report)
         distributed.barrier()
-        return task, report
+        return task
+
+    def _open_folder(self, task: Task[Any], report: CheckReport) -> None:
+        """Write what is known before the first step: all of it, or nothing stays."""
+        used = np.concatenate([task.datasets[s].digests for s in ("train", "val")])
+        config = {
+            "task": task.name,
+            "dolmen": hardware.describe()["dolmen"],
+            "data": self.data,
+            "command": self._command(),
+            "num_parameters": sum(p.numel() for p in task.build_model().parameters()),
+            "asked": self.asked.model_dump(exclude_unset=True),
+            "config": task.config.model_dump(),
+            "processor_at_start": task.processor.to_json(),
+        }
+        written = []
+        try:
+            for name, values in (
+                (folder_of.CONFIG, config),
+                (folder_of.PROCESSOR, task.processor.to_json()),
+                (folder_of.ENVIRONMENT, hardware.describe()),
+                (folder_of.CHECK, report.model_dump()),
+            ):
+                folder_of.write_json(self.folder / name, values)
+                written.append(name)
+            folder_of.write_bytes(self.folder / folder_of.SEEN, save_numpy({"digests": np.ascontiguousarray(used)}))
+        except MachineError:
+            for name in written:
+                (self.folder / name).unlink()
+            with suppress(OSError):  # it was never made, or there is something in it by now
+                self.folder.rmdir()
+            raise
 
     def _refuse(self, report: CheckReport, allow_leaks: bool) -> None:
         for finding in report.findings:
@@ -123,11 +149,14 @@ class Trainer:
                 f"dolmen check {report.task} {self.data} shows all"
             )
 
-    def _resumed(self) -> tuple[Task[Any], CheckReport]:
+    def _resumed(self) -> Task[Any]:
         """Open the run folder again, with the data as they were."""
         saved = folder_of.read_json(self.folder / folder_of.CONFIG)
         if saved["task"] != self.kind.name:
-            raise UserError(f"{self.folder} is a run of {saved['task']}, not of {self.kind.name}")
+            raise UserError(
+                f"{self.folder} is a run of {saved['task']}, not of {self.kind.name}; resume it with: "
+                f"{saved['command']} --resume"
+            )
         asked = self.asked.model_dump(exclude_unset=True)
         for key, value in asked.items():
             before = saved["config"].get(key)
@@ -137,11 +166,13 @@ class Trainer:
                 )
         task = self.kind(self.kind.Config.model_validate(saved["config"]))
         report = task.prepare(self.data, progress=self.display.progress)
-        if task.processor.to_json() != folder_of.read_json(self.folder / folder_of.PROCESSOR) or json.loads(
-            report.model_dump_json()
-        ) != folder_of.read_json(self.folder / folder_of.CHECK):
-            raise UserError(f"the data {self.data} have changed since {self.folder} was started; train anew")
-        return task, report
+        # processor.json may be the calibrated one, if the disk was full when the weights were to be written
+        known = (saved["processor_at_start"], folder_of.read_json(self.folder / folder_of.CHECK))
+        if (task.processor.to_json(), json.loads(report.model_dump_json())) != known:
+            raise UserError(
+                f"the data {self.data} have changed since {self.folder} was started; train anew with another --out"
+            )
+        return task
 
     def _seconds_before(self) -> float:
         return float(checkpoint.read_state(self.folder)["state"]["seconds"])
@@ -151,7 +182,7 @@ class Trainer:
         if task.config.minutes is None:
             return 0.0
         later = sum(evaluation_seconds(task, d) for s, d in task.datasets.items() if s != "train")
-        return min(later + 8.0, 0.25 * task.config.minutes * 60)
+        return float(min(later + 8.0, 0.25 * task.config.minutes * 60))
 
     def _command(self) -> str:
         flags = []
@@ -174,15 +205,19 @@ class Trainer:
         shutil.rmtree(folder / folder_of.CHECKPOINT, ignore_errors=True)
 
 
-def _tensorboard(folder: Path) -> Any:
-    """A listener that writes TensorBoard event files."""
+def _tensorboard_writer() -> Any:
+    """TensorBoard's writer class."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError(
             "--tensorboard needs the tensorboard library; type: pip install 'dolmen[tensorboard]'"
         ) from None
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter
+
+
+def _tensorboard(writer: Any) -> Callable[[dict[str, Any]], None]:
+    """A listener that writes TensorBoard event files."""
 
     def listen(record: dict[str, Any]) -> None:
         if record["event"] == "look":

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import shutil
+import tempfile
 import time
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,25 +48,35 @@ def make_config(task: type[Task[Any]], choices: dict[str, Any], file: str | Path
     """
     values: dict[str, Any] = {}
     if file is not None:
-        values = folder_of.read_json(Path(file)) if Path(file).exists() else _missing(f"there is no file {file}")
-        if not isinstance(values, dict):
-            raise UserError(f'{file} holds no JSON object; write one, such as {{"minutes": 10}}')
-        values = values.get("config", values)  # the config.json of a run serves as well
-    values |= {k: v for k, v in choices.items() if v is not None}
+        values = _read_choices(Path(file))
+    given = {k: v for k, v in choices.items() if v is not None}
+    if given.keys() & {"minutes", "epochs"}:  # one budget given here takes the place of the file's, whichever it is
+        values = {k: v for k, v in values.items() if k not in {"minutes", "epochs"}}
+    values |= given
     try:
         return task.Config.model_validate(values)
     except ValidationError as error:
         raise UserError(_explain_invalid(error, task)) from None
 
 
-def _missing(sentence: str) -> Any:
-    raise UserError(sentence)
+def _read_choices(file: Path) -> dict[str, Any]:
+    """The choices in a JSON file; the ``config.json`` of a run serves as well."""
+    example = '{"minutes": 10}'
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror}; name a JSON file such as {example}") from None
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON ({error}); write choices as in {example}") from None
+    if isinstance(values, dict):
+        values = values.get("config", values)
+    if not isinstance(values, dict):
+        raise UserError(f"{file} holds no JSON object; write choices as in {example}")
+    return values
 
 
 def _explain_invalid(error: ValidationError, task: type[Task[Any]]) -> str:
     """The first mistake as a sentence."""
-    import difflib
-
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -73,7 +87,12 @@ def _explain_invalid(error: ValidationError, task: type[Task[Any]]) -> str:
             + f" dolmen train {task.name} --help lists them"
         )
     said = first["msg"][0].lower() + first["msg"][1:]
-    return f"{key} = {first['input']!r} is not possible: {said}"
+    hint = f"dolmen train {task.name} --help lists the choices"
+    if first["type"] == "literal_error":
+        allowed = typing.get_args(task.Config.model_fields[key].annotation)
+        close = difflib.get_close_matches(str(first["input"]), map(str, allowed), 1)
+        hint = (f"did you mean {close[0]!r}? " if close else "") + hint
+    return f"{key} = {first['input']!r} is not possible: {said}; {hint}"
 
 
 # ---- check
@@ -158,7 +177,7 @@ def train(
     asked = make_config(kind, choices, config)
     if asked.minutes is not None and asked.epochs is not None:
         raise UserError("minutes and epochs are two budgets; give one of them")
-    if asked.minutes is None and asked.epochs is None:
+    if asked.minutes is None and asked.epochs is None and not resume:
         asked = asked.model_copy(update={"minutes": DEFAULT_MINUTES})
     if resume and out is None:
         raise UserError("--resume needs the run to go on with; add --out RUN")
@@ -200,6 +219,8 @@ def evaluate(
         report: also write a report of this evaluation to this folder.
         quiet: show no progress.
     """
+    if report is not None and Path(report).exists() and (not Path(report).is_dir() or any(Path(report).iterdir())):
+        raise UserError(f"{report} exists already; choose another --report")
     run = opened(run)
     with Display(quiet) as display:
         evaluation = run.evaluate(data, split=split, fetch=fetch, progress=display.progress)
@@ -209,22 +230,24 @@ def evaluate(
 
 
 def _report_elsewhere(run: Run, evaluation: Evaluation, folder: Path, data: str) -> None:
-    """A report of one evaluation, in a folder of its own; the run's is left as it is."""
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} exists already; choose another --report")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (
-        folder_of.CONFIG,
-        folder_of.PROCESSOR,
-        folder_of.ENVIRONMENT,
-        folder_of.METRICS,
-        folder_of.CHECK,
-    ):
-        shutil.copyfile(run.path / name, folder / name)
-    config = folder_of.read_json(folder / folder_of.CONFIG)
-    folder_of.write_json(folder / folder_of.CONFIG, config | {"evaluated_on": data})
-    folder_of.write_json(folder / folder_of.EVALUATION, {"test": evaluation.to_json()})
-    Run(folder, run.task, run.model).write_report({"test": evaluation})
+    """A report of one evaluation, in a folder of its own, whole or not at all; the run's is left as it is."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+        made = Path(name) / folder.name
+        made.mkdir()
+        for part in (
+            folder_of.CONFIG,
+            folder_of.PROCESSOR,
+            folder_of.ENVIRONMENT,
+            folder_of.METRICS,
+            folder_of.CHECK,
+        ):
+            shutil.copyfile(run.path / part, made / part)
+        config = folder_of.read_json(made / folder_of.CONFIG)
+        folder_of.write_json(made / folder_of.CONFIG, config | {"evaluated_on": data})
+        folder_of.write_json(made / folder_of.EVALUATION, {"test": evaluation.to_json()})
+        Run(made, run.task, run.model).write_report({"test": evaluation})
+        made.replace(folder)  # over an empty folder, too
 
 
 def explain(run: Run | str | Path, raw: Any, out: str | Path) -> dict[str, Any]:
@@ -273,14 +296,18 @@ def runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
 
 def _summary(path: Path) -> dict[str, Any]:
     """One line of ``dolmen runs``."""
+    line: dict[str, Any] = {"path": str(path), "task": "", "data": "", "finished": False, "config": {}, "minutes": 0.0}
+    try:
+        return line | _outcome(path)
+    except (UserError, KeyError, TypeError) as error:  # one damaged run must not hide the others
+        reason = str(error) if isinstance(error, UserError) else f"{path} holds unexpected values ({error})"
+        return line | {"damaged": reason}
+
+
+def _outcome(path: Path) -> dict[str, Any]:
+    """What a run's files say of it."""
     saved = folder_of.read_json(path / folder_of.CONFIG)
-    line: dict[str, Any] = {
-        "path": str(path),
-        "task": saved["task"],
-        "data": saved["data"],
-        "finished": False,
-    }
-    line["config"] = saved["config"]
+    line: dict[str, Any] = {"task": saved["task"], "data": saved["data"], "config": dict(saved["config"])}
     looks = [r for r in folder_of.read_metrics(path) if r["event"] == "look"]
     line["minutes"] = round(looks[-1]["seconds"] / 60, 2) if looks else 0.0
     if (path / folder_of.WEIGHTS).is_file():
@@ -295,7 +322,11 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def doctor() -> list[dict[str, str]]:
-    """What is right and wrong with this installation: ``{"what", "state": "ok"|"missing"|"warning", "detail", "fix"}``."""
+    """What is right and wrong with this installation.
+
+    Returns:
+        Findings ``{"what", "state", "detail", "fix"}``; the state is ok, missing, slow or broken.
+    """
     from dolmen.doctor import examine
 
     return examine()

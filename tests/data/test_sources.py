@@ -405,7 +405,8 @@ def test_damaged_archives_give_one_sentence_or_errors_in_place(
 @given(st.sets(st.text(max_size=12)))
 def test_natural_order_is_an_order(names: set[str]) -> None:
     ordered = sorted(names, key=natural)
-    assert sorted(ordered[::-1], key=natural) == ordered
+    backwards = ordered[::-1]
+    assert sorted(backwards, key=natural) == ordered
 
 
 @pytest.mark.parametrize(
@@ -413,7 +414,8 @@ def test_natural_order_is_an_order(names: set[str]) -> None:
     [["1", "2", "10"], ["a1b2", "a1b10", "a2b1"], ["img09.jpg", "img9.jpg", "img10.jpg"], ["0", "00", "1"], ["1", "a"]],
 )
 def test_natural_order(ordered: list[str]) -> None:
-    assert sorted(ordered[::-1], key=natural) == ordered
+    backwards = ordered[::-1]
+    assert sorted(backwards, key=natural) == ordered
 
 
 def test_natural_order_of_thousands_of_digits() -> None:

@@ -452,7 +452,7 @@ def test_threshold_decides_where_it_was_asked_to(decide: bool, logits: list[floa
 
 
 def test_json_round_trip() -> None:
-    before = processor(fit="pad", mirror_views=True, temperature=1.5, positive="dog", threshold=0.3)
+    before = processor(fit="pad", num_views=2, temperature=1.5, positive="dog", threshold=0.3)
     assert ImageProcessor.from_json(before.to_json()) == before
 
 

@@ -39,6 +39,7 @@ def evaluation(num_classes: int = 3, num: int = 60, *, point: bool = False, perf
         sensitivity, specificity = float(decided[labels == 1].mean()), float((~decided[labels == 0]).mean())
         metrics |= {"sensitivity": sensitivity, "specificity": specificity}
         tables["operating_point"] = {
+            "decides": True,
             "positive": names[1],
             "threshold": 0.6,
             "specificity_wanted": 0.9,

@@ -84,7 +84,7 @@ def divide_gradients(parameters: Sequence[nn.Parameter], total: Tensor, weight: 
         flat = torch.cat([g.reshape(-1) for g in grads])
         dist.all_reduce(flat)
         dist.all_reduce(numbers)
-        for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        for grad, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
             grad.copy_(part.view_as(grad))
     torch._foreach_div_(grads, float(numbers[1]))
     return (numbers[0] / numbers[1]).float()

@@ -36,7 +36,7 @@ class Plan:
         total_steps: steps in the budget.
         most_steps: steps beyond which nothing would be gained, whatever the budget.
         evaluate_every: steps between looks at validation.
-        seconds_per_step: as measured.
+        seconds_per_step: as measured, at the end of the schedule.
         notes: what was decided and why, for the person and the report.
     """
 
@@ -72,7 +72,7 @@ class MachineBudget:
     def seconds_per_example(self, model: nn.Module, example: dict[str, Any]) -> float:
         """Measure a training step of ``model`` on a batch of 32 copies of ``example`` (median of 3, best precision)."""
         device = hardware.device()
-        model = model.to(device, memory_format=torch.channels_last).train()
+        model = model.to(device).to(memory_format=torch.channels_last).train()
         batch = {k: torch.from_numpy(np.stack([v] * 32)).to(device) for k, v in example.items()}
         images = next(iter(batch.values())).movedim(-1, 1).float()
         best = math.inf
@@ -86,6 +86,11 @@ class MachineBudget:
                 times.append(time.perf_counter() - start)
             best = min(best, float(np.median(times[1:])))
         return best / 32
+
+
+def mean_cost(task: Task[Any], start: float, end: float) -> float:
+    """The mean of ``task.relative_cost`` over a stretch of progress."""
+    return float(np.mean([task.relative_cost(p) for p in np.linspace(start, end, 101)]))
 
 
 def evaluation_seconds(task: Task[Any], dataset: Dataset) -> float:
@@ -134,7 +139,7 @@ def make_plan(task: Task[Any], build: Callable[[], nn.Module], *, seconds: float
         total = most = config.epochs * per_epoch
     else:
         assert seconds is not None
-        affordable = max(1, int(seconds * SPARE / (step_s * (1 + EVALUATION_SHARE))))
+        affordable = max(1, int(seconds * SPARE / (step_s * (1 + EVALUATION_SHARE) * mean_cost(task, 0, 1))))
         most = task.enough_steps(len(train), batch_size)
         total = min(affordable, most)
         notes.append(
@@ -156,7 +161,7 @@ class _Probe:
         self.device = hardware.device()
         indices = np.arange(len(task.datasets["train"]))[:batch_size]
         stored = {k: v.to(self.device) for k, v in task.datasets["train"].batch(indices).items()}
-        self.batch = task.augment(stored, Moment(0, 0.5, torch.Generator().manual_seed(0)))
+        self.batch = task.augment(stored, Moment(0, 1.0, 50.0, torch.Generator().manual_seed(0)))
 
     def step(self, model: nn.Module, size: int, precision: str) -> tuple[float, Tensor]:
         """One forward and backward pass of the first objective on ``size`` examples: mean loss and gradient."""
@@ -165,7 +170,7 @@ class _Probe:
         torch.manual_seed(0)
         with autocast(precision, self.device):
             loss = objective.loss(part)
-        loss.total.backward()
+        loss.total.backward()  # type: ignore[no-untyped-call]
         synchronise(self.device)
         grads = [p.grad.reshape(-1).float() for p in objective.parameters() if p.grad is not None]
         gradient = torch.cat(grads)
@@ -239,7 +244,7 @@ def replan(plan: Plan, *, progress: float, seconds_left: float, seconds_per_step
         plan: as it was.
         progress: share of the schedule that is done, 0..1.
         seconds_left: of the budget, for training.
-        seconds_per_step: as measured lately, evaluation included.
+        seconds_per_step: expected of the steps that are left, evaluation included.
     """
     steps_left = (1 - progress) * plan.total_steps
     affordable = min(max(1.0, seconds_left * SPARE / seconds_per_step), (1 - progress) * plan.most_steps)

@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dolmen.engine import checkpoint, distributed, hardware
 from dolmen.engine.evaluate import gather_outputs
-from dolmen.engine.planner import Plan, autocast, make_plan, replan
+from dolmen.engine.planner import Plan, autocast, make_plan, mean_cost, replan
 from dolmen.tasks.task import Batch, Moment, Objective, Task
 from dolmen.types import MachineError
 
@@ -90,7 +90,7 @@ def fit(
         torch.manual_seed(task.config.seed)
         model = task.build_model()
         task.initialise(model)
-        return model.to(device, memory_format=torch.channels_last)
+        return model.to(device).to(memory_format=torch.channels_last)
 
     with hardware.quick_matmul(), _interrupts() as interrupted:
         if resume:
@@ -101,22 +101,26 @@ def fit(
         model = build()
         objectives = task.objectives(model)
         decay = 1 - 1 / max(1.0, AVERAGE_OVER * state.plan.total_steps)
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
         if resume:
             _restore(tensors, saved, state, model, average, objectives)
         train, val = task.datasets["train"], task.datasets["val"]
         journal = _Journal(folder, state, listeners)
         if not resume:
             journal.write({"event": "plan", **state.plan.to_json()})
+        per_epoch = math.ceil(len(train) / state.plan.batch_size)
         started, saved_at = time.perf_counter() - state.seconds, time.perf_counter()
-        pace = (state.step, time.perf_counter())
+        pace = (state.step, state.progress, time.perf_counter())
 
         while not state.done:
             epoch, indices = batch_indices(len(train), state.plan.batch_size, state.step, task.config.seed)
             generator = torch.Generator().manual_seed(_mix(task.config.seed, state.step))
             torch.manual_seed(_mix(task.config.seed, state.step) + distributed.rank())  # dropout and the like
             stored = {k: v.to(device, non_blocking=True) for k, v in train.batch(indices).items()}
-            batch = distributed.share(task.augment(stored, Moment(epoch, state.progress, generator)))
+            batch = distributed.share(
+                task.augment(stored, Moment(epoch, state.progress, state.plan.total_steps / per_epoch, generator))
+            )
 
             model.train()
             losses = {}
@@ -134,10 +138,16 @@ def fit(
                 state.done |= state.looks_without_gain >= (task.config.patience or math.inf)
                 journal.write({"event": "look", "epoch": epoch, **losses, **record, "grad_norms": grad_norms(model)})
                 if seconds is not None and not state.done:
-                    lately = (time.perf_counter() - pace[1]) / (state.step - pace[0])
-                    new = replan(state.plan, progress=state.progress, seconds_left=seconds(), seconds_per_step=lately)
+                    lately = (time.perf_counter() - pace[2]) / (state.step - pace[0])
+                    coming = mean_cost(task, state.progress, 1) / mean_cost(task, pace[1], state.progress)
+                    new = replan(
+                        state.plan,
+                        progress=state.progress,
+                        seconds_left=seconds(),
+                        seconds_per_step=lately * coming,
+                    )
                     state.plan = distributed.same(new)
-                    pace = (state.step, time.perf_counter())
+                    pace = (state.step, state.progress, time.perf_counter())
             stop = distributed.any_of(interrupted(), device)
             if stop or state.done or time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
                 journal.settle()
@@ -167,7 +177,7 @@ def optimise(objective: Objective, batch: Batch, state: State, clip_norm: float 
         part = {k: v.tensor_split(num_parts)[number] for k, v in batch.items()}
         with autocast(plan.precision, device):
             loss = objective.loss(part)
-        loss.total.backward()
+        loss.total.backward()  # type: ignore[no-untyped-call]
         total, weight = total + loss.total.detach(), weight + loss.weight
     mean = distributed.divide_gradients(parameters, total, weight).item()
     factor = objective.schedule(state.progress)

@@ -120,12 +120,21 @@ def quick_metrics(logits: NDArray[Any], labels: NDArray[np.int64]) -> dict[str, 
     }
 
 
-def metrics(logits: NDArray[Any], labels: NDArray[np.int64], temperature: float) -> dict[str, float]:
-    """Every number that is reported without an operating point, by its usual name."""
+def metrics(
+    logits: NDArray[Any], labels: NDArray[np.int64], temperature: float, decided: NDArray[np.int64] | None = None
+) -> dict[str, float]:
+    """Every number that is reported, by its usual name.
+
+    Args:
+        logits: (N, K).
+        labels: (N,).
+        temperature: of the softmax.
+        decided: (N,) classes, where that is not the most probable one.
+    """
     from sklearn.metrics import f1_score
 
     p = softmax(logits, temperature)
-    decided = p.argmax(1)
+    decided = p.argmax(1) if decided is None else decided
     k = p.shape[1]
     recalls = [float((decided[labels == c] == c).mean()) for c in np.unique(labels)]
     values = {
@@ -144,7 +153,11 @@ def metrics(logits: NDArray[Any], labels: NDArray[np.int64], temperature: float)
 
 
 def intervals(
-    probabilities: Floats, labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int = 0
+    probabilities: Floats,
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    seed: int = 0,
+    decided: NDArray[np.int64] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals of accuracy, balanced accuracy and AUROC.
 
@@ -156,11 +169,12 @@ def intervals(
         labels: (N,).
         groups: (N,) number of each example's group; every example its own where there are none.
         seed: the same data give the same interval.
+        decided: (N,) classes, where that is not the most probable one.
     """
     rng = np.random.default_rng(seed)
     group_of = np.unique(groups, return_inverse=True)[1]
     num_groups = int(group_of.max()) + 1
-    right = (probabilities.argmax(1) == labels).astype(np.float64)
+    right = ((probabilities.argmax(1) if decided is None else decided) == labels).astype(np.float64)
     one_hot = np.eye(probabilities.shape[1])[labels]
     samples: dict[str, list[Floats]] = {"accuracy": [], "balanced_accuracy": [], "auroc": []}
     chunk = max(1, min(100, 2_000_000 // len(labels)))  # keeps the memory of the weights at 16 MB
@@ -193,14 +207,15 @@ def wilson(successes: int, total: int) -> tuple[float, float]:
     z, p = 1.959964, successes / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding must not put the bounds inside the proportion.
+    return min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))
 
 
-def per_class(probabilities: Floats, labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
+def per_class(decided: NDArray[np.int64], labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
     """The confusion matrix (rows: truth) and precision, recall and F1 of each class."""
     k = len(classes)
     confusion = np.zeros((k, k), np.int64)
-    np.add.at(confusion, (labels, probabilities.argmax(1)), 1)
+    np.add.at(confusion, (labels, decided), 1)
     rows = []
     for c, name in enumerate(classes):
         hit, truth, said = confusion[c, c], confusion[c].sum(), confusion[:, c].sum()

@@ -10,8 +10,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dolmen.nn.convolutional import (
@@ -362,3 +364,24 @@ def build_classifier(
     if pretrained:
         raise UserError(f"{name} has no published weights; give --model timm:NAME, or leave --weights out")
     return NETWORKS[name](num_classes, normalise, image_size)
+
+
+def average_views(
+    model: nn.Module, images: Tensor, views: Sequence[tuple[float, NDArray[np.int64], NDArray[np.int64]]]
+) -> Tensor:
+    """The weighted mean of the logits over several views of each picture.
+
+    Args:
+        model: a classifier.
+        images: (B, H, W, C) uint8, as stored.
+        views: (weight, rows, columns), the indices that make the view; the weights sum to 1.
+
+    Returns:
+        (B, K) float.
+    """
+    total = torch.zeros((), device=images.device)
+    for weight, rows, columns in views:
+        y, x = (torch.from_numpy(i).to(images.device) for i in (rows, columns))
+        view = images.index_select(1, y).index_select(2, x).permute(0, 3, 1, 2).float()
+        total = total + model(view).float() * weight
+    return total

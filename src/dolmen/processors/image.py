@@ -192,6 +192,11 @@ def _scale_16(array: NDArray[np.uint16]) -> Pixels:
     return np.asarray((array.astype(np.float32) * (255 / top)).round(), np.uint8)
 
 
+def _fold(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Indices just outside 0..size-1 back inside, without repeating the border."""
+    return np.clip(np.where(index >= size, 2 * size - 2 - index, np.abs(index)), 0, size - 1)
+
+
 class ImageProcessor(BaseModel):
     """Pictures to arrays of one shape, and logits to classes.
 
@@ -202,7 +207,7 @@ class ImageProcessor(BaseModel):
         channels: 1 for grey, 3 for RGB.
         fit: "crop" brings the short side to size and cuts the middle out, "pad" brings the long side to size and
             adds black, "stretch" changes the shape.
-        mirror_views: whether prediction averages the picture and its mirror image.
+        num_views: prediction averages the picture (1) and its mirror image (2), each also moved by a pixel (6).
         temperature: logits are divided by it; fitted on validation.
         positive: with two classes, the one that sensitivity speaks of.
         threshold: probability of ``positive`` at the operating point that validation chose.
@@ -216,7 +221,7 @@ class ImageProcessor(BaseModel):
     width: int = Field(gt=0)
     channels: Literal[1, 3]
     fit: Literal["crop", "pad", "stretch"] = "crop"
-    mirror_views: bool = False
+    num_views: Literal[1, 2, 6] = 1
     temperature: float = Field(default=1.0, gt=0)
     positive: str | None = None
     threshold: float | None = None
@@ -264,6 +269,21 @@ class ImageProcessor(BaseModel):
         else:
             image = image.resize((self.width, self.height), best)
         return np.asarray(image).reshape(self.height, self.width, pixels.shape[2])
+
+    def views(self) -> list[tuple[float, NDArray[np.int64], NDArray[np.int64]]]:
+        """What prediction averages: (weight, rows, columns) to index the height and the width of pictures with.
+
+        Moved views weigh half of the others, as in cifar10-airbench (Jordan, 2024); they fold back at the border.
+        """
+        rows, columns = np.arange(self.height), np.arange(self.width)
+        shifts = ((0, 2.0), (-1, 1.0), (1, 1.0)) if self.num_views == 6 else ((0, 1.0),)
+        mirrors = (False, True) if self.num_views > 1 else (False,)
+        total = sum(weight for _, weight in shifts) * len(mirrors)
+        found = []
+        for move, weight in shifts:
+            y, x = _fold(rows + move, self.height), _fold(columns + move, self.width)
+            found += [(weight / total, y, x[::-1].copy() if mirror else x) for mirror in mirrors]
+        return found
 
     def decode(self, outputs: Arrays) -> list[Classes]:
         """``{"logits": (N, K)}`` -> N answers, softmax of the logits over the temperature."""

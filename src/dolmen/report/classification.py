@@ -121,7 +121,7 @@ def _per_class(evaluation: Evaluation, split: str) -> Section:
         worst = weakest[0]
         score, examples = percent(worst["f1"]), count(worst["num"], "example")
         lead += f" Weakest: {worst['class']}, with an F1 of {score} on {examples}."
-    if "operating_point" in evaluation.tables:
+    if "operating_point" in evaluation.tables and not evaluation.tables["operating_point"].get("decides"):
         lead += f" {AT_HALF}"
     return Section(f"Class by class ({split})", html, lead)
 
@@ -149,7 +149,7 @@ def _confusion(evaluation: Evaluation, split: str, classes: Sequence[str]) -> Se
         f"Each row is a true class, each column what was decided; {int(np.trace(matrix)):,} of "
         f"{int(matrix.sum()):,} are on the diagonal."
     )
-    if "operating_point" in evaluation.tables:
+    if "operating_point" in evaluation.tables and not evaluation.tables["operating_point"].get("decides"):
         lead += f" {AT_HALF}"
     html = f"<div>{figures.confusion(matrix, classes)}</div>{table}"
     return Section(f"What is taken for what ({split})", html, lead)
@@ -271,7 +271,7 @@ class _Gallery:
         """
         probabilities = self.evaluation.arrays["probabilities"]
         point = self.evaluation.tables.get("operating_point")
-        if point is None:
+        if point is None or not point.get("decides"):
             two = np.sort(probabilities, axis=1)[:, -2:]
             return np.asarray(probabilities.argmax(1)), np.asarray(two[:, 1] - two[:, 0])
         positive, threshold = list(self.classes).index(point["positive"]), point["threshold"]
@@ -283,7 +283,7 @@ class _Gallery:
     def boundary(self) -> str:
         """Where the decision changes, in one sentence."""
         point = self.evaluation.tables.get("operating_point")
-        if point is None:
+        if point is None or not point.get("decides"):
             return "The two most probable classes are closest here"
         return f"Closest to the threshold, {point['positive']} from {percent(point['threshold'])} on"
 

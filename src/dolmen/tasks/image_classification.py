@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from dolmen.data import augment
 from dolmen.data.batches import ImageDataset, group_numbers
@@ -25,7 +26,7 @@ from dolmen.data.mirror import mirror_test
 from dolmen.data.sample import write_image_sample
 from dolmen.data.splits import assign_splits, leave_out_few_copies
 from dolmen.metrics import classification as metrics
-from dolmen.nn.classifiers import NETWORKS, build_classifier, initialise_from_data
+from dolmen.nn.classifiers import NETWORKS, average_views, build_classifier, initialise_from_data
 from dolmen.nn.convolutional import Normalise
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
@@ -48,6 +49,10 @@ SAMPLED = 200  # pictures that are opened to find the size and the colours of a 
 ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
 
 
+CUTMIX, LONG_TRAINING = 0.5, 30.0  # share of batches that are mixed, reached in trainings of so many epochs
+MIN_GROWING = 24  # pictures smaller than this are never shrunk
+
+
 class ImageClassificationConfig(TaskConfig):
     """Choices for image classification."""
 
@@ -60,10 +65,10 @@ class ImageClassificationConfig(TaskConfig):
     fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how a picture gets that shape")
     flip: bool | None = Field(None, description="mirror images count as the same class; asked of the data if not given")
     augment: Literal["auto", "none", "light", "strong"] = Field("auto", description="how much pictures are varied")
+    grow: bool = Field(True, description="train on smaller pictures first")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the label spread over all classes")
-    mirror_views: bool | None = Field(
-        None,
-        description="predict from the picture and its mirror image together; if not given, where flips are right",
+    views: Literal[1, 2, 6] | None = Field(
+        None, description="predict from so many views together; if not given, mirrored ones where flips are right"
     )
     positive: str | None = Field(None, description="with two classes: the one that sensitivity speaks of")
     specificity: float | None = Field(
@@ -123,14 +128,14 @@ class ImageClassification(Task[ImageClassificationConfig]):
         if flip is None and "train" in self.datasets:
             rows = self.datasets["train"].rows  # type: ignore[attr-defined]
             flip = mirror_test(decoded.thumbnails[rows], images.labels[rows], config.seed).keeps
-        views = bool(flip) if config.mirror_views is None else config.mirror_views
-        self.processor = self.processor.model_copy(update={"mirror_views": views})
+        views = config.views or _default_views(bool(flip), self.processor)
+        self.processor = self.processor.model_copy(update={"num_views": views})
         self.config = config = self.config.model_copy(
             update={
                 "flip": flip,
                 "image_size": min(self.processor.height, self.processor.width),
                 "augment": "strong" if config.augment == "auto" else config.augment,
-                "mirror_views": views,
+                "views": views,
             }
         )
         return report
@@ -222,7 +227,11 @@ class ImageClassification(Task[ImageClassificationConfig]):
         return [Objective("loss", loss, optimizers, linear(warmup=0.1))]
 
     def augment(self, batch: Batch, moment: Moment) -> Batch:
-        """Vary the stored pictures: ``images`` become (B, C, H, W) float 0..255, ``targets`` (B, K) float."""
+        """Vary the stored pictures: ``images`` become (B, C, h, w) float 0..255, ``targets`` (B, K) float.
+
+        "light" moves and flips. "strong" also turns, scales, changes the light, and in long trainings mixes pictures:
+        the more often each one is seen, the more it has to vary.
+        """
         config, g = self.config, moment.generator
         images, size = batch["images"], min(self.processor.height, self.processor.width)
         targets = F.one_hot(batch["labels"], len(self.processor.classes)).float()
@@ -230,17 +239,37 @@ class ImageClassification(Task[ImageClassificationConfig]):
             flip = augment.alternating_flip(batch["ids"], moment.epoch, config.seed) if config.flip else None
             images = augment.shift_and_flip(images, g, pixels=max(1, round(size / 16)), flip=flip)
         x = images.permute(0, 3, 1, 2).float()
-        return {"images": x, "targets": targets}
+        if config.augment == "strong":
+            x = self._vary(x, g)
+            if float(torch.rand((), generator=g)) < CUTMIX * min(1.0, moment.num_epochs / LONG_TRAINING):
+                x, targets = augment.cutmix(x, targets, g)
+        return {"images": self._shrunk(x, moment.progress), "targets": targets}
+
+    def _vary(self, x: Tensor, g: torch.Generator) -> Tensor:
+        """What keeps a network from relying on size, angle and light; grey pictures have no colour to rely on instead."""
+        if self.processor.channels == 1:
+            x = augment.affine(x, g, degrees=10, scale=0.2, shift=0.05, stretch=0.1)
+            return augment.light(x, g, brightness=0.15, contrast=0.3, gamma=0.3)
+        return x
+
+    def _shrunk(self, x: Tensor, progress: float) -> Tensor:
+        """Smaller pictures early in the training, when what matters is coarse; they are the quicker steps."""
+        share = _size_share(progress)
+        if not self.config.grow or share == 1 or min(x.shape[2:]) < MIN_GROWING:
+            return x
+        size = [max(8, round(side * share / 4) * 4) for side in x.shape[2:]]
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+    def relative_cost(self, progress: float) -> float:
+        """Cost follows the number of pixels."""
+        growing = self.config.grow and min(self.processor.height, self.processor.width) >= MIN_GROWING
+        return _size_share(progress) ** 2 if growing else 1.0
 
     # ---- use
 
     def outputs(self, model: nn.Module, batch: Batch) -> Batch:
-        """``{"logits": (B, K)}``, the mean over the views."""
-        images = batch["images"].permute(0, 3, 1, 2).float()
-        logits = model(images).float()
-        if self.processor.mirror_views:
-            logits = (logits + model(images.flip(3)).float()) / 2
-        return {"logits": logits}
+        """``{"logits": (B, K)}``, the weighted mean over the processor's views."""
+        return {"logits": average_views(model, batch["images"], self.processor.views())}
 
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
         """See ``Task.evaluate``. The decision is the most probable class, or the threshold's where one was asked for."""
@@ -249,16 +278,30 @@ class ImageClassification(Task[ImageClassificationConfig]):
         if not intervals:
             return Evaluation(self.name, len(labels), metrics.quick_metrics(logits, labels))
         probabilities = metrics.softmax(logits, p.temperature)
-        values = metrics.metrics(logits, labels, p.temperature)
-        bounds = metrics.intervals(probabilities, labels, dataset.groups)
-        tables = metrics.per_class(probabilities, labels, p.classes)
+        decided = self._decide(probabilities)
+        values = metrics.metrics(logits, labels, p.temperature, decided)
+        bounds = metrics.intervals(probabilities, labels, dataset.groups, decided=decided)
+        tables = metrics.per_class(decided, labels, p.classes)
         ece, bins = metrics.calibration(probabilities, labels)
         before, _ = metrics.calibration(metrics.softmax(logits), labels)
         tables["calibration"] = {"ece": ece, "ece_before": before, "temperature": p.temperature, "bins": bins}
         if p.positive is not None and p.threshold is not None:
             self._add_operating_point(values, bounds, tables, probabilities, labels)
-        arrays = {"labels": labels, "probabilities": probabilities, "indices": np.arange(len(labels))}
+        arrays = {
+            "labels": labels,
+            "probabilities": probabilities,
+            "decided": decided,
+            "indices": np.arange(len(labels)),
+        }
         return Evaluation(self.name, len(labels), values, bounds, {"classes": list(p.classes), **tables}, arrays)
+
+    def _decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(N,) the class that the processor would decide for."""
+        p = self.processor
+        if not p.decide_by_threshold or p.positive is None or p.threshold is None:
+            return np.asarray(probabilities.argmax(1))
+        positive = p.classes.index(p.positive)
+        return np.where(probabilities[:, positive] >= p.threshold, positive, 1 - positive)
 
     def _add_operating_point(
         self,
@@ -271,6 +314,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         """Sensitivity and specificity at the threshold that validation chose."""
         p = self.processor
         assert p.positive is not None
+        assert p.threshold is not None
         column = p.classes.index(p.positive)
         said, true = probabilities[:, column] >= p.threshold, labels == column
         for name, hits, total in (
@@ -286,6 +330,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
             "sensitivity": values.get("sensitivity"),
             "specificity": values.get("specificity"),
             "chosen_on": "val",
+            "decides": p.decide_by_threshold,
         }
 
     def calibrate(self, outputs: Arrays, dataset: Dataset) -> None:
@@ -416,6 +461,18 @@ def _shape(images: ImageSet, image_size: int | None) -> tuple[int, int, Literal[
     short = int(np.median([min(s) for s in sizes]))
     side = int(np.clip(short // 16 * 16, 32, 160))
     return side, side, colours
+
+
+def _size_share(progress: float) -> float:
+    """Side of the pictures against their full side."""
+    return 0.625 if progress < 0.3 else 0.75 if progress < 0.6 else 1.0
+
+
+def _default_views(flip: bool, processor: ImageProcessor) -> Literal[1, 2, 6]:
+    """Mirrored views where they are right; moved ones too where pictures are so small that a pixel matters."""
+    if not flip:
+        return 1
+    return 6 if max(processor.height, processor.width) <= 48 else 2
 
 
 def _decode(images: ImageSet, processor: ImageProcessor, progress: Progress | None) -> Decoded:

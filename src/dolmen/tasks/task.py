@@ -72,11 +72,13 @@ class Moment:
     Attributes:
         epoch: passes over the data so far.
         progress: share of the budget spent, 0..1.
+        num_epochs: passes that the whole budget allows; the more there are, the more variety is needed.
         generator: seeded by the run's seed and the step's number; the same on every process.
     """
 
     epoch: int
     progress: float
+    num_epochs: float
     generator: torch.Generator
 
 
@@ -140,7 +142,10 @@ class Processor(Protocol):
 class Budget(Protocol):
     """How fast this machine is; given to ``prepare`` so that sizes fit the time that there is."""
 
-    seconds: float
+    @property
+    def seconds(self) -> float:
+        """For the training itself."""
+        ...
 
     def seconds_per_example(self, model: nn.Module, example: dict[str, Any]) -> float:
         """Measure one training step of ``model`` on copies of ``example``."""
@@ -226,6 +231,11 @@ class Task(ABC, Generic[C]):
         """Turn stored values into what the losses take, with the random changes that training wants."""
         del moment
         return batch
+
+    def relative_cost(self, progress: float) -> float:
+        """How much a step at this progress costs against one at the end (less where pictures begin small)."""
+        del progress
+        return 1.0
 
     def batch_size(self, num_examples: int) -> int:
         """Examples in a step where the config says nothing."""
