@@ -183,6 +183,17 @@ def test_a_huge_picture_is_refused_by_reason_whatever_holds_it(tmp_path):
         assert decoded.problems[1].startswith("too large")
 
 
+def test_masks_beside_their_pictures_are_no_pictures(tmp_path):
+    tree = {f"{c}/{n}": png(i) for c in "ab" for i, n in enumerate(["x (1).png", "x (1)_mask.png", "x (1)_mask_2.png"])}
+    tree |= {"a/alone_mask.png": png(7), "b/mask.png": png(8), "b/2_mask.jpg": png(9), "b/2.png": png(10)}
+    images = read_images(as_folder(tree, tmp_path / "data"))
+    kept = ["a/alone_mask.png", "a/x (1).png", "b/2.png", "b/2_mask.jpg", "b/mask.png", "b/x (1).png"]
+    assert sorted(images.names) == kept
+    assert {(s.name, s.reason) for s in images.skipped} == {
+        (f"{c}/x (1)_mask{n}.png", "the mask of x (1).png") for c in "ab" for n in ("", "_2")
+    }
+
+
 # ---- random trees
 
 

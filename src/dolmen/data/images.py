@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,9 @@ from dolmen.data.sources import Source, is_archive, missing_message, open_source
 from dolmen.types import UserError
 
 __all__ = ["PICTURE_SUFFIXES", "read_folders", "read_images", "require_trainable"]
+
+MASK = re.compile(r"_mask(_\d+)?(\.[^./]+)$")
+"""How sets for segmentation name an outline beside its picture ("1_mask.png" in BUSI): learning from it is cheating."""
 
 Parts = tuple[str, ...]
 """A file's name, folder by folder."""
@@ -110,14 +114,20 @@ def read_folders(source: Source, name: str) -> ImageSet:
     """
     listing = Listing(skipped=list(source.skipped))
     pictures: list[Parts] = []
+    all_names = {file.name for file in source.files}
     for file in source.files:
-        if PurePosixPath(file.name).suffix.lower() in PICTURE_SUFFIXES:
-            pictures.append(tuple(file.name.split("/")))
-        else:
+        if PurePosixPath(file.name).suffix.lower() not in PICTURE_SUFFIXES:
             listing.skip(file.name, "not a picture")
+        elif (masked := MASK.sub(r"\2", file.name)) != file.name and masked in all_names:
+            listing.skip(file.name, f"the mask of {PurePosixPath(masked).name}")
+        else:
+            pictures.append(tuple(file.name.split("/")))
     if not pictures:
+        sets = [n for n in sorted(all_names) if PurePosixPath(n).suffix.lower() in {".npz", *LIST_SUFFIXES}]
+        instead = f"; or give {Path(name) / sets[0]}" if sets and source.path.is_dir() else ""
         raise UserError(
-            f"{name} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}), expected a folder of them per class"
+            f"{name} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}), "
+            f"expected a folder of them per class{instead}"
         )
     outer = _outer_folders(pictures)
     depth = len(outer)
