@@ -5,6 +5,7 @@ import struct
 import threading
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -317,7 +318,7 @@ def test_damaged_files_raise_one_error_only(data: st.DataObject) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=100))
 def test_noise_is_no_picture(content: bytes) -> None:
-    with pytest.raises(UnreadableImageError, match="^(empty file|not a picture|damaged file)$"):
+    with pytest.raises(UnreadableImageError, match=r"^(empty file|not a picture|damaged file)$"):
         open_image(content)
 
 
@@ -344,6 +345,45 @@ def test_quiet_pillow_leaves_the_filters_alone_on_other_threads() -> None:
     thread.start()
     thread.join()
     assert inside == [before]
+    assert list(warnings.filters) == before
+
+
+def test_a_pillow_image_gives_the_frame_at_which_it_stands() -> None:
+    image = Image.open(io.BytesIO(frames("GIF")))
+    image.seek(1)
+    opened = open_image(image)
+    assert tuple(opened.pixels[0, 0]) == BLUE
+    assert opened.notes == ()
+    assert image.tell() == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I", "F", "RGBA"])
+def test_a_pillow_image_without_pixels_is_refused(mode: str) -> None:
+    with pytest.raises(UnreadableImageError, match=r"^no pixels$"):
+        open_image(Image.new(mode, (0, 5)))
+
+
+@pytest.mark.parametrize(
+    ("values", "pixels"),
+    [
+        ([np.nan, 1000, 1010], [0, 0, 255]),
+        ([np.inf, -np.inf, 5, 6], [255, 0, 0, 255]),
+        ([np.nan, np.inf], [0, 0]),
+        ([-3e38, 0, 3e38], [0, 128, 255]),
+    ],
+)
+def test_what_is_not_finite_does_not_widen_the_range(values: list[float], pixels: list[int]) -> None:
+    assert open_image(Image.fromarray(np.array([values], np.float32))).pixels.ravel().tolist() == pixels
+
+
+def test_many_threads_give_the_same_and_leave_the_filters_alone() -> None:
+    pictures = [k[1] for k in KINDS if isinstance(k[1], bytes)] * 5
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool, quiet_pillow():
+        found = list(pool.map(open_image, pictures))
+    for a, b in zip(found, map(open_image, pictures), strict=True):
+        assert a.notes == b.notes
+        assert np.array_equal(a.pixels, b.pixels)
     assert list(warnings.filters) == before
 
 

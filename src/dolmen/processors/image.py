@@ -61,7 +61,8 @@ def open_image(raw: RawPicture) -> Opened:
     12 bits where no value passes 4095; floats, and integers outside 16 bits, by the picture's own range.
 
     Args:
-        raw: the bytes of a file, its path, an (H, W), (H, W, 1) or (H, W, 3) array, or a Pillow image.
+        raw: the bytes of a file, its path, an (H, W), (H, W, 1) or (H, W, 3) array, or a Pillow image, of which the
+            frame is taken at which it stands.
 
     Raises:
         UnreadableImageError: it is empty, truncated, no picture, or too large.
@@ -70,7 +71,8 @@ def open_image(raw: RawPicture) -> Opened:
     if isinstance(raw, np.ndarray):
         return _from_array(raw)
     if isinstance(raw, Image.Image):
-        return _decode(raw)
+        with quiet_pillow():
+            return _decode(raw)
     content = raw if isinstance(raw, bytes) else Path(raw).read_bytes()
     if not content:
         raise UnreadableImageError("empty file")
@@ -117,10 +119,11 @@ def _from_array(array: NDArray[Any]) -> Opened:
 def _decode(image: Image.Image) -> Opened:
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImageError(TOO_LARGE)
+    if image.width * image.height == 0:
+        raise UnreadableImageError("no pixels")
     notes: list[str] = []
     try:
-        if getattr(image, "is_animated", False):
-            image.seek(0)
+        if getattr(image, "is_animated", False) and image.tell() == 0:
             several = {"TIFF": "several pages: first used", "MPO": "several pictures: first used"}
             notes.append(several.get(image.format or "", "animated: first frame used"))
         image.load()
@@ -181,8 +184,10 @@ def _wide_grey(array: NDArray[Any], notes: list[str]) -> Pixels:
         notes.append("16-bit: scaled to 8")
         return _scale_16(array.astype(np.uint16))
     notes.append("32-bit: scaled to 8 by its own range")
-    finite = np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
+    wide = array.astype(np.float64)
+    known = wide[np.isfinite(wide)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    finite = np.nan_to_num(wide, nan=0.0, posinf=high, neginf=low).clip(low, high)  # what is unknown widens nothing
     return np.asarray(((finite - low) * (255 / max(high - low, 1e-30))).round(), np.uint8)
 
 
