@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -37,7 +40,71 @@ def shared_data() -> Path:
     return shared_data_folder()
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the person's cache; all share one, so that pictures are decoded once."""
-    monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOLMEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+# ---- one small set and one run of it for all tests of the verbs; they are read, never changed
+
+QUICK: dict[str, Any] = {"image_size": 16, "precision": "fp32", "epochs": 1}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="session")
+def sample_pictures(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Path:
+    """200 digits in ten class folders."""
+    import dolmen
+
+    return dolmen.sample("image-classification", tmp_path_factory.mktemp("sample") / "digits")
+
+
+@pytest.fixture(scope="session")
+def sample_run(sample_pictures: Path, tmp_path_factory: pytest.TempPathFactory, _one_thread: None) -> Iterator[Path]:
+    """A finished run on them. What goes wrong elsewhere must leave it as it is."""
+    import dolmen
+
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    dolmen.train("image-classification", sample_pictures, folder, **QUICK)
+    before = contents(folder)
+    yield folder
+    assert contents(folder) == before
+
+
+class Said(NamedTuple):
+    """What a command line gave back."""
+
+    status: int
+    out: str
+    err: str
+
+    def is_mistake(self, pattern: str, status: int = 2) -> None:
+        """One sentence on standard error that matches, nothing on standard output, no traceback."""
+        *before, last = self.err.splitlines()
+        assert (self.status, self.out) == (status, ""), self.err
+        assert "Traceback" not in self.err
+        assert not any(line.startswith("dolmen:") for line in before)
+        assert re.search(f"^dolmen: {pattern}$", last), last
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run a command line in this process."""
+    from dolmen.cli import main
+
+    def call(*arguments: object) -> Said:
+        capsys.readouterr()
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as end:  # --help
+            status = int(end.code or 0)
+        return Said(status, *capsys.readouterr())
+
+    return call

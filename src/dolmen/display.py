@@ -5,7 +5,6 @@ All of it goes to standard error; standard output belongs to results.
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 from typing import Any
@@ -77,8 +76,3 @@ class Display:
                 f"  {100 * record['progress']:3.0f} %  epoch {record['epoch'] + 1:<4d} {record['seconds']:6.1f} s  "
                 f"validation: {figures}{mark}"
             )
-
-
-def tell_error(message: str) -> None:
-    """One sentence on standard error."""
-    print(f"dolmen: {message}", file=sys.stderr)

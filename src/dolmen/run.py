@@ -72,7 +72,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path.parent} is no whole run folder: {path.name} is missing") from None
+        raise UserError(
+            f"{path.parent} is no whole run folder: {path.name} is missing; restore it, or train anew"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or train anew") from error
 
@@ -103,7 +105,8 @@ def require_finished(folder: Path) -> dict[str, Any]:
     if not folder.exists():
         raise UserError(f"there is no run at {folder}; dolmen runs lists the runs that are here")
     if not is_run(folder):
-        raise UserError(f"{folder} is no run folder (it has no {CONFIG}); dolmen runs lists the runs that are here")
+        lacks = next(name for name in (CONFIG, PROCESSOR) if not (folder / name).is_file())
+        raise UserError(f"{folder} is no run folder (it has no {lacks}); dolmen runs lists the runs that are here")
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or not {"task", "config"} <= config.keys():
         raise UserError(f"{folder / CONFIG} is damaged (it names no task); restore it, or train anew")
@@ -266,7 +269,7 @@ def load(path: str | Path) -> Run:
         )
         model = task.build_model()
         model.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError, KeyError, ValidationError) as error:
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValidationError) as error:
         first = str(error).splitlines()[0]
         raise UserError(
             f"the run {folder} is damaged or of another version ({first}); restore it, or train anew"

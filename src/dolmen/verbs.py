@@ -327,6 +327,6 @@ def doctor() -> list[dict[str, str]]:
     Returns:
         Findings ``{"what", "state", "detail", "fix"}``; the state is ok, missing, slow or broken.
     """
-    from dolmen.doctor import examine
+    from dolmen.installation import examine
 
     return examine()
