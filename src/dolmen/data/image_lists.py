@@ -130,9 +130,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
             if not row:
                 continue
             if len(row) != len(columns):
-                raise UserError(
-                    f"{path} line {reader.line_num} has {len(row)} cells, expected {len(columns)} as in the header"
-                )
+                cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
+                raise UserError(f"{path} line {reader.line_num} has {cells}, expected {len(columns)} as in the header")
             yield reader.line_num, dict(zip(columns, row, strict=True))
     except csv.Error as error:
         raise UserError(f"{path} line {reader.line_num} can't be read as CSV ({error}); mend the line") from None
