@@ -15,7 +15,13 @@ from dolmen.types import Arrays
 
 
 def gather_outputs(
-    task: Task[Any], model: nn.Module, dataset: Dataset, *, precision: str = "fp32", batch_size: int = 256
+    task: Task[Any],
+    model: nn.Module,
+    dataset: Dataset,
+    *,
+    precision: str = "fp32",
+    batch_size: int = 256,
+    quick: bool = False,
 ) -> Arrays:
     """Return the outputs for all examples in order, as numpy arrays with the leading axis ``len(dataset)``.
 
@@ -25,14 +31,16 @@ def gather_outputs(
         dataset: what to apply it to; each process takes a stretch of it.
         precision: fp32 for figures that are reported, whatever training used.
         batch_size: examples at once.
+        quick: by one pass of the network, as while it trains.
     """
     device = next(model.parameters()).device
     mine = np.array_split(np.arange(len(dataset)), distributed.world())[distributed.rank()]
+    apply = task.quick_outputs if quick else task.outputs
     parts: dict[str, list[Any]] = {}
     with torch.inference_mode(), autocast(precision, device):
         for start in range(0, len(mine), batch_size):
             stored = dataset.batch(mine[start : start + batch_size])
-            outputs = task.outputs(model, {k: v.to(device) for k, v in stored.items()})
+            outputs = apply(model, {k: v.to(device) for k, v in stored.items()})
             for name, value in outputs.items():
                 parts.setdefault(name, []).append(value.float().cpu().numpy())
     shares = distributed.gather({k: np.concatenate(v) for k, v in parts.items()})

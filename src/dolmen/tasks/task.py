@@ -255,6 +255,10 @@ class Task(ABC, Generic[C]):
     def outputs(self, model: nn.Module, batch: Batch) -> Batch:
         """Apply the network to a batch of stored values: named outputs with a leading batch axis."""
 
+    def quick_outputs(self, model: nn.Module, batch: Batch) -> Batch:
+        """The same by one pass of the network, for looks at validation while it trains."""
+        return self.outputs(model, batch)
+
     @abstractmethod
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
         """Compare the outputs for all examples of ``dataset`` (in its order) with its labels.
