@@ -194,6 +194,33 @@ def test_masks_beside_their_pictures_are_no_pictures(tmp_path):
     }
 
 
+def test_folders_that_link_to_each_other_are_listed_once(tmp_path):
+    as_folder({f"f{i}/1.png": png(i) for i in range(9)}, tmp_path / "data")
+    for i, j in np.argwhere(~np.eye(9, dtype=bool)):  # 9! ways through them
+        (tmp_path / "data" / f"f{i}" / f"l{j}").symlink_to(tmp_path / "data" / f"f{j}")
+    source = open_source(tmp_path / "data")
+    assert [f.name for f in source.files] == [f"f{i}/1.png" for i in range(9)]
+    assert {s.reason for s in source.skipped} == {"a link to a folder that is listed already"}
+    assert len(source.skipped) == 72
+
+
+def test_folders_deeper_than_the_stack(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("1.png").write_bytes(png(1))
+    os.chdir(tmp_path)
+    (file,) = open_source(tmp_path).files
+    assert file.name == "d/" * 1100 + "1.png"
+    for _ in range(1100):  # pytest's own cleaning recurses
+        os.chdir("d")
+    os.unlink("1.png")
+    for _ in range(1100):
+        os.chdir("..")
+        os.rmdir("d")
+
+
 # ---- random trees
 
 

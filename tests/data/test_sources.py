@@ -220,7 +220,7 @@ def test_links_in_a_folder_are_followed_and_accounted_for(tmp_path: Path) -> Non
     assert contents(source) == {"a/1.jpg": b"near", "a/2.jpg": b"near", "b/1.jpg": b"far"}
     assert {s.name: s.reason for s in source.skipped} == {
         "a/3.jpg": "a link that leads nowhere",
-        "a/round": "a link to a folder that it is in",
+        "a/round": "a link to a folder that is listed already",
         "a/pipe": "not a regular file",
     }
 

@@ -77,49 +77,54 @@ class Source(ABC):
 
 
 class FolderSource(Source):
-    """The files below a folder; links are followed."""
+    """The files below a folder. Links are followed; a folder that several of them lead to is listed once."""
 
     def __init__(self, path: Path) -> None:
-        self._lost: list[Skipped] = []
+        files: list[File] = []
         folders: list[str] = []
-        files = list(self._walk(path, "", folders, frozenset()))
-        super().__init__(path, files, folders, self._lost)
-
-    def _walk(self, folder: Path, prefix: str, folders: list[str], above: frozenset[tuple[int, int]]) -> Iterator[File]:
-        try:
-            stat = folder.stat()
-            if (stat.st_dev, stat.st_ino) in above:
-                self._lose(prefix, "a link to a folder that it is in")
-                return
-            with os.scandir(folder) as listed:
-                entries = list(listed)
-        except OSError as error:
-            if not prefix:
-                raise
-            self._lose(prefix, f"the folder can't be read ({reason_of(error)})")
-            return
-        above |= {(stat.st_dev, stat.st_ino)}
-        for entry in entries:
-            name = prefix + entry.name
+        lost: list[Skipped] = []
+        seen: set[tuple[int, int]] = set()
+        waiting, links = [""], list[str]()  # no recursion: folders can be deeper than Python's stack
+        while waiting or links:
+            name = waiting.pop() if waiting else links.pop()
             try:
-                if entry.is_dir():
-                    folders.append(name)
-                    yield from self._walk(Path(entry.path), name + "/", folders, above)
-                elif entry.is_file():
-                    found = entry.stat()
-                    yield File(name, found.st_size, found.st_mtime_ns)
-                else:
-                    self._lose(name, "a link that leads nowhere" if entry.is_symlink() else "not a regular file")
+                stat = (path / name).stat()
+                if (stat.st_dev, stat.st_ino) in seen:
+                    lost.append(_lost(name, "a link to a folder that is listed already"))
+                    continue
+                seen.add((stat.st_dev, stat.st_ino))
+                with os.scandir(path / name) as listed:
+                    entries = sorted(listed, key=lambda e: e.name, reverse=True)
             except OSError as error:
-                self._lose(name, f"can't be read ({reason_of(error)})")
-
-    def _lose(self, name: str, reason: str) -> None:
-        self._lost.append(Skipped(name=printable(name.rstrip("/")), reason=reason))
+                if not name:
+                    raise
+                lost.append(_lost(name, f"the folder can't be read ({reason_of(error)})"))
+                continue
+            folders += [name] if name else []
+            for entry in entries:
+                inside = f"{name}/{entry.name}" if name else entry.name
+                try:
+                    if entry.is_dir():
+                        (links if entry.is_symlink() else waiting).append(inside)
+                    elif entry.is_file():
+                        found = entry.stat()
+                        files.append(File(inside, found.st_size, found.st_mtime_ns))
+                    else:
+                        lost.append(
+                            _lost(inside, "a link that leads nowhere" if entry.is_symlink() else "not a regular file")
+                        )
+                except OSError as error:
+                    lost.append(_lost(inside, f"can't be read ({reason_of(error)})"))
+        super().__init__(path, files, folders, sorted(lost, key=lambda s: natural(s.name)))
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """See ``Source.read``."""
         for name in names:
             yield name, read_file(self.path / name)
+
+
+def _lost(name: str, reason: str) -> Skipped:
+    return Skipped(name=printable(name), reason=reason)
 
 
 def read_file(path: Path) -> bytes | OSError:
