@@ -155,7 +155,8 @@ def _task_of(verb: str, arguments: list[str]) -> str:
                 f"dolmen {verb} image-classification --help\nTasks: {', '.join(n for n, e in TASKS.items() if e.page)}"
             )
             raise SystemExit(0)
-        raise UserError(f"dolmen {verb} needs a task first, e.g.: dolmen {verb} image-classification photos/")
+        folder = "digits/" if verb == "sample" else "photos/"
+        raise UserError(f"dolmen {verb} needs a task first, e.g.: dolmen {verb} image-classification {folder}")
     return arguments[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import shutil
 import tempfile
 import time
@@ -270,6 +271,8 @@ def sample(task: str, folder: str | Path) -> Path:
 
 def bench(run: Run | str | Path, *, seconds: float = 3.0) -> dict[str, Any]:
     """Measure how fast a run predicts here: latency of one input, throughput of batches."""
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"--seconds {seconds} is not possible; give a number of seconds, 0 or more")
     from dolmen.engine.bench import measure
 
     run = opened(run)

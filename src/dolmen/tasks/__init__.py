@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,11 +66,8 @@ def load_task(name: str) -> type[Task[Any]]:
     module, _, attribute = TASKS[name].page.partition(":")
     if not module:
         raise UserError(f"{name} does not work yet; dolmen tasks shows what does")
-    try:
-        page = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name in {"torch", "sklearn", "scipy", "matplotlib", "jinja2"}:
-            raise UserError(f"{name} needs {error.name} here; type: pip install 'dolmen[train]'") from None
-        raise
-    task: type[Task[Any]] = getattr(page, attribute)
+    for library in ("torch", "sklearn", "matplotlib", "jinja2"):  # now, and not when the report is to be written
+        if importlib.util.find_spec(library) is None:
+            raise UserError(f"{name} needs {library} here; type: pip install 'dolmen[train]'")
+    task: type[Task[Any]] = getattr(importlib.import_module(module), attribute)
     return task
