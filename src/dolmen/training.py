@@ -152,6 +152,12 @@ class Trainer:
     def _resumed(self) -> Task[Any]:
         """Open the run folder again, with the data as they were."""
         saved = folder_of.read_json(self.folder / folder_of.CONFIG)
+        needed = {"task", "asked", "config", "command", "processor_at_start"}
+        if not isinstance(saved, dict) or not needed <= saved.keys():
+            raise UserError(
+                f"{self.folder / folder_of.CONFIG} is damaged or of another version (it lacks what a training goes on "
+                "from); train anew with another --out"
+            )
         if saved["task"] != self.kind.name:
             raise UserError(
                 f"{self.folder} is a run of {saved['task']}, not of {self.kind.name}; resume it with: "

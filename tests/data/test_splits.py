@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from dolmen.data.decoded import Decoded
 from dolmen.data.image_set import ImageSet
-from dolmen.data.splits import assign_splits, default_test_fraction, default_val_fraction
+from dolmen.data.splits import (
+    assign_splits,
+    default_test_fraction,
+    default_val_fraction,
+    leave_out_few_copies,
+)
 from dolmen.types import UserError
 
 
@@ -225,3 +230,22 @@ def test_counts_are_close_to_the_fraction(labels, group_size, fraction, seed):
     taken = per_class(labels, filled, "val")
     for label, total in Counter(labels).items():
         assert abs(taken[label] - fraction * total) <= group_size + 1
+
+
+def test_a_few_exact_copies_are_left_out_of_the_earlier_split() -> None:
+    contents = list(range(300))
+    contents[0] = contents[250]  # one picture of 100 in test is also in train
+    splits = ["train"] * 150 + ["val"] * 50 + ["test"] * 100
+    images, decoded = a_set([0, 1] * 150, splits=splits, contents=contents)
+    kept = leave_out_few_copies(images, decoded)
+    assert kept.left_out == {0: "also in test, left out of train"}
+    assert kept.splits[0] == ""
+    assert list(kept.splits[1:]) == splits[1:]
+
+
+def test_many_exact_copies_are_left_for_a_person_to_look_at() -> None:
+    contents = list(range(300))
+    contents[:3] = contents[250:253]  # three of 100 in test
+    splits = ["train"] * 200 + ["test"] * 100
+    images, decoded = a_set([0, 1] * 150, splits=splits, contents=contents)
+    assert leave_out_few_copies(images, decoded).left_out == {}

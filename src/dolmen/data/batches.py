@@ -9,6 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dolmen.data.decoded import Decoded
+from dolmen.data.image_set import ImageSet
+
 
 class ImageDataset:
     """The pictures of one split. Indexing a memory-mapped array beats worker processes at every size measured.
@@ -59,3 +62,15 @@ def group_numbers(groups: Sequence[str]) -> NDArray[np.int64]:
     keys = (g or f"\0{i}" for i, g in enumerate(groups))
     # By first appearance, so that the numbers do not depend on what else was in the list before a subset was taken.
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def image_dataset(images: ImageSet, decoded: Decoded, rows: list[int]) -> ImageDataset:
+    """Some pictures of a set, by index, as a data set."""
+    return ImageDataset(
+        decoded.pixels,
+        np.array(rows, np.int64),
+        images.labels[rows],
+        group_numbers([images.groups[i] for i in rows]),
+        np.ascontiguousarray(decoded.digests[rows]),
+        [images.names[i] for i in rows],
+    )

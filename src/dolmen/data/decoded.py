@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +25,7 @@ from dolmen.data.appearance import DIGEST_SIZE, THUMBNAIL, Appearance, appearanc
 from dolmen.data.cache_dir import cache_dir
 from dolmen.data.decoded_cache import Column, EntryWriter, free_bytes, open_entry, prune, readable_bytes
 from dolmen.data.image_set import ImageSet, Raw
-from dolmen.processors.image import ImageProcessor, UnreadableImageError, open_image
+from dolmen.processors.image import ImageProcessor, UnreadableImageError, open_image, quiet_pillow
 from dolmen.types import MachineError, UserError
 
 FORMAT = 2  # raise it when the meaning of any stored column changes
@@ -97,9 +96,7 @@ def decode_all(
                 f"The decoded pictures need {readable_bytes(needed)} and {folder} has"
                 f" {readable_bytes(free)} free: set DOLMEN_CACHE to a folder on a larger disk."
             )
-        # Silencing Pillow in several threads at once can leave Python's list of warning filters changed for
-        # good; entering here, before the threads, puts it back after them.
-        with EntryWriter(entry, columns) as writer, warnings.catch_warnings():
+        with EntryWriter(entry, columns) as writer, quiet_pillow():
             facts = _decode_into(writer, images, processor, progress)
             writer.publish(facts, is_valid=lambda: _reuse(entry, columns, images) is not None)
             decoded = _reuse(entry, columns, images)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.types import Skipped
+from dolmen.types import Skipped, UserError
 
 Split = Literal["train", "val", "test", ""]
 Raw = bytes | NDArray[np.uint8]
@@ -53,3 +53,17 @@ class ImageSet:
     def replace(self, **changes: Any) -> ImageSet:
         """Return a copy with some attributes changed."""
         return replace(self, **changes)
+
+
+def relabel(images: ImageSet, classes: tuple[str, ...]) -> ImageSet:
+    """Number the classes as training did."""
+    unknown = [c for i, c in enumerate(images.classes) if c not in classes and (images.labels == i).any()]
+    if unknown:
+        raise UserError(
+            f"{images.source} has the class {unknown[0]!r}, which training never saw"
+            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
+            + f"; the model knows {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}: "
+            "rename or remove the class, or train anew with it"
+        )
+    index = np.array([classes.index(c) if c in classes else -1 for c in images.classes] + [-1], np.int64)
+    return images.replace(classes=classes, labels=index[images.labels])

@@ -98,7 +98,8 @@ def leave_out_few_copies(images: ImageSet, decoded: Decoded) -> ImageSet:
     splits = list(images.splits)
     left_out = dict(images.left_out)
     keys = [row.tobytes() for row in np.ascontiguousarray(decoded.digests)]
-    for later, earlier_splits in (("test", ("train", "val")), ("val", ("train",))):
+    order: tuple[tuple[Split, tuple[Split, ...]], ...] = (("test", ("train", "val")), ("val", ("train",)))
+    for later, earlier_splits in order:
         there = {key for key, split in zip(keys, splits, strict=True) if split == later}
         num_later = splits.count(later)
         for earlier in earlier_splits:

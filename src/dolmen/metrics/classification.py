@@ -223,3 +223,22 @@ def per_class(decided: NDArray[np.int64], labels: NDArray[np.int64], classes: tu
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
         rows.append({"class": name, "num": int(truth), "precision": precision, "recall": recall, "f1": f1})
     return {"confusion": confusion.tolist(), "per_class": rows}
+
+
+def at_threshold(
+    scores: Floats, labels: NDArray[np.int64], positive: int, threshold: float
+) -> dict[str, tuple[float, tuple[float, float]]]:
+    """Sensitivity and specificity at a threshold, each with its 95 % interval; one without examples is left out.
+
+    Args:
+        scores: (N,) probability of the positive class; positive from ``threshold`` on.
+        labels: (N,).
+        positive: the class's number.
+        threshold: chosen elsewhere, never on these examples.
+    """
+    said, true = scores >= threshold, labels == positive
+    counted = {
+        "sensitivity": (int((said & true).sum()), int(true.sum())),
+        "specificity": (int((~said & ~true).sum()), int((~true).sum())),
+    }
+    return {name: (hits / total, wilson(hits, total)) for name, (hits, total) in counted.items() if total}

@@ -13,24 +13,25 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from dolmen.data import augment
-from dolmen.data.batches import ImageDataset, group_numbers
+from dolmen.data.batches import ImageDataset, image_dataset
 from dolmen.data.checks import check_images
 from dolmen.data.decoded import Decoded, decode_all
-from dolmen.data.image_set import ImageSet
+from dolmen.data.image_set import ImageSet, relabel
 from dolmen.data.images import PICTURE_SUFFIXES, read_images, require_trainable
 from dolmen.data.labels import suspect_labels
 from dolmen.data.mirror import mirror_test
 from dolmen.data.sample import write_image_sample
+from dolmen.data.shapes import common_shape
 from dolmen.data.splits import assign_splits, leave_out_few_copies
 from dolmen.metrics import classification as metrics
 from dolmen.nn.classifiers import NETWORKS, average_views, build_classifier, initialise_from_data
 from dolmen.nn.convolutional import Normalise
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
-from dolmen.processors.image import ImageProcessor, UnreadableImageError, open_image, quiet_pillow
+from dolmen.processors.image import ImageProcessor, UnreadableImageError, quiet_pillow
 from dolmen.tasks import image_classification_views as views
 from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
 from dolmen.types import (
@@ -45,13 +46,13 @@ from dolmen.types import (
     UserError,
 )
 
-SAMPLED = 200  # pictures that are opened to find the size and the colours of a set
 ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
 
 
 CUTMIX, LONG_TRAINING = 0.5, 30.0  # share of batches that are mixed, reached in trainings of so many epochs
-SMALL = 64  # side in pixels
-MIN_GROWING = 24  # pictures smaller than this are never shrunk
+
+
+DEFAULT_SPECIFICITY = 0.9  # at which sensitivity is stated where nothing else was asked for
 
 
 class ImageClassificationConfig(TaskConfig):
@@ -102,7 +103,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         images = read_images(data, fetch=fetch)
         require_trainable(images)
         config = self.config
-        height, width, channels = _shape(images, config.image_size)
+        height, width, channels = common_shape(images, config.image_size)
         self.processor = ImageProcessor(
             classes=images.classes, height=height, width=width, channels=channels, fit=config.fit
         )
@@ -121,7 +122,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         self._set_positive(images.classes)
         report = check_images(images, decoded)
         self.datasets = {
-            split: _dataset(images, decoded, [i for i, s in enumerate(images.splits) if s == split])
+            split: image_dataset(images, decoded, [i for i, s in enumerate(images.splits) if s == split])
             for split in ("train", "val", "test")
             if split in images.splits
         }
@@ -146,7 +147,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
     ) -> Dataset:
         """See ``Task.open``."""
         images = read_images(data, fetch=fetch)
-        images = _translate_labels(images, self.processor.classes, data)
+        images = relabel(images, self.processor.classes)
         decoded = _decode(images, self.processor, progress)
         there = sorted({s for s in images.splits if s})
         if split is not None and split not in there:
@@ -158,8 +159,9 @@ class ImageClassification(Task[ImageClassificationConfig]):
             if (chosen is None or s == chosen) and images.labels[i] >= 0 and i not in decoded.problems
         ]
         if not rows:
-            raise UserError(f"{data} holds no readable, labelled picture to evaluate on")
-        return _dataset(images, decoded, rows)
+            why = next((f" ({images.names[i]}: {reason})" for i, reason in decoded.problems.items()), "")
+            raise UserError(f"{data} holds no readable, labelled picture to evaluate on{why}; give one that does")
+        return image_dataset(images, decoded, rows)
 
     def _choose_model(self) -> None:
         if self.config.model == "auto":
@@ -184,7 +186,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
                 )
             return
         if wanted is not None and wanted not in classes:
-            raise UserError(f"--positive {wanted} is no class of the data; they are {classes[0]} and {classes[1]}")
+            raise UserError(f"--positive {wanted} is no class of the data; give {classes[0]} or {classes[1]}")
         self.processor = self.processor.model_copy(update={"positive": wanted or classes[1]})
         self.config = self.config.model_copy(update={"positive": wanted or classes[1]})
 
@@ -230,8 +232,8 @@ class ImageClassification(Task[ImageClassificationConfig]):
     def augment(self, batch: Batch, moment: Moment) -> Batch:
         """Vary the stored pictures: ``images`` become (B, C, h, w) float 0..255, ``targets`` (B, K) float.
 
-        "light" moves and flips. "strong" also turns, scales, changes the light, and in long trainings mixes pictures:
-        the more often each one is seen, the more it has to vary.
+        "light" moves and flips. "strong" also turns, scales and changes the light, and in long trainings mixes colour
+        pictures: the more often each one is seen, the more it has to vary.
         """
         config, g = self.config, moment.generator
         images, size = batch["images"], min(self.processor.height, self.processor.width)
@@ -241,35 +243,16 @@ class ImageClassification(Task[ImageClassificationConfig]):
             images = augment.shift_and_flip(images, g, pixels=max(1, round(size / 16)), flip=flip)
         x = images.permute(0, 3, 1, 2).float()
         if config.augment == "strong":
-            x = self._vary(x, g)
-            if float(torch.rand((), generator=g)) < CUTMIX * min(1.0, moment.num_epochs / LONG_TRAINING):
+            x = augment.vary(x, g)
+            share = CUTMIX * min(1.0, moment.num_epochs / LONG_TRAINING) if x.shape[1] == 3 else 0.0
+            if float(torch.rand((), generator=g)) < share:
                 x, targets = augment.cutmix(x, targets, g)
-        return {"images": self._shrunk(x, moment.progress), "targets": targets}
-
-    def _vary(self, x: Tensor, g: torch.Generator) -> Tensor:
-        """What keeps a network from relying on size, angle and light.
-
-        Small colour pictures are left alone: at 32 pixels the resampling costs more than it gives.
-        """
-        grey = self.processor.channels == 1
-        if grey or min(x.shape[2:]) > SMALL:
-            x = augment.affine(x, g, degrees=10, scale=0.2, shift=0.05, stretch=0.1)
-            x = augment.light(x, g, brightness=0.15, contrast=0.3, gamma=0.3)
-            x = x if grey else augment.colour(x, g, saturation=0.3)
-        return x
-
-    def _shrunk(self, x: Tensor, progress: float) -> Tensor:
-        """Smaller pictures early in the training, when what matters is coarse; they are the quicker steps."""
-        share = _size_share(progress)
-        if not self.config.grow or share == 1 or min(x.shape[2:]) < MIN_GROWING:
-            return x
-        size = [max(8, round(side * share / 4) * 4) for side in x.shape[2:]]
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        return {"images": augment.shrink(x, moment.progress) if config.grow else x, "targets": targets}
 
     def relative_cost(self, progress: float) -> float:
         """Cost follows the number of pixels."""
-        growing = self.config.grow and min(self.processor.height, self.processor.width) >= MIN_GROWING
-        return _size_share(progress) ** 2 if growing else 1.0
+        side = min(self.processor.height, self.processor.width)
+        return augment.size_share(progress, side) ** 2 if self.config.grow else 1.0
 
     # ---- use
 
@@ -296,7 +279,20 @@ class ImageClassification(Task[ImageClassificationConfig]):
         before, _ = metrics.calibration(metrics.softmax(logits), labels)
         tables["calibration"] = {"ece": ece, "ece_before": before, "temperature": p.temperature, "bins": bins}
         if p.positive is not None and p.threshold is not None:
-            self._add_operating_point(values, bounds, tables, probabilities, labels)
+            found = metrics.at_threshold(
+                probabilities[:, p.classes.index(p.positive)], labels, p.classes.index(p.positive), p.threshold
+            )
+            values |= {name: value for name, (value, _) in found.items()}
+            bounds |= {name: bound for name, (_, bound) in found.items()}
+            tables["operating_point"] = {
+                "positive": p.positive,
+                "threshold": p.threshold,
+                "specificity_wanted": self.config.specificity or DEFAULT_SPECIFICITY,
+                "sensitivity": values.get("sensitivity"),
+                "specificity": values.get("specificity"),
+                "chosen_on": "val",
+                "decides": p.decide_by_threshold,
+            }
         arrays = {
             "labels": labels,
             "probabilities": probabilities,
@@ -313,36 +309,6 @@ class ImageClassification(Task[ImageClassificationConfig]):
         positive = p.classes.index(p.positive)
         return np.where(probabilities[:, positive] >= p.threshold, positive, 1 - positive)
 
-    def _add_operating_point(
-        self,
-        values: dict[str, float],
-        bounds: dict[str, tuple[float, float]],
-        tables: dict[str, Any],
-        probabilities: NDArray[np.float64],
-        labels: NDArray[np.int64],
-    ) -> None:
-        """Sensitivity and specificity at the threshold that validation chose."""
-        p = self.processor
-        assert p.positive is not None
-        assert p.threshold is not None
-        column = p.classes.index(p.positive)
-        said, true = probabilities[:, column] >= p.threshold, labels == column
-        for name, hits, total in (
-            ("sensitivity", int((said & true).sum()), int(true.sum())),
-            ("specificity", int((~said & ~true).sum()), int((~true).sum())),
-        ):
-            if total:
-                values[name], bounds[name] = hits / total, metrics.wilson(hits, total)
-        tables["operating_point"] = {
-            "positive": p.positive,
-            "threshold": p.threshold,
-            "specificity_wanted": self.config.specificity or 0.9,
-            "sensitivity": values.get("sensitivity"),
-            "specificity": values.get("specificity"),
-            "chosen_on": "val",
-            "decides": p.decide_by_threshold,
-        }
-
     def calibrate(self, outputs: Arrays, dataset: Dataset) -> None:
         """Fit the temperature, and for two classes the operating threshold."""
         assert isinstance(dataset, ImageDataset)
@@ -353,7 +319,9 @@ class ImageClassification(Task[ImageClassificationConfig]):
             true = labels == column
             if 0 < true.sum() < len(true):
                 scores = metrics.softmax(logits, update["temperature"])[:, column]
-                update["threshold"] = metrics.fit_threshold(scores, true, self.config.specificity or 0.9)
+                update["threshold"] = metrics.fit_threshold(
+                    scores, true, self.config.specificity or DEFAULT_SPECIFICITY
+                )
                 update["decide_by_threshold"] = self.config.specificity is not None
         self.processor = self.processor.model_copy(update=update)
 
@@ -443,41 +411,6 @@ class ImageClassification(Task[ImageClassificationConfig]):
         return views.explain(model, self.processor, example["images"], title, out)
 
 
-def _shape(images: ImageSet, image_size: int | None) -> tuple[int, int, Literal[1, 3]]:
-    """The size and channels to decode to: as stored where all pictures are alike and small, else a square.
-
-    Returns:
-        height, width, channels.
-    """
-    rng = np.random.default_rng(0)
-    sample = np.sort(rng.permutation(len(images))[:SAMPLED])
-    sizes, channels = [], 1
-    for _, raw in images.read(sample.tolist()):
-        try:
-            pixels = open_image(raw).pixels if not isinstance(raw, OSError) else None
-        except UnreadableImageError:
-            pixels = None
-        if pixels is not None:
-            sizes.append(pixels.shape[:2])
-            if pixels.shape[2] == 3 and (pixels != pixels[:, :, :1]).any():
-                channels = 3
-    if not sizes:
-        raise UserError(f"none of the pictures of {images.source} that were tried can be read; dolmen check says why")
-    colours: Literal[1, 3] = 3 if channels == 3 else 1
-    if image_size is not None:
-        return image_size, image_size, colours
-    if len(set(sizes)) == 1 and max(sizes[0]) <= 64:
-        return max(8, sizes[0][0]), max(8, sizes[0][1]), colours
-    short = int(np.median([min(s) for s in sizes]))
-    side = int(np.clip(short // 16 * 16, 32, 160))
-    return side, side, colours
-
-
-def _size_share(progress: float) -> float:
-    """Side of the pictures against their full side."""
-    return 0.625 if progress < 0.3 else 0.75 if progress < 0.6 else 1.0
-
-
 def _default_views(flip: bool, processor: ImageProcessor) -> Literal[1, 2, 6]:
     """Mirrored views where they are right; moved ones too where pictures are so small that a pixel matters."""
     if not flip:
@@ -488,28 +421,3 @@ def _default_views(flip: bool, processor: ImageProcessor) -> Literal[1, 2, 6]:
 def _decode(images: ImageSet, processor: ImageProcessor, progress: Progress | None) -> Decoded:
     tell = None if progress is None else lambda done, total: progress("reading pictures", done, total)
     return decode_all(images, processor, progress=tell)
-
-
-def _dataset(images: ImageSet, decoded: Decoded, rows: list[int]) -> ImageDataset:
-    return ImageDataset(
-        decoded.pixels,
-        np.array(rows, np.int64),
-        images.labels[rows],
-        group_numbers([images.groups[i] for i in rows]),
-        np.ascontiguousarray(decoded.digests[rows]),
-        [images.names[i] for i in rows],
-    )
-
-
-def _translate_labels(images: ImageSet, classes: tuple[str, ...], data: str) -> ImageSet:
-    """Number the classes as training did."""
-    unknown = [c for i, c in enumerate(images.classes) if c not in classes and (images.labels == i).any()]
-    if unknown:
-        raise UserError(
-            f"{data} has the class {unknown[0]!r}, which training never saw"
-            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
-            + f"; the model knows {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}: "
-            "rename or remove the class, or train anew with it"
-        )
-    index = np.array([classes.index(c) if c in classes else -1 for c in images.classes] + [-1], np.int64)
-    return images.replace(classes=classes, labels=index[images.labels])

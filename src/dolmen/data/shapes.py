@@ -1,0 +1,44 @@
+"""What shape a set of pictures should be decoded to, judged by a sample of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from dolmen.data.image_set import ImageSet
+from dolmen.processors.image import UnreadableImageError, open_image
+from dolmen.types import UserError
+
+SAMPLED = 200
+"""Pictures that are opened to find the size and the colours of a set."""
+
+
+def common_shape(images: ImageSet, image_size: int | None) -> tuple[int, int, Literal[1, 3]]:
+    """The size and channels to decode to: as stored where all pictures are alike and small, else a square.
+
+    Returns:
+        height, width, channels.
+    """
+    rng = np.random.default_rng(0)
+    sample = np.sort(rng.permutation(len(images))[:SAMPLED])
+    sizes, channels = [], 1
+    for _, raw in images.read(sample.tolist()):
+        try:
+            pixels = open_image(raw).pixels if not isinstance(raw, OSError) else None
+        except UnreadableImageError:
+            pixels = None
+        if pixels is not None:
+            sizes.append(pixels.shape[:2])
+            if pixels.shape[2] == 3 and (pixels != pixels[:, :, :1]).any():
+                channels = 3
+    if not sizes:
+        raise UserError(f"none of the pictures of {images.source} that were tried can be read; dolmen check says why")
+    colours: Literal[1, 3] = 3 if channels == 3 else 1
+    if image_size is not None:
+        return image_size, image_size, colours
+    if len(set(sizes)) == 1 and max(sizes[0]) <= 64:
+        return max(8, sizes[0][0]), max(8, sizes[0][1]), colours
+    short = int(np.median([min(s) for s in sizes]))
+    side = int(np.clip(short // 16 * 16, 32, 160))
+    return side, side, colours
