@@ -40,7 +40,9 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     found.add_argument("--data", type=Path, help="folder of the shared data ($DOLMEN_SHARED_DATA, else ../shared/data)")
     found.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for everybody (default: all)")
     found.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    found.add_argument("--smoke", action="store_true", help="seconds, tiny data: shows that the script works, no figures")
+    found.add_argument(
+        "--smoke", action="store_true", help="seconds, tiny data: shows that the script works, no figures"
+    )
     return found
 
 
@@ -263,7 +265,9 @@ def report(
         return
     print((doc or "").strip().partition("\n")[0])
     print(f"{facts['hardware']}; {', '.join(f'{k} {v}' for k, v in facts['versions'].items())}")
-    print(f"commit {facts['commit']}; runs of each: {num_runs}" + ("; SMOKE: these are no figures" if args.smoke else ""))
+    print(
+        f"commit {facts['commit']}; runs of each: {num_runs}" + ("; SMOKE: these are no figures" if args.smoke else "")
+    )
     print()
     print(table(rows))
     print()

@@ -18,8 +18,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measuring import TASK, Target, arrays_of, call, child, dolmen, median, parser, peak_bytes, pictures, report, say
-from measuring import workplace, write_jpegs
+from measuring import (
+    TASK,
+    Target,
+    arrays_of,
+    call,
+    child,
+    dolmen,
+    median,
+    parser,
+    peak_bytes,
+    pictures,
+    report,
+    say,
+    workplace,
+    write_jpegs,
+)
 
 SIZES = {"32 x 32": None, "500 x 400": (500, 400)}
 WHO = ("dolmen", "bare")
@@ -104,11 +118,12 @@ def by_dolmen(run: Path, folder: Path) -> dict[str, Any]:
 
 def by_bare_loop(run: Path, folder: Path) -> dict[str, Any]:
     """The same files as people do it, with the same network; the allocator as it is."""
-    import dolmen
     import numpy as np
     import torch
-    from dolmen.engine import hardware
     from PIL import Image
+
+    import dolmen
+    from dolmen.engine import hardware
 
     hardware.keep_memory = lambda: False  # type: ignore[assignment]  # a bare loop has no such setting
     opened = dolmen.load(run)

@@ -4,8 +4,8 @@ Measured, one after the other, each in a process of its own with the same thread
 test pictures (CIFAR-10-JPEG-10k): torchvision's ResNet-18 with a CIFAR stem in a plain PyTorch script
 (peers/plain_torch.py), fastai's Learner on the same network (peers/fastai_learner.py), and `dolmen train --minutes M`
 with M rising until its test accuracy reaches the better peer's best. The peers train on all 10,000 pictures (Dolmen
-holds a part back to validate on), and looking at the test pictures costs them no time. Dolmen's time is the wall time of
-the whole command: import, decoding into an empty cache, training, evaluation, report.
+holds a part back to validate on), and looking at the test pictures costs them no time. Dolmen's time is the wall
+time of the whole command: import, decoding into an empty cache, training, evaluation, report.
 
     python benchmarks/time_to_accuracy.py                          # about 20 minutes for the peers, 15 to 25 for us
     python benchmarks/time_to_accuracy.py --reuse peers.json       # writes the peers' results there, or takes them
@@ -20,8 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import TASK, Target, arrays_of, call, child, dolmen, hardware, parser, pictures, report, require, say
-from measuring import version_of, workplace
+from measuring import (
+    TASK,
+    Target,
+    arrays_of,
+    call,
+    child,
+    dolmen,
+    hardware,
+    parser,
+    pictures,
+    report,
+    require,
+    say,
+    version_of,
+    workplace,
+)
 
 PEERS = {"torchvision": "plain_torch.py", "fastai": "fastai_learner.py"}
 HERE = Path(__file__).resolve().parent
@@ -87,7 +101,7 @@ def measured_peers(args: argparse.Namespace, names: list[str], data: Path, folde
         if not arrays.is_file():
             np.savez(arrays, **arrays_of(data))
         say(f"{name}, {args.minutes:g} minutes")
-        probe = ["--probe", 1] if args.smoke else []
+        probe = ["--probe", 1, "--batch", 32] if args.smoke else []
         ran = call(
             child(str(HERE / "peers" / PEERS[name]), arrays, "--minutes", args.minutes, *probe), threads=args.threads
         )

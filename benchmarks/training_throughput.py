@@ -84,6 +84,7 @@ def measured(who: str, data: str, steps: int, batch: int) -> dict[str, Any]:
     if who.startswith("engine") or who.endswith("tuned"):
         hardware.keep_memory()
     import numpy as np
+
     from dolmen.tasks.image_classification import ImageClassification, ImageClassificationConfig
 
     config = ImageClassificationConfig(
@@ -141,6 +142,7 @@ def bare_stamps(task: Any, batch_size: int, steps: int, precision: str, *, tuned
     """When each step of a bare loop ended."""
     import numpy as np
     import torch
+
     from dolmen.engine import hardware
     from dolmen.nn.losses import cross_entropy
     from dolmen.nn.optimizers import classifier_optimizers

@@ -44,12 +44,15 @@ class Clock(Callback):
     looking, start = 0.0, 0.0
 
     def before_validate(self) -> None:
+        """Stop."""
         self.start = time.perf_counter()
 
     def after_validate(self) -> None:
+        """Go on."""
         self.looking += time.perf_counter() - self.start
 
     def after_epoch(self) -> None:
+        """Print a line."""
         seconds = time.perf_counter() - STARTED - self.looking
         right = float(self.learn.recorder.metrics[0].value)
         print(json.dumps({"epoch": self.epoch + 1, "seconds": seconds, "accuracy": right}), flush=True)

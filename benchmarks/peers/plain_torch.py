@@ -40,7 +40,9 @@ def vary(x: Tensor) -> Tensor:
     cols = left + torch.arange(w)
     cols = torch.where(torch.rand(b, 1) < 0.5, cols.flip(1), cols)
     index = torch.arange(b)
-    return padded[index[:, None, None, None], torch.arange(c)[:, None, None], rows[:, None, :, None], cols[:, None, None]]
+    return padded[
+        index[:, None, None, None], torch.arange(c)[:, None, None], rows[:, None, :, None], cols[:, None, None]
+    ]
 
 
 def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:

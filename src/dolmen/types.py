@@ -91,7 +91,8 @@ class Finding(BaseModel):
             is shown, ``info`` is written down.
         message: one sentence for a person: what was found, and what to do.
         count: how many there are in all.
-        items: the first ones, by name (at most 20 are kept), each a file name or a pair "a = b".
+        items: the first ones, by name (at most 20 are kept; of suspect labels all), each a file name, a pair
+            "a = b", or for a label "name: labelled a, looks like b".
     """
 
     model_config = ConfigDict(frozen=True)
