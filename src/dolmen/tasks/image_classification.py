@@ -49,7 +49,7 @@ from dolmen.types import (
 ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
 
 
-CUTMIX, LONG_TRAINING = 0.5, 30.0  # share of batches that are mixed, reached in trainings of so many epochs
+CUTMIX, LONG_TRAINING = 0.75, 40.0  # share of batches that are mixed, reached in trainings of so many epochs
 
 
 DEFAULT_SPECIFICITY = 0.9  # at which sensitivity is stated where nothing else was asked for
@@ -85,7 +85,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
     Config = ImageClassificationConfig
     Processor = ImageProcessor
     headline = ("accuracy", "max")
-    monitor = ("loss", "min")
+    monitor = ("calibrated_loss", "min")
 
     processor: ImageProcessor
 
