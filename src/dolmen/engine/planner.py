@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -222,19 +221,26 @@ class _Probe:
 
 
 def _used_memory(device: torch.device) -> int:
+    """The most bytes that were ever in use; 0 where the system does not tell (Windows): then nothing is split up."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _free_memory(device: torch.device) -> int:
+    """Bytes that are free."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    page = os.sysconf("SC_PAGE_SIZE")
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_AVPHYS_PAGES") * page
     except ValueError:  # macOS has no such name
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        return os.sysconf("SC_PHYS_PAGES") * page // 2
 
 
 def replan(plan: Plan, *, progress: float, seconds_left: float, seconds_per_step: float) -> Plan:
