@@ -22,18 +22,24 @@ def common_shape(images: ImageSet, image_size: int | None) -> tuple[int, int, Li
     """
     rng = np.random.default_rng(0)
     sample = np.sort(rng.permutation(len(images))[:SAMPLED])
-    sizes, channels = [], 1
-    for _, raw in images.read(sample.tolist()):
+    sizes, channels, why = [], 1, {}
+    for i, raw in images.read(sample.tolist()):
         try:
-            pixels = open_image(raw).pixels if not isinstance(raw, OSError) else None
-        except UnreadableImageError:
-            pixels = None
-        if pixels is not None:
-            sizes.append(pixels.shape[:2])
-            if pixels.shape[2] == 3 and (pixels != pixels[:, :, :1]).any():
-                channels = 3
+            if isinstance(raw, OSError):
+                raise raw
+            pixels = open_image(raw).pixels
+        except (UnreadableImageError, OSError) as error:
+            why[i] = str(error)
+            continue
+        sizes.append(pixels.shape[:2])
+        if pixels.shape[2] == 3 and (pixels != pixels[:, :, :1]).any():
+            channels = 3
     if not sizes:
-        raise UserError(f"none of the pictures of {images.source} that were tried can be read; dolmen check says why")
+        first = min(why)
+        raise UserError(
+            f"none of the {len(why)} pictures of {images.source} that were tried can be read ({images.names[first]}: "
+            f"{why[first]}); bring some that other programs can open"
+        )
     colours: Literal[1, 3] = 3 if channels == 3 else 1
     if image_size is not None:
         return image_size, image_size, colours

@@ -182,7 +182,8 @@ class ImageClassification(Task[ImageClassificationConfig]):
         if len(classes) != 2:
             if wanted is not None or self.config.specificity is not None:
                 raise UserError(
-                    f"--positive and --specificity speak of two classes, and the data have {len(classes)}; leave them out"
+                    f"--positive and --specificity speak of two classes, and the data have {len(classes)}; "
+                    "leave them out"
                 )
             return
         if wanted is not None and wanted not in classes:
@@ -265,7 +266,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         return {"logits": model(batch["images"].permute(0, 3, 1, 2).float()).float()}
 
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
-        """See ``Task.evaluate``. The decision is the most probable class, or the threshold's where one was asked for."""
+        """See ``Task.evaluate``. Decided is the most probable class, or the threshold's where one was asked for."""
         assert isinstance(dataset, ImageDataset)
         logits, labels, p = outputs["logits"], dataset.labels, self.processor
         if not intervals:
@@ -376,8 +377,8 @@ class ImageClassification(Task[ImageClassificationConfig]):
             for i in found
         ]
         message = (
-            f"{len(found)} of {len(dataset):,} labels look wrong to networks that never trained on them; look at them, most "
-            "doubtful first."
+            f"{len(found)} of {len(dataset):,} labels look wrong to networks that never trained on them; look at them, "
+            "most doubtful first."
             if items
             else f"None of {len(dataset):,} labels looks wrong to networks that never trained on them."
         )
