@@ -84,7 +84,8 @@ def test_rooms_without_torch(path: Path) -> None:
     ],
 )
 def test_torch_is_not_loaded_by(code: str) -> None:
-    check = f"{code}\nimport sys; heavy = {{'torch', 'sklearn', 'scipy', 'matplotlib'}} & set(sys.modules)\nassert not heavy, heavy"
+    heavy = "{'torch', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)"
+    check = f"{code}\nimport sys\nheavy = {heavy}\nassert not heavy, heavy"
     subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
 
 

@@ -146,7 +146,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "the state is saved" in said
-    with pytest.raises(UserError, match="has not ended; go on with: dolmen train .* --resume"):
+    with pytest.raises(UserError, match=r"has not ended; go on with: dolmen train .* --resume"):
         dolmen.load(out)
     resumed = dolmen.train(task, data, out, resume=True, epochs=2, **QUICK[task])
     assert_same(weights(run.path), weights(resumed.path))

@@ -53,8 +53,21 @@ class State:
     best_step: int = 0
     looks_without_gain: int = 0
     metrics_bytes: int = 0
+    loss_sums: dict[str, float] = field(default_factory=dict)
+    num_summed: int = 0
     done: bool = False
     best_weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def add(self, losses: dict[str, float]) -> None:
+        """Take a step's losses into the mean that the next look at validation reports."""
+        self.loss_sums = {name: self.loss_sums.get(name, 0.0) + value for name, value in losses.items()}
+        self.num_summed += 1
+
+    def mean_losses(self) -> dict[str, float]:
+        """The mean training losses since the last call."""
+        means = {name: value / self.num_summed for name, value in self.loss_sums.items()}
+        self.loss_sums, self.num_summed = {}, 0
+        return means
 
     def better(self, score: float, way: str) -> bool:
         """Whether a validation score beats the best so far."""
@@ -126,6 +139,7 @@ def fit(
             losses = {}
             for objective in objectives:
                 losses[objective.name] = optimise(objective, batch, state, task.config.clip_norm)
+            state.add(losses)
             average.update_parameters(model)
             state.step += 1
             state.progress += 1 / state.plan.total_steps
@@ -136,7 +150,8 @@ def fit(
             if state.step % state.plan.evaluate_every == 0 or state.done:
                 record = _look(task, average.module, val, state)
                 state.done |= state.looks_without_gain >= (task.config.patience or math.inf)
-                journal.write({"event": "look", "epoch": epoch, **losses, **record, "grad_norms": grad_norms(model)})
+                record |= {"grad_norms": grad_norms(model)}
+                journal.write({"event": "look", "epoch": epoch, **state.mean_losses(), **record})
                 if seconds is not None and not state.done:
                     lately = (time.perf_counter() - pace[2]) / (state.step - pace[0])
                     coming = mean_cost(task, state.progress, 1) / mean_cost(task, pace[1], state.progress)
