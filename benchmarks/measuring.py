@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ ALLOCATOR = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "KMP_", "OMP_", "MKL_", 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser with the flags that every benchmark has."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what we started ends with us
     found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--data", type=Path, help="folder of the shared data ($DOLMEN_SHARED_DATA, else ../shared/data)")
     found.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for everybody (default: all)")

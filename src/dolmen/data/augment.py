@@ -182,7 +182,7 @@ def mixup(images: Tensor, targets: Tensor, generator: Generator, alpha: float = 
     return images * share + images[partner] * (1 - share), targets * share + targets[partner] * (1 - share)
 
 
-TINY, SMALL, NEVER_SHRUNK = 16, 64, 24  # sides in pixels
+TINY, SMALL = 16, 64  # sides in pixels
 
 
 def vary(images: Tensor, generator: Generator) -> Tensor:
@@ -199,19 +199,3 @@ def vary(images: Tensor, generator: Generator) -> Tensor:
         images = affine(images, generator, degrees=10, scale=0.2, shift=0.05, stretch=0.1)
     images = light(images, generator, brightness=0.1, contrast=0.3, gamma=0.3 if grey else 0.0)
     return images if grey else colour(images, generator, saturation=0.4)
-
-
-def size_share(progress: float, side: int) -> float:
-    """Side of the pictures at this progress against their full side: what is coarse is learned first, and quicker."""
-    if side < NEVER_SHRUNK:
-        return 1.0
-    return 0.75 if progress < 0.5 else 1.0
-
-
-def shrink(images: Tensor, progress: float) -> Tensor:
-    """Bring a batch to the size that it has at this progress; (B, C, H, W) float."""
-    share = size_share(progress, min(images.shape[2:]))
-    if share == 1:
-        return images
-    size = [max(8, round(side * share / 4) * 4) for side in images.shape[2:]]
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)

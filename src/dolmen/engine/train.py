@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dolmen.engine import checkpoint, distributed, hardware
 from dolmen.engine.evaluate import gather_outputs
-from dolmen.engine.planner import Plan, autocast, make_plan, mean_cost, replan
+from dolmen.engine.planner import Plan, autocast, make_plan, replan
 from dolmen.tasks.task import Batch, Moment, Objective, Task
 from dolmen.types import MachineError
 
@@ -124,7 +124,7 @@ def fit(
             journal.write({"event": "plan", **state.plan.to_json()})
         per_epoch = math.ceil(len(train) / state.plan.batch_size)
         started, saved_at = time.perf_counter() - state.seconds, time.perf_counter()
-        pace = (state.step, state.progress, time.perf_counter())
+        pace = (state.step, time.perf_counter())
 
         while not state.done:
             epoch, indices = batch_indices(len(train), state.plan.batch_size, state.step, task.config.seed)
@@ -153,16 +153,15 @@ def fit(
                 record |= {"grad_norms": grad_norms(model)}
                 journal.write({"event": "look", "epoch": epoch, **state.mean_losses(), **record})
                 if seconds is not None and not state.done:
-                    lately = (time.perf_counter() - pace[2]) / (state.step - pace[0])
-                    coming = mean_cost(task, state.progress, 1) / mean_cost(task, pace[1], state.progress)
+                    lately = (time.perf_counter() - pace[1]) / (state.step - pace[0])
                     new = replan(
                         state.plan,
                         progress=state.progress,
                         seconds_left=seconds(),
-                        seconds_per_step=lately * coming,
+                        seconds_per_step=lately,
                     )
                     state.plan = distributed.same(new)
-                    pace = (state.step, state.progress, time.perf_counter())
+                    pace = (state.step, time.perf_counter())
             stop = distributed.any_of(interrupted(), device)
             if stop or state.done or time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
                 journal.settle()

@@ -67,7 +67,6 @@ class ImageClassificationConfig(TaskConfig):
     fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how a picture gets that shape")
     flip: bool | None = Field(None, description="mirror images count as the same class; asked of the data if not given")
     augment: Literal["auto", "none", "light", "strong"] = Field("auto", description="how much pictures are varied")
-    grow: bool = Field(True, description="train on smaller pictures first")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the label spread over all classes")
     views: Literal[1, 2, 6] | None = Field(
         None, description="predict from so many views together; if not given, mirrored ones where flips are right"
@@ -231,7 +230,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         return [Objective("loss", loss, optimizers, linear(warmup=0.1))]
 
     def augment(self, batch: Batch, moment: Moment) -> Batch:
-        """Vary the stored pictures: ``images`` become (B, C, h, w) float 0..255, ``targets`` (B, K) float.
+        """Vary the stored pictures: ``images`` become (B, C, H, W) float 0..255, ``targets`` (B, K) float.
 
         "light" moves and flips. "strong" also turns, scales and changes the light, and in long trainings mixes colour
         pictures: the more often each one is seen, the more it has to vary.
@@ -248,12 +247,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
             share = CUTMIX * min(1.0, moment.num_epochs / LONG_TRAINING) if x.shape[1] == 3 else 0.0
             if float(torch.rand((), generator=g)) < share:
                 x, targets = augment.cutmix(x, targets, g)
-        return {"images": augment.shrink(x, moment.progress) if config.grow else x, "targets": targets}
-
-    def relative_cost(self, progress: float) -> float:
-        """Cost follows the number of pixels."""
-        side = min(self.processor.height, self.processor.width)
-        return augment.size_share(progress, side) ** 2 if self.config.grow else 1.0
+        return {"images": x, "targets": targets}
 
     # ---- use
 

@@ -232,11 +232,6 @@ class Task(ABC, Generic[C]):
         del moment
         return batch
 
-    def relative_cost(self, progress: float) -> float:
-        """How much a step at this progress costs against one at the end (less where pictures begin small)."""
-        del progress
-        return 1.0
-
     def batch_size(self, num_examples: int) -> int:
         """Examples in a step where the config says nothing."""
         return int(np.clip(2 ** round(np.log2(max(1, num_examples) / 40)), 16, 256))
