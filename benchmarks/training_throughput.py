@@ -91,7 +91,6 @@ def measured(who: str, data: str, steps: int, batch: int) -> dict[str, Any]:
         model="fast",
         epochs=1,
         batch_size=batch,
-        grow=False,
         flip=True,
         augment="strong",
         precision="fp32" if who == "engine fp32" else "auto",
