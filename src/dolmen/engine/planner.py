@@ -32,6 +32,7 @@ class Plan:
         batch_size: examples in a step over all processes.
         micro_batch_size: examples at once in the memory of one process.
         precision: "fp32" or "bf16" (of the products; weights and sums stay fp32).
+        num_threads: that compute on the CPU.
         total_steps: steps in the budget.
         most_steps: steps beyond which nothing would be gained, whatever the budget.
         evaluate_every: steps between looks at validation.
@@ -42,6 +43,7 @@ class Plan:
     batch_size: int
     micro_batch_size: int
     precision: str
+    num_threads: int
     total_steps: int
     most_steps: int
     evaluate_every: int
@@ -129,6 +131,10 @@ def make_plan(task: Task[Any], build: Callable[[], nn.Module], *, seconds: float
         notes.append(f"each batch of {batch_size} is worked off in parts of {micro}; gradients add up")
     precision, step_s, why = probe.precision(config.precision, micro)
     notes.append(why)
+    num_threads, quicker = probe.threads(precision, micro)
+    if quicker > 1:
+        step_s /= quicker
+        notes.append(f"one thread: {quicker:.1f}x as fast here as {torch.get_num_threads()} together")
     if config.epochs is not None:
         total = most = config.epochs * per_epoch
     else:
@@ -143,7 +149,7 @@ def make_plan(task: Task[Any], build: Callable[[], nn.Module], *, seconds: float
     evaluation_s = step_s / 3 * len(task.datasets["val"]) / batch_size
     every = max(total // 60, math.ceil(evaluation_s / (EVALUATION_SHARE * step_s)), 1)
     every = min(every if every > per_epoch else per_epoch * max(1, round(every / per_epoch)), total)
-    plan = Plan(batch_size, micro, precision, total, most, every, step_s, tuple(notes))
+    plan = Plan(batch_size, micro, precision, num_threads, total, most, every, step_s, tuple(notes))
     return distributed.same(plan)
 
 
@@ -183,17 +189,38 @@ class _Probe:
             return self.batch_size
         return int(np.clip(0.5 * _free_memory(self.device) / per_example, 1, self.batch_size))
 
+    def seconds(self, precision: str, size: int) -> float:
+        """Median time of a step on ``size`` examples."""
+        model, times = self.build().train(), []
+        for _ in range(5):
+            start = time.perf_counter()
+            self.step(model, size, precision)
+            times.append(time.perf_counter() - start)
+        return float(np.median(times[1:]))
+
+    def threads(self, precision: str, micro: int) -> tuple[int, float]:
+        """How many threads to compute with, and how much quicker a step is on them than on all.
+
+        Small networks are quickest on one; and on a machine that is busy with other work, threads that wait for each
+        other can be a hundred times slower than one that waits for nobody.
+        """
+        everyone = torch.get_num_threads()
+        if self.device.type != "cpu" or everyone == 1:
+            return everyone, 1.0
+        together = self.seconds(precision, micro)
+        torch.set_num_threads(1)
+        try:
+            alone = self.seconds(precision, micro)
+        finally:
+            torch.set_num_threads(everyone)
+        return (1, together / alone) if alone < 0.9 * together else (everyone, 1.0)
+
     def precision(self, wanted: str, micro: int) -> tuple[str, float, str]:
         """Choose bf16 where it is faster here and gives the same loss and gradient; return seconds a step and why."""
         parts = math.ceil(self.batch_size / distributed.world() / micro)
 
         def seconds(precision: str) -> float:
-            model, times = self.build().train(), []
-            for _ in range(5):
-                start = time.perf_counter()
-                self.step(model, micro, precision)
-                times.append(time.perf_counter() - start)
-            return float(np.median(times[1:])) * parts
+            return self.seconds(precision, micro) * parts
 
         if wanted != "auto":
             return wanted, seconds(wanted), f"{wanted}, as asked"

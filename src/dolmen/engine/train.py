@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -105,12 +105,13 @@ def fit(
         task.initialise(model)
         return model.to(device).to(memory_format=torch.channels_last)
 
-    with hardware.quick_matmul(), _interrupts() as interrupted:
+    with hardware.quick_matmul(), _interrupts() as interrupted, ExitStack() as threads:
         if resume:
             tensors, saved = checkpoint.read(folder)
             state = State(**saved["state"] | {"plan": Plan.from_json(saved["state"]["plan"])})
         else:
             state = State(make_plan(task, build, seconds=None if seconds is None else seconds()))
+        threads.enter_context(computing_threads(state.plan.num_threads))
         model = build()
         objectives = task.objectives(model)
         decay = 1 - 1 / max(1.0, AVERAGE_OVER * state.plan.total_steps)
@@ -337,6 +338,17 @@ def _restore(
         for i, optimizer in enumerate(objective.optimizers):
             prefix = f"optimizer.{objective.name}.{i}"
             checkpoint.unpack_optimizer(prefix, optimizer, tensors, saved["optimizers"][prefix])
+
+
+@contextmanager
+def computing_threads(number: int) -> Iterator[None]:
+    """Let torch compute with so many threads. Sums depend on it, so a resumed training takes the same number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
