@@ -163,14 +163,17 @@ class _Probe:
         stored = {k: v.to(self.device) for k, v in task.datasets["train"].batch(indices).items()}
         self.batch = task.augment(stored, Moment(0, 0.5, 50.0, torch.Generator().manual_seed(0)))
 
-    def step(self, model: nn.Module, size: int, precision: str) -> tuple[float, Tensor]:
-        """One forward and backward pass of the first objective on ``size`` examples: mean loss and gradient."""
+    def step(self, model: nn.Module, size: int, precision: str, *, update: bool = False) -> tuple[float, Tensor]:
+        """One pass of the first objective on ``size`` examples, maybe with its update: mean loss and gradient."""
         objective = self.task.objectives(model)[0]
         part: Batch = {k: v[:size] for k, v in self.batch.items()}
         torch.manual_seed(0)
         with autocast(precision, self.device):
             loss = objective.loss(part)
         loss.total.backward()  # type: ignore[no-untyped-call]
+        with autocast(precision, self.device):
+            for optimizer in objective.optimizers if update else ():
+                optimizer.step()
         synchronise(self.device)
         grads = [p.grad.reshape(-1).float() for p in objective.parameters() if p.grad is not None]
         gradient = torch.cat(grads)
@@ -194,7 +197,7 @@ class _Probe:
         model, times = self.build().train(), []
         for _ in range(5):
             start = time.perf_counter()
-            self.step(model, size, precision)
+            self.step(model, size, precision, update=True)
             times.append(time.perf_counter() - start)
         return float(np.median(times[1:]))
 

@@ -205,7 +205,8 @@ def optimise(objective: Objective, batch: Batch, state: State, clip_norm: float 
             group.setdefault("initial_lr", group["lr"])
             still = state.progress < group.get("starts_at", 0.0)
             group["lr"] = 0.0 if still else group["initial_lr"] * factor
-        optimizer.step()
+        with autocast(plan.precision, device):  # an optimiser may multiply matrices too
+            optimizer.step()
     return mean
 
 
