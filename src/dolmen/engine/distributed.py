@@ -39,6 +39,7 @@ def processes() -> Iterator[None]:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
+        dist.barrier()  # who leaves while another still talks aborts it
     finally:
         dist.destroy_process_group()
 
