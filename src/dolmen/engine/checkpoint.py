@@ -56,8 +56,12 @@ def exists(folder: Path) -> bool:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return the JSON part of a checkpoint."""
-    return read(folder)[1]
+    """Return the JSON part of a checkpoint; no tensor is read.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    return _read(folder, with_tensors=False)[1]
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -66,6 +70,10 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         UserError: there is none, or it is damaged.
     """
+    return _read(folder, with_tensors=True)
+
+
+def _read(folder: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = folder / FILE
     if not path.is_file():
         raise UserError(
@@ -74,7 +82,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
-            return {k: file.get_tensor(k) for k in file.keys()}, state  # noqa: SIM118 - not a dict
+            return {k: file.get_tensor(k) for k in (file.keys() if with_tensors else ())}, state
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
         raise UserError(f"the checkpoint {path} is damaged ({error}); train anew with another --out") from error
 

@@ -59,26 +59,21 @@ def has_bf16() -> bool:
 @cache
 def cpu_flags() -> frozenset[str]:
     """The CPU's feature flags as Linux lists them; empty elsewhere."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith(("flags", "Features")):
-                    return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return frozenset()
+    return frozenset(_cpu_info("flags", "Features").split())
 
 
 def cpu_name() -> str:
     """The CPU's name as a person knows it."""
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_info(*keys: str) -> str:
+    """The first value that Linux gives for one of the keys; "" where there is none."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith(keys)), "")
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return ""
 
 
 @contextmanager

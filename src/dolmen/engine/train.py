@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -221,15 +222,9 @@ def batch_indices(num_examples: int, batch_size: int, step: int, seed: int) -> t
     return epoch, np.array_split(_permutation(num_examples, seed, epoch), per_epoch)[number]
 
 
-_last_permutation: dict[tuple[int, int, int], NDArray[np.int64]] = {}
-
-
+@lru_cache(maxsize=1)
 def _permutation(num_examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    key = (num_examples, seed, epoch)
-    if key not in _last_permutation:
-        _last_permutation.clear()
-        _last_permutation[key] = np.random.default_rng([seed, epoch]).permutation(num_examples)
-    return _last_permutation[key]
+    return np.random.default_rng([seed, epoch]).permutation(num_examples)
 
 
 def _mix(seed: int, step: int) -> int:
