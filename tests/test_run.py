@@ -15,31 +15,11 @@ import pytest
 
 import dolmen
 from dolmen import run as folder_of
-from dolmen.types import Classes, MachineError, UserError
+from dolmen.types import Classes, UserError
 
 
 def full_disk(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize("where", ["write_bytes", "replace"])
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    path = tmp_path / "new" / "a.json"
-    folder_of.write_json(path, {"é": 1})
-    monkeypatch.setattr(*((Path, "write_bytes") if where == "write_bytes" else (os, "replace")), full_disk)
-    with pytest.raises(MachineError) as caught:
-        folder_of.write_json(path, {"é": 2})
-    assert str(caught.value) == (
-        f"{path} (0.0 MB) can't be written: No space left on device; make room, or choose another --out"
-    )
-    assert folder_of.read_json(path) == {"é": 1}
-    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
-
-
-def test_records_that_were_cut_off_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"event": "plan"}\n{"event": "look"}\n{"event": "lo')
-    assert folder_of.read_metrics(tmp_path) == [{"event": "plan"}, {"event": "look"}]
-    assert folder_of.read_metrics(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize(

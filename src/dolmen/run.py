@@ -15,7 +15,6 @@ checkpoint/            there while the training has not ended
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from dolmen.tasks import load_task
-from dolmen.types import Evaluation, MachineError, Prediction, UserError
+from dolmen.types import Evaluation, Prediction, UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,30 +36,6 @@ CONFIG, PROCESSOR, WEIGHTS, SEEN = "config.json", "processor.json", "weights.saf
 METRICS, ENVIRONMENT, CHECK, EVALUATION = "metrics.jsonl", "environment.json", "check.json", "evaluation.json"
 FEW_SEEN = 0.02
 REPORT, CARD, CHECKPOINT = "report.html", "card.md", "checkpoint"
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it: it is there whole or not at all.
-
-    Raises:
-        MachineError: the disk is full or can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise MachineError(
-            f"{path} ({len(content) / 1e6:.1f} MB) can't be written: {error.strerror}; "
-            "make room, or choose another --out"
-        ) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write plain values as readable JSON, whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -77,18 +52,6 @@ def read_json(path: Path) -> Any:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or train anew") from error
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of ``metrics.jsonl``; a line that SIGKILL cut off is left out."""
-    records = []
-    path = folder / METRICS
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
 
 
 def is_run(path: Path) -> bool:

@@ -20,6 +20,7 @@ from dolmen.engine import checkpoint, distributed, hardware
 from dolmen.engine.evaluate import gather_outputs
 from dolmen.engine.planner import MachineBudget, evaluation_seconds
 from dolmen.engine.train import fit
+from dolmen.files import write_json, write_whole
 from dolmen.run import Run
 from dolmen.tasks.task import Task, TaskConfig
 from dolmen.types import CheckReport, Evaluation, MachineError, UserError
@@ -127,9 +128,9 @@ class Trainer:
                 (folder_of.ENVIRONMENT, hardware.describe()),
                 (folder_of.CHECK, report.model_dump()),
             ):
-                folder_of.write_json(self.folder / name, values)
+                write_json(self.folder / name, values)
                 written.append(name)
-            folder_of.write_bytes(self.folder / folder_of.SEEN, save_numpy({"digests": np.ascontiguousarray(used)}))
+            write_whole(self.folder / folder_of.SEEN, save_numpy({"digests": np.ascontiguousarray(used)}))
         except MachineError:
             for name in written:
                 (self.folder / name).unlink()
@@ -203,11 +204,11 @@ class Trainer:
         from safetensors.torch import save
 
         task, folder = run.task, self.folder
-        folder_of.write_json(folder / folder_of.PROCESSOR, task.processor.to_json())
-        folder_of.write_json(folder / folder_of.EVALUATION, {s: e.to_json() for s, e in evaluations.items()})
+        write_json(folder / folder_of.PROCESSOR, task.processor.to_json())
+        write_json(folder / folder_of.EVALUATION, {s: e.to_json() for s, e in evaluations.items()})
         run.write_report(evaluations)
         weights = {k: v.detach().cpu().contiguous() for k, v in run.model.state_dict().items()}
-        folder_of.write_bytes(folder / folder_of.WEIGHTS, save(weights))
+        write_whole(folder / folder_of.WEIGHTS, save(weights))
         shutil.rmtree(folder / folder_of.CHECKPOINT, ignore_errors=True)
 
 

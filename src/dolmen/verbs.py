@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from dolmen import run as folder_of
 from dolmen.display import Display
+from dolmen.files import read_journal, write_json
 from dolmen.run import Run, load, opened
 from dolmen.tasks import TASKS, TaskEntry, load_task
 from dolmen.types import CheckReport, Evaluation, UserError
@@ -245,8 +246,8 @@ def _report_elsewhere(run: Run, evaluation: Evaluation, folder: Path, data: str)
         ):
             shutil.copyfile(run.path / part, made / part)
         config = folder_of.read_json(made / folder_of.CONFIG)
-        folder_of.write_json(made / folder_of.CONFIG, config | {"evaluated_on": data})
-        folder_of.write_json(made / folder_of.EVALUATION, {"test": evaluation.to_json()})
+        write_json(made / folder_of.CONFIG, config | {"evaluated_on": data})
+        write_json(made / folder_of.EVALUATION, {"test": evaluation.to_json()})
         Run(made, run.task, run.model).write_report({"test": evaluation})
         made.replace(folder)  # over an empty folder, too
 
@@ -311,7 +312,7 @@ def _outcome(path: Path) -> dict[str, Any]:
     """What a run's files say of it."""
     saved = folder_of.read_json(path / folder_of.CONFIG)
     line: dict[str, Any] = {"task": saved["task"], "data": saved["data"], "config": dict(saved["config"])}
-    looks = [r for r in folder_of.read_metrics(path) if r["event"] == "look"]
+    looks = [r for r in read_journal(path / folder_of.METRICS) if r["event"] == "look"]
     line["minutes"] = round(looks[-1]["seconds"] / 60, 2) if looks else 0.0
     if (path / folder_of.WEIGHTS).is_file():
         line["finished"] = True

@@ -142,7 +142,7 @@ def test_a_place_that_can_not_be_written(tmp_path: Path, write: object) -> None:
     for name in ("report.html", "card.md"):
         (folder / name).mkdir()
     with pytest.raises(
-        MachineError, match=r"(report\.html|card\.md) can't be written: Is a directory; make room, then try again$"
+        MachineError, match=r"(report\.html|card\.md) \(0.0 MB\) can't be written: Is a directory; make room, or choose"
     ):
         write(folder)  # type: ignore[operator]
     assert not [p for p in folder.iterdir() if p.name.startswith(".")]

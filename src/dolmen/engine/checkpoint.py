@@ -6,7 +6,6 @@ safetensors holds the tensors, its header the rest as JSON: nothing in it can ex
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dolmen.types import MachineError, UserError
+from dolmen.files import write_whole
+from dolmen.types import UserError
 
 FILE = "checkpoint/state.safetensors"
 
@@ -31,23 +31,9 @@ def write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> No
     Raises:
         MachineError: the disk is full or can't be written; the checkpoint before it is whole.
     """
-    target = folder / FILE
-    temporary = target.with_suffix(".tmp")
     # Shared or strided memory can't be stored: every tensor is its own contiguous copy.
     blob = save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, {"state": json.dumps(state)})
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise MachineError(
-            f"the checkpoint ({len(blob) / 1e6:.1f} MB) can't be written to {target.parent}: {error.strerror}; "
-            "the one before it is whole: make room, then go on with --resume"
-        ) from error
+    write_whole(folder / FILE, blob, otherwise="the checkpoint before it is whole: make room, then use --resume")
 
 
 def exists(folder: Path) -> bool:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from dolmen.files import write_whole
 from dolmen.report.numbers import WHAT, count, interval_text, metric_name, metric_text, sentence
-from dolmen.report.page import write_whole
 from dolmen.report.run_files import SPLITS, RunFiles
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dolmen.files import write_whole
 from dolmen.report import pictures
 from dolmen.report.figures import BLUE, INK, LINE, MUTED, drawing
 from dolmen.report.numbers import count, percent
-from dolmen.types import MachineError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,13 +154,6 @@ def _filters(filters: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _save(figure: Figure, out: Path) -> Path:
-    temporary = out.with_name(f".{out.name}-{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format="png", dpi=72, transparent=False)
-        os.replace(temporary, out)
-    except OSError as error:
-        if temporary.exists():
-            temporary.unlink()
-        raise MachineError(f"{out} can't be written: {error.strerror}; choose another place with --out") from error
-    return out
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=72, transparent=False)
+    return write_whole(out, picture.getvalue())

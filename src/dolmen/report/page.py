@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dolmen.files import write_whole
 from dolmen.report import figures
 from dolmen.report.numbers import count, metric_name, metric_text, sentence
 from dolmen.report.run_files import RunFiles
-from dolmen.types import MachineError, Section
+from dolmen.types import Section
 
 ABOUT_THE_MOMENT = {"event", "epoch", "step", "progress", "seconds", "best"}
 
@@ -60,22 +60,6 @@ def write_report(folder: Path, sections: Sequence[Section], *, headline: str | N
 def show(value: object) -> str:
     """A value of the environment as a person says it."""
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a file such that a reader sees the old one or the new one, never a part.
-
-    Raises:
-        MachineError: it can't be written.
-    """
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise MachineError(f"{path} can't be written: {error.strerror}; make room, then try again") from error
-    return path
 
 
 def curves(run: RunFiles, headline: str | None) -> list[str]:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from dolmen.files import read_journal
 from dolmen.report.numbers import count, duration, interval_text, metric_name, metric_text, sentence
 from dolmen.types import CheckReport
 
@@ -162,14 +163,3 @@ def read_json(path: Path) -> Record:
         return {}
     found: Record = json.loads(path.read_text("utf-8"))
     return found
-
-
-def read_journal(path: Path) -> list[Record]:
-    """The records of ``metrics.jsonl``; a line that a killed training cut off is left out."""
-    records = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records

@@ -1,0 +1,69 @@
+"""Files that are there whole or not at all, and journals of which a killed process can cut off the last line only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from dolmen.types import MachineError
+
+
+def write_whole(path: Path, content: bytes | str, *, otherwise: str = "make room, or choose another --out") -> Path:
+    """Write a file under a temporary name, then rename it: whoever reads sees the old one or the new one, no part.
+
+    Args:
+        path: where; missing folders are made.
+        content: text is written as UTF-8.
+        otherwise: what to do if it fails, for the message.
+
+    Raises:
+        MachineError: the disk is full or can't be written; what was there is untouched.
+    """
+    blob = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # its folder may be none
+            temporary.unlink()
+        raise MachineError(
+            f"{path} ({len(blob) / 1e6:.1f} MB) can't be written: {error.strerror}; {otherwise}"
+        ) from error
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write plain values as readable JSON, whole or not at all."""
+    return write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def append_json(path: Path, value: Any, *, otherwise: str) -> None:
+    """Append one JSON object as a line.
+
+    Raises:
+        MachineError: the disk is full or can't be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(value) + "\n")
+    except OSError as error:
+        raise MachineError(f"{path} can't be written: {error.strerror}; {otherwise}") from error
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """One JSON object a line; a last line that a killed process cut off is left out. No file: no records."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
