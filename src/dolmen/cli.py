@@ -49,7 +49,8 @@ class Parser(argparse.ArgumentParser):
         if not unknown:
             return given
         word = unknown[0].partition("=")[0]
-        close = difflib.get_close_matches(word, [s for a in self._actions for s in a.option_strings], 1)
+        flags = [s for a in self._actions for s in a.option_strings]
+        close = [s for s in flags if s.startswith(word)] or difflib.get_close_matches(word, flags, 1)
         if close:
             raise UserError(f"there is no flag {word}; did you mean {close[0]}? {self.prog} --help lists the flags")
         return self.error(f"{unknown[0]} was not expected")
