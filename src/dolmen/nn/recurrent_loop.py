@@ -1,0 +1,109 @@
+"""The recurrent cells written out step by step in torch operations: the definition that every quicker path must equal.
+
+It runs anywhere, in any precision, and can be differentiated as often as wanted.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def step(
+    cell: str, into: Tensor, state: Tensor, memory: Tensor | None, weight: Tensor, *,
+    bias: Tensor | None = None, scale: Tensor | None = None,
+    cell_scale: Tensor | None = None, cell_shift: Tensor | None = None,
+    keep: tuple[Tensor | float, Tensor | float] = (0.0, 0.0), projection: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:  # fmt: skip
+    """One step of a cell.
+
+    Args:
+        cell: "rnn_tanh", "rnn_relu", "lstm" or "gru".
+        into: (B, gates H) the input's part of the gates, its bias included.
+        state: (B, P) output of the step before; P is H where nothing projects it.
+        memory: (B, H) of the LSTM, or of a GRU whose state is projected: what it was before that.
+        weight: (gates H, P).
+        bias: (gates H) of the state's part.
+        scale: (gates H): the state's part is layer-normalised and multiplied by it.
+        cell_scale: (H) of the layer norm of the LSTM's memory before its tanh.
+        cell_shift: (H) of the same.
+        keep: shares of state and memory that zoneout holds: (B, H) of 0 and 1, or a rate.
+        projection: (P, H).
+
+    Returns:
+        (B, P) state, (B, H) memory, and the activated gates by name, each (B, H).
+    """
+    back = F.linear(state, weight)
+    if scale is not None:
+        back = F.layer_norm(back, back.shape[-1:], scale)
+    if bias is not None:
+        back = back + bias
+    gates: dict[str, Tensor]
+    if cell == "lstm":
+        assert memory is not None
+        i, f, g, o = (into + back).chunk(4, -1)
+        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        memory = keep[1] * memory + (1 - keep[1]) * (f * memory + i * g)
+        shown = memory if cell_scale is None else F.layer_norm(memory, memory.shape[-1:], cell_scale, cell_shift)
+        new, gates = o * shown.tanh(), {"input": i, "forget": f, "cell": g, "output": o}
+    elif cell == "gru":
+        (xr, xz, xn), (hr, hz, hn) = into.chunk(3, -1), back.chunk(3, -1)
+        r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
+        n = (xn + r * hn).tanh()
+        new, gates = n + z * ((state if memory is None else memory) - n), {"reset": r, "update": z, "new": n}
+        if memory is not None:
+            memory = new = keep[1] * memory + (1 - keep[1]) * new
+    else:
+        new = (into + back).relu() if cell == "rnn_relu" else (into + back).tanh()
+        gates = {"new": new}
+    if projection is not None:
+        new = F.linear(new, projection)
+    return keep[0] * state + (1 - keep[0]) * new, memory, gates
+
+
+def run(
+    cell: str, into: Tensor, state: Tensor, memory: Tensor | None, weight: Tensor, *,
+    reverse: bool = False, lengths: Tensor | None = None, reset: Tensor | None = None,
+    state_start: Tensor | None = None, cell_start: Tensor | None = None,
+    keep: tuple[Tensor | float, Tensor | float] = (0.0, 0.0), **parts: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:  # fmt: skip
+    """A whole sequence.
+
+    Args:
+        cell: as in ``step``.
+        into: (T, B, gates H).
+        state: as in ``step``.
+        memory: as in ``step``.
+        weight: as in ``step``.
+        reverse: from the last step to the first.
+        lengths: (B); behind them the state waits.
+        reset: (T, B) bool: the state starts anew before these steps.
+        state_start: (P) the state after a reset; zeros if not given.
+        cell_start: (H) the memory after a reset; zeros if not given.
+        keep: (T, B, H) of 0 and 1, or rates.
+        **parts: ``bias``, ``scale``, ``cell_scale``, ``cell_shift`` and ``projection`` as in ``step``.
+
+    Returns:
+        (T, B, P) states after each step, (B, P) the last one, (B, H) the last memory, gates (T, B, H) by name.
+    """
+    steps, outputs, shown = len(into), [], []
+    for t in range(steps - 1, -1, -1) if reverse else range(steps):
+        if reset is not None:
+            at = reset[t][:, None]
+            state = torch.where(at, torch.zeros_like(state) if state_start is None else state_start, state)
+            if memory is not None:
+                memory = torch.where(at, torch.zeros_like(memory) if cell_start is None else cell_start, memory)
+        now = tuple(k[t] if isinstance(k, Tensor) else k for k in keep)
+        new, kept, gates = step(cell, into[t], state, memory, weight, keep=(now[0], now[1]), **parts)
+        if lengths is not None:
+            waits = (t >= lengths)[:, None]
+            new = torch.where(waits, state, new)
+            kept = None if kept is None or memory is None else torch.where(waits, memory, kept)
+        state, memory = new, kept
+        outputs.append(state)
+        shown.append(gates)
+    if reverse:
+        outputs.reverse()
+        shown.reverse()
+    return torch.stack(outputs), state, memory, {k: torch.stack([g[k] for g in shown]) for k in shown[0]}

@@ -1,0 +1,34 @@
+"""What recurrent layers carry from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class State(NamedTuple):
+    """What a recurrent layer carries from step to step. An LSTM's unpacks like torch's ``(h, c)``.
+
+    Attributes:
+        hidden: (L, B, P), L being layers times directions, P the projected or hidden size.
+        cell: (L, B, H) of an LSTM, or of a GRU with ``proj_size``; else None.
+    """
+
+    hidden: Tensor
+    cell: Tensor | None = None
+
+    def detach(self) -> State:
+        """Cut from the graph, for back-propagation through a limited number of steps."""
+        return State(self.hidden.detach(), None if self.cell is None else self.cell.detach())
+
+    def select(self, rows: Tensor | Sequence[int]) -> State:
+        """Of some sequences of the batch only, in that order: for beam search, or when sequences end."""
+        index = torch.as_tensor(rows, device=self.hidden.device)
+        return State(self.hidden[:, index], None if self.cell is None else self.cell[:, index])
+
+    def to(self, *args: Any, **kwargs: Any) -> State:
+        """On another device or in another precision, as ``Tensor.to``."""
+        return State(self.hidden.to(*args, **kwargs), None if self.cell is None else self.cell.to(*args, **kwargs))
