@@ -112,7 +112,7 @@ def test_an_affine_scale_changes_the_size_within_bounds() -> None:
     assert float(areas.max()) == pytest.approx(256 * 1.25**2, rel=0.1)
 
 
-# ---- light, colour, erase
+# ---- light, colour
 
 
 def test_light_and_colour_of_nothing_change_nothing_and_stay_in_bounds() -> None:
@@ -140,22 +140,6 @@ def test_colour_keeps_the_grey_of_each_pixel() -> None:
     assert not torch.equal(changed, images)
     grey = images[:, :1].expand(-1, 3, -1, -1)
     torch.testing.assert_close(augment.colour(grey, seeded(), saturation=0.5), grey, atol=1e-2, rtol=0)
-
-
-@pytest.mark.parametrize("size", [1, 4, 5])
-def test_erase_hides_one_square_a_picture(size: int) -> None:
-    images = torch.ones(500, 2, 16, 16)
-    erased = augment.erase(images, seeded(), size=size, value=torch.tensor([3.0, 7.0]).view(1, 2, 1, 1))
-    hidden = erased != 1
-    assert torch.equal(hidden[:, 0], hidden[:, 1])
-    assert (erased[:, 0][hidden[:, 0]] == 3).all()
-    assert (erased[:, 1][hidden[:, 1]] == 7).all()
-    areas = hidden[:, 0].sum((1, 2))
-    assert areas.max() == size * size
-    assert areas.min() >= (size // 2) ** 2 or size == 1
-    # every pixel is hidden now and then, corners too
-    assert hidden[:, 0].any(0).all() or size == 1
-    assert augment.erase(images, seeded(), size=0, value=torch.zeros(1, 2, 1, 1)) is images
 
 
 # ---- mixing
@@ -209,7 +193,7 @@ CHANGES: dict[str, Callable[[Generator], Tensor]] = {
     "affine": lambda g: augment.affine(pictures(), g, degrees=15, scale=0.2, shift=0.1, stretch=0.1),
     "light": lambda g: augment.light(pictures(), g, brightness=0.2, contrast=0.2, gamma=0.2),
     "colour": lambda g: augment.colour(pictures(), g, saturation=0.5),
-    "erase": lambda g: augment.erase(pictures(), g, size=4, value=torch.zeros(1, 3, 1, 1)),
+    "vary": lambda g: augment.vary(pictures(h=20, w=16), g),
     "cutmix": lambda g: augment.cutmix(pictures(), one_hot(), g)[0],
     "mixup": lambda g: augment.mixup(pictures(), one_hot(), g)[1],
 }

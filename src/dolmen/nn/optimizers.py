@@ -74,7 +74,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 0.24,
+        lr: float = 0.1,
         momentum: float = 0.6,
         weight_decay: float = 0.0,
         renormalise: bool = True,
@@ -125,7 +125,7 @@ def classifier_optimizers(
 
     Args:
         model: the network.
-        lr: of the filter banks (default 0.24), or of the head when pretrained (default 1e-3).
+        lr: of the filter banks (default 0.1), or of the head when pretrained (default 1e-3).
         weight_decay: decoupled, of weights with two axes or more; not of biases and norms.
         pretrained: whether the trunk holds published weights.
     """
@@ -136,7 +136,7 @@ def classifier_optimizers(
     depthwise = [p for _, p in trained if p.ndim == 4 and p.shape[1] == 1]
     dense = [p for _, p in trained if p.ndim > 1 and p.ndim != 4]
     vectors = [p for _, p in trained if p.ndim < 2]
-    rate = lr or 0.24
+    rate = lr or 0.1
     decay = 0.0 if weight_decay is None else weight_decay
     groups = [
         {"params": vectors, "lr": rate * 0.2, "weight_decay": 0.0},

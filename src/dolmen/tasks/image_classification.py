@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -49,7 +49,7 @@ from dolmen.types import (
 ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
 
 
-CUTMIX, LONG_TRAINING = 0.75, 40.0  # share of batches that are mixed, reached in trainings of so many epochs
+MIXED, LONG_TRAINING = 0.75, 40.0  # share of batches that are mixed, reached in trainings of so many epochs
 
 
 DEFAULT_SPECIFICITY = 0.9  # at which sensitivity is stated where nothing else was asked for
@@ -67,6 +67,9 @@ class ImageClassificationConfig(TaskConfig):
     fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how a picture gets that shape")
     flip: bool | None = Field(None, description="mirror images count as the same class; asked of the data if not given")
     augment: Literal["auto", "none", "light", "strong"] = Field("auto", description="how much pictures are varied")
+    mix: Literal["auto", "none", "cutmix", "mixup"] = Field(
+        "auto", description="how pictures of a batch are mixed; auto: cutmix of colour pictures in long trainings"
+    )
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the label spread over all classes")
     views: Literal[1, 2, 6] | None = Field(
         None, description="predict from so many views together; if not given, mirrored ones where flips are right"
@@ -99,7 +102,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         progress: Progress | None = None,
     ) -> CheckReport:
         """See ``Task.prepare``."""
-        images = read_images(data, fetch=fetch)
+        images = read_images(data, fetch=fetch, progress=_told(progress, "downloading"))
         require_trainable(images)
         config = self.config
         height, width, channels = common_shape(images, config.image_size)
@@ -145,7 +148,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
     ) -> Dataset:
         """See ``Task.open``."""
-        images = read_images(data, fetch=fetch)
+        images = read_images(data, fetch=fetch, progress=_told(progress, "downloading"))
         images = relabel(images, self.processor.classes)
         decoded = _decode(images, self.processor, progress)
         there = sorted({s for s in images.splits if s})
@@ -232,21 +235,24 @@ class ImageClassification(Task[ImageClassificationConfig]):
     def augment(self, batch: Batch, moment: Moment) -> Batch:
         """Vary the stored pictures: ``images`` become (B, C, H, W) float 0..255, ``targets`` (B, K) float.
 
-        "light" moves and flips. "strong" also turns, scales and changes the light, and in long trainings mixes colour
-        pictures: the more often each one is seen, the more it has to vary.
+        "light" moves and flips. "strong" also turns, scales, changes the light and mixes colour pictures: the longer
+        the training, the more, since pictures that are seen more often have to vary more.
         """
         config, g = self.config, moment.generator
+        length = min(1.0, moment.num_epochs / LONG_TRAINING)
         images, size = batch["images"], min(self.processor.height, self.processor.width)
         targets = F.one_hot(batch["labels"], len(self.processor.classes)).float()
         if config.augment != "none":
             flip = augment.alternating_flip(batch["ids"], moment.epoch, config.seed) if config.flip else None
-            images = augment.shift_and_flip(images, g, pixels=max(1, round(size / 16)), flip=flip)
+            images = augment.shift_and_flip(images, g, pixels=max(1, round(size / 16 * (1 + length))), flip=flip)
         x = images.permute(0, 3, 1, 2).float()
         if config.augment == "strong":
-            x = augment.vary(x, g)
-            share = CUTMIX * min(1.0, moment.num_epochs / LONG_TRAINING) if x.shape[1] == 3 else 0.0
-            if float(torch.rand((), generator=g)) < share:
-                x, targets = augment.cutmix(x, targets, g)
+            x = augment.vary(x, g, length)
+        mix = config.mix
+        if mix == "auto":
+            mix = "cutmix" if config.augment == "strong" and x.shape[1] == 3 else "none"
+        if mix != "none" and float(torch.rand((), generator=g)) < MIXED * length:
+            x, targets = (augment.cutmix if mix == "cutmix" else augment.mixup)(x, targets, g)
         return {"images": x, "targets": targets}
 
     # ---- use
@@ -414,5 +420,8 @@ def _default_views(flip: bool, processor: ImageProcessor) -> Literal[1, 2, 6]:
 
 
 def _decode(images: ImageSet, processor: ImageProcessor, progress: Progress | None) -> Decoded:
-    tell = None if progress is None else lambda done, total: progress("reading pictures", done, total)
-    return decode_all(images, processor, progress=tell)
+    return decode_all(images, processor, progress=_told(progress, "reading pictures"))
+
+
+def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(what, done, total)
