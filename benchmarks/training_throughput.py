@@ -142,7 +142,7 @@ def bare_stamps(task: Any, batch_size: int, steps: int, precision: str, *, tuned
     import numpy as np
     import torch
 
-    from dolmen.engine import hardware
+    from dolmen.nn.fp32 import quick_products
     from dolmen.nn.losses import cross_entropy
     from dolmen.nn.optimizers import classifier_optimizers
 
@@ -157,7 +157,7 @@ def bare_stamps(task: Any, batch_size: int, steps: int, precision: str, *, tuned
     optimizers = classifier_optimizers(model)
     rates = [[g["lr"] for g in o.param_groups] for o in optimizers]
     stamps = []
-    with hardware.quick_matmul() if tuned else nullcontext():
+    with quick_products() if tuned else nullcontext():
         order = torch.randperm(len(train))
         for step in range(steps):
             rows = order[step * batch_size : (step + 1) * batch_size]

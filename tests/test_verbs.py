@@ -462,10 +462,11 @@ def test_a_full_disk_leaves_no_half_of_a_report_or_explanation(
     monkeypatch.setattr(os, "replace", full_for("report.html", "why.png"))
     one = next((sample_pictures / "3").glob("*.png"))
     command("explain", sample_run, one, "--out", tmp_path / "why.png").is_mistake(
-        r".*why\.png can't be written: No space left on device; choose another place with --out", status=1
+        r".*why\.png \(0\.\d MB\) can't be written: No space left on device; make room, or choose another --out",
+        status=1,
     )
     command("evaluate", sample_run, sample_pictures, "--report", tmp_path / "report").is_mistake(
-        r".*report\.html can't be written: No space left on device; make room, .*", status=1
+        r".*report\.html \(\d\.\d MB\) can't be written: No space left on device; make room, .*", status=1
     )
     assert list(tmp_path.iterdir()) == []
 

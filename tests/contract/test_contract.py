@@ -23,7 +23,7 @@ from dolmen.tasks import TASKS, load_task
 from dolmen.types import UserError
 
 WORKING = [name for name, entry in TASKS.items() if entry.page]
-QUICK: dict[str, dict[str, Any]] = {"image-classification": {"image_size": 16, "precision": "fp32"}}
+QUICK: dict[str, dict[str, Any]] = {"image-classification": {"image_size": 16, "precision": "fp32", "threads": 1}}
 """Choices that make a task small enough for a test."""
 STILL: dict[str, dict[str, Any]] = {"image-classification": {"augment": "none", "label_smoothing": 0.0}}
 """Choices that switch off what keeps a network from learning by heart."""

@@ -227,7 +227,7 @@ def test_a_disk_that_cannot_be_written_leaves_the_checkpoint_before(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        MachineError, match=r"can't be written to .*: No space left on device; the one before it is whole"
+        MachineError, match=r"can't be written: No space left on device; the checkpoint before it is whole"
     ):
         checkpoint.write(tmp_path, {"a": torch.zeros(3)}, {"n": 2})
     tensors, state = checkpoint.read(tmp_path)

@@ -95,6 +95,6 @@ class Toy(Task[TaskConfig]):
 
 def toy(**choices: Any) -> Toy:
     """A prepared toy task."""
-    task = Toy(TaskConfig(**({"epochs": 4, "precision": "fp32"} | choices)))
+    task = Toy(TaskConfig(**({"epochs": 4, "precision": "fp32", "threads": 1} | choices)))
     task.prepare()
     return task

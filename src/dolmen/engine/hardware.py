@@ -76,29 +76,6 @@ def _cpu_info(*keys: str) -> str:
         return ""
 
 
-@contextmanager
-def quick_matmul() -> Iterator[None]:
-    """Let torch's fp32 matrix products take oneDNN's kernels while training, if they are exact here.
-
-    On CPUs without bf16 matrix units "medium" runs an AVX-512 fp32 kernel at twice MKL's speed (on AMD) with full
-    accuracy; with AMX it may round to bf16. So it is tried on a product with a known answer first.
-    """
-    import torch
-
-    before = torch.get_float32_matmul_precision()
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(256, 256, generator=generator) for _ in range(2))
-    exact = a.double() @ b.double()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        error = float(((a @ b).double() - exact).abs().max() / exact.abs().max())
-        if error > 1e-5:
-            torch.set_float32_matmul_precision(before)
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def describe() -> dict[str, Any]:
     """What ran: written into every run's ``environment.json`` and shown by ``dolmen doctor``."""
     import numpy
@@ -118,3 +95,16 @@ def describe() -> dict[str, Any]:
         "bf16": has_bf16(),
         "memory_kept": keep_memory(),
     }
+
+
+@contextmanager
+def computing_threads(number: int) -> Iterator[None]:
+    """Let torch compute with so many threads. Sums depend on it, so a resumed training takes the same number."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -208,14 +208,11 @@ class _Probe:
         other can be a hundred times slower than one that waits for nobody.
         """
         everyone = torch.get_num_threads()
-        if self.device.type != "cpu" or everyone == 1:
+        if self.task.config.threads or self.device.type != "cpu" or everyone == 1:
             return everyone, 1.0
         together = self.seconds(precision, micro)
-        torch.set_num_threads(1)
-        try:
+        with hardware.computing_threads(1):
             alone = self.seconds(precision, micro)
-        finally:
-            torch.set_num_threads(everyone)
         return (1, together / alone) if alone < 0.9 * together else (everyone, 1.0)
 
     def precision(self, wanted: str, micro: int) -> tuple[str, float, str]:

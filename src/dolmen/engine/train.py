@@ -6,7 +6,6 @@ one seeded by (seed, e). So a resumed training needs no generator's state, and N
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
@@ -27,6 +26,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from dolmen.engine import checkpoint, distributed, hardware
 from dolmen.engine.evaluate import gather_outputs
 from dolmen.engine.planner import Plan, autocast, make_plan, replan
+from dolmen.files import append_json
+from dolmen.nn.fp32 import quick_products
 from dolmen.tasks.task import Batch, Moment, Objective, Task
 from dolmen.types import MachineError
 
@@ -106,13 +107,14 @@ def fit(
         task.initialise(model)
         return model.to(device).to(memory_format=torch.channels_last)
 
-    with hardware.quick_matmul(), _interrupts() as interrupted, ExitStack() as threads:
+    with quick_products(), _interrupts() as interrupted, ExitStack() as threads:
+        threads.enter_context(hardware.computing_threads(task.config.threads or torch.get_num_threads()))
         if resume:
             tensors, saved = checkpoint.read(folder)
             state = State(**saved["state"] | {"plan": Plan.from_json(saved["state"]["plan"])})
         else:
             state = State(make_plan(task, build, seconds=None if seconds is None else seconds()))
-        threads.enter_context(computing_threads(state.plan.num_threads))
+        threads.enter_context(hardware.computing_threads(state.plan.num_threads))
         model = build()
         objectives = task.objectives(model)
         decay = 1 - 1 / max(1.0, AVERAGE_OVER * state.plan.total_steps)
@@ -291,9 +293,7 @@ class _Journal:
     def write(self, record: Record) -> None:
         """Append a record, and tell the listeners."""
         if distributed.rank() == 0:
-            line = json.dumps(record) + "\n"
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)
+            append_json(self.path, record, otherwise="make room, then go on with --resume")
         self.tell(record)
 
     def settle(self) -> None:
@@ -334,17 +334,6 @@ def _restore(
         for i, optimizer in enumerate(objective.optimizers):
             prefix = f"optimizer.{objective.name}.{i}"
             checkpoint.unpack_optimizer(prefix, optimizer, tensors, saved["optimizers"][prefix])
-
-
-@contextmanager
-def computing_threads(number: int) -> Iterator[None]:
-    """Let torch compute with so many threads. Sums depend on it, so a resumed training takes the same number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ number of processes, and a first layer that whitens the pictures' patches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,6 +41,20 @@ class Normalise(nn.Module):
         return (pixels - self.mean) / self.std
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; so is its gradient (torch's own differentiable one is deprecated)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _SumOverProcesses.forward(ctx, gradients[0])
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over (B, H, W) of the *global* batch (Ioffe & Szegedy, 2015).
 
@@ -58,12 +73,10 @@ class BatchNorm2d(nn.BatchNorm2d):
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         if not (self.training and several):
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce  # differentiable, and slow to import
-
         values = x.float()
         count = torch.tensor([values.numel() / values.shape[1]], device=x.device)
         total = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count])  # (2C + 1)
-        total = all_reduce(total)  # type: ignore[no-untyped-call]
+        total = _SumOverProcesses.apply(total)
         mean, square, count = total[:-1].view(2, -1)[0], total[:-1].view(2, -1)[1], total[-1]
         mean, var = mean / count, square / count - (mean / count).square()
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:

@@ -50,6 +50,12 @@ class TaskConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 where it is faster here and gives the same gradient"
     )
+    threads: int | None = Field(
+        None,
+        gt=0,
+        description="CPU threads that compute; if not given, as many as are quickest here. Sums depend on it in the "
+        "last digit: give it where two trainings have to be equal bit for bit",
+    )
     seed: int = Field(0, ge=0, description="of everything random: splits, weights, order, augmentation")
     val_fraction: float | None = Field(
         None,
