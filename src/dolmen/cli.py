@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dolmen import __version__
 from dolmen.tasks import TASKS, load_task
-from dolmen.types import MachineError, UserError
+from dolmen.types import MachineError, Text, UserError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -272,14 +272,18 @@ def _evaluate(arguments: list[str]) -> int:
 def _predict(arguments: list[str]) -> int:
     parser = _parser("predict")
     parser.add_argument("run", help="a run folder")
-    parser.add_argument("inputs", nargs="+", help="files, or folders of files")
+    parser.add_argument("inputs", nargs="+", help="files, or folders of files; of text-generation: how texts begin")
     parser.add_argument("--json", action="store_true", help="JSON Lines, one object an input")
+    kind = _task_of_run(arguments)
+    if kind is not None:
+        _add_choices(parser, kind.PredictOptions)
     given = parser.read(arguments)
     from dolmen import verbs
 
     run = verbs.load(given.run)
+    options = _choices(given, run.task.PredictOptions)
     failed = 0
-    for raw, prediction in run.stream(run.task.expand(given.inputs)):
+    for raw, prediction in run.stream(run.task.expand(given.inputs), **options):
         if isinstance(prediction, UserError):
             failed += 1
             print(f"dolmen: {prediction}", file=sys.stderr)
@@ -287,9 +291,24 @@ def _predict(arguments: list[str]) -> int:
                 _print_json({"input": str(raw), "error": str(prediction)})
         elif given.json:
             _print_json({"input": str(raw), **prediction.to_json()})
+        elif isinstance(prediction, Text):  # as it comes
+            print(prediction.prompt, end="", flush=True)
+            for piece in prediction.pieces:
+                print(piece, end="", flush=True)
+            print()
         else:
             print(f"{raw}: {run.task.one_line(prediction)}")
     return 2 if failed else 0
+
+
+def _task_of_run(arguments: list[str]) -> Any:
+    """The task of the run that is named first, which decides what else can be given; None if there is none."""
+    from dolmen import run
+
+    folder = next((Path(word) for word in arguments if not word.startswith("-")), None)
+    if folder is None or not run.is_run(folder):
+        return None
+    return load_task(run.read_json(folder / run.CONFIG)["task"])
 
 
 def _explain(arguments: list[str]) -> int:

@@ -14,15 +14,17 @@ checkpoint/            there while the training has not ended
 
 from __future__ import annotations
 
+import difflib
 import json
+import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dolmen.tasks import load_task
 from dolmen.types import Evaluation, Prediction, UserError
@@ -52,6 +54,39 @@ def read_json(path: Path) -> Any:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or train anew") from error
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(kind: type[M], values: dict[str, Any], owner: str, help_: str) -> M:
+    """Choices that a person made, checked.
+
+    Args:
+        kind: what can be chosen.
+        values: by name.
+        owner: whose choices they are, for the message.
+        help_: what to type to see them.
+
+    Raises:
+        UserError: a name is unknown or a value is not allowed: the first mistake as a sentence.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, kind.model_fields, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ";"
+        raise UserError(f"{owner} has no choice {key!r}{hint} {help_} lists them")
+    said = first["msg"][0].lower() + first["msg"][1:]
+    hint = f"{help_} lists the choices"
+    if first["type"] == "literal_error":
+        allowed = typing.get_args(kind.model_fields[key].annotation)
+        close = difflib.get_close_matches(str(first["input"]), map(str, allowed), 1)
+        hint = (f"did you mean {close[0]!r}? " if close else "") + hint
+    raise UserError(f"{key} = {first['input']!r} is not possible: {said}; {hint}")
 
 
 def is_run(path: Path) -> bool:
@@ -109,11 +144,12 @@ class Run:
         values: dict[str, Any] = read_json(self.path / EVALUATION)
         return values
 
-    def predict(self, inputs: Any) -> Any:
+    def predict(self, inputs: Any, **options: Any) -> Any:
         """Predict one input, or a list of them.
 
         Args:
             inputs: what the task takes (for pictures: a path, the bytes of a file, an array, a PIL image), or a list.
+            options: of the task's ``PredictOptions``.
 
         Returns:
             One prediction, or a list of as many.
@@ -123,15 +159,24 @@ class Run:
         """
         many = isinstance(inputs, (list, tuple))
         results = []
-        for _, prediction in self.stream(inputs if many else [inputs]):
+        for _, prediction in self.stream(inputs if many else [inputs], **options):
             if isinstance(prediction, UserError):
                 raise prediction
             results.append(prediction)
         return results if many else results[0]
 
-    def stream(self, inputs: Iterable[Any], *, batch_size: int = 64) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """Yield ``(input, prediction)`` with flat memory; an input that can't be read gives its error."""
-        return self.task.predict(self.model, inputs, batch_size=batch_size)
+    def stream(
+        self, inputs: Iterable[Any], *, batch_size: int = 64, **options: Any
+    ) -> Iterator[tuple[Any, Prediction | UserError]]:
+        """Yield ``(input, prediction)`` with flat memory; an input that can't be read gives its error.
+
+        Args:
+            inputs: as for ``predict``.
+            batch_size: inputs at once.
+            options: of the task's ``PredictOptions``.
+        """
+        chosen = validated(self.task.PredictOptions, options, self.task.name, f"dolmen predict {self.path} --help")
+        return self.task.predict(self.model, inputs, chosen, batch_size=batch_size)
 
     def evaluate(
         self,

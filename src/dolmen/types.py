@@ -9,6 +9,7 @@ A *batch* is the same names with a leading batch axis; during training the value
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -71,6 +72,71 @@ class Classes:
             "probability": round(self.probability, 6),
             "probabilities": {n: round(float(p), 6) for n, p in zip(self.names, self.probabilities, strict=True)},
         }
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """A sentence with its tags.
+
+    Attributes:
+        text: the sentence; of words that came alone, joined by spaces.
+        words: T of them.
+        offsets: start and end of each word in ``text``.
+        tags: of the words, in the most probable reading of the whole sentence.
+        confidences: probability of each tag.
+        spans: (start, end, label, text, probability that exactly this is a span) with offsets in ``text``.
+        readings: (probability, tags) of whole sentences, the most probable first.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    offsets: tuple[tuple[int, int], ...]
+    tags: tuple[str, ...]
+    confidences: tuple[float, ...]
+    spans: tuple[tuple[int, int, str, str, float], ...]
+    readings: tuple[tuple[float, tuple[str, ...]], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return text, spans, tokens and readings as plain JSON values."""
+        found: dict[str, Any] = {
+            "text": self.text,
+            "spans": [
+                {"start": s, "end": e, "label": label, "text": text, "confidence": round(p, 6)}
+                for s, e, label, text, p in self.spans
+            ],
+            "tokens": [
+                {"start": s, "end": e, "text": word, "tag": tag, "confidence": round(p, 6)}
+                for (s, e), word, tag, p in zip(self.offsets, self.words, self.tags, self.confidences, strict=True)
+            ],
+        }
+        if len(self.readings) > 1:
+            found["readings"] = [{"probability": round(p, 6), "tags": list(tags)} for p, tags in self.readings]
+        return found
+
+
+@dataclass(eq=False)
+class Text:
+    """A text that goes on from a prompt. It is written while it is read: ``pieces`` yields it bit by bit, once.
+
+    Attributes:
+        prompt: how it begins.
+        pieces: the rest, in pieces of a token or so.
+    """
+
+    prompt: str
+    pieces: Iterator[str] = field(repr=False)
+    _text: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All of the rest."""
+        if self._text is None:
+            self._text = "".join(self.pieces)
+        return self._text
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"prompt", "text"}``."""
+        return {"prompt": self.prompt, "text": self.text}
 
 
 class Skipped(BaseModel):

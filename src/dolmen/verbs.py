@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import shutil
 import tempfile
 import time
-import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
 
 from dolmen import run as folder_of
 from dolmen.display import Display
@@ -55,10 +51,7 @@ def make_config(task: type[Task[Any]], choices: dict[str, Any], file: str | Path
     if given.keys() & {"minutes", "epochs"}:  # one budget given here takes the place of the file's, whichever it is
         values = {k: v for k, v in values.items() if k not in {"minutes", "epochs"}}
     values |= given
-    try:
-        return task.Config.model_validate(values)
-    except ValidationError as error:
-        raise UserError(_explain_invalid(error, task)) from None
+    return folder_of.validated(task.Config, values, task.name, f"dolmen train {task.name} --help")
 
 
 def _read_choices(file: Path) -> dict[str, Any]:
@@ -75,26 +68,6 @@ def _read_choices(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{file} holds no JSON object; write choices as in {example}")
     return values
-
-
-def _explain_invalid(error: ValidationError, task: type[Task[Any]]) -> str:
-    """The first mistake as a sentence."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, task.Config.model_fields, 1)
-        return (
-            f"{task.name} has no choice {key!r}"
-            + (f"; did you mean {close[0]!r}?" if close else ";")
-            + f" dolmen train {task.name} --help lists them"
-        )
-    said = first["msg"][0].lower() + first["msg"][1:]
-    hint = f"dolmen train {task.name} --help lists the choices"
-    if first["type"] == "literal_error":
-        allowed = typing.get_args(task.Config.model_fields[key].annotation)
-        close = difflib.get_close_matches(str(first["input"]), map(str, allowed), 1)
-        hint = (f"did you mean {close[0]!r}? " if close else "") + hint
-    return f"{key} = {first['input']!r} is not possible: {said}; {hint}"
 
 
 # ---- check
@@ -197,9 +170,9 @@ def train(
 # ---- use
 
 
-def predict(run: Run | str | Path, inputs: Any) -> Any:
+def predict(run: Run | str | Path, inputs: Any, **options: Any) -> Any:
     """Predict one input, or a list of them; see ``Run.predict``."""
-    return opened(run).predict(inputs)
+    return opened(run).predict(inputs, **options)
 
 
 def evaluate(

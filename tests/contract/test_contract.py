@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,29 @@ from dolmen.tasks import TASKS, load_task
 from dolmen.types import UserError
 
 WORKING = [name for name, entry in TASKS.items() if entry.page]
-QUICK: dict[str, dict[str, Any]] = {"image-classification": {"image_size": 16, "precision": "fp32", "threads": 1}}
+QUICK: dict[str, dict[str, Any]] = {
+    "image-classification": {"image_size": 16, "precision": "fp32", "threads": 1},
+    "text-generation": {
+        "hidden": 24, "layers": 1, "length": 512, "batch_size": 64, "dropout": 0.0, "precision": "fp32", "threads": 1,
+    },
+    "token-classification": {
+        "hidden": 16, "word_size": 16, "filters": 16, "batch_size": 128, "lr": 0.02, "dropout": 0.0,
+        "word_dropout": 0.0, "precision": "fp32", "threads": 1,
+    },
+}  # fmt: skip
 """Choices that make a task small enough for a test."""
-STILL: dict[str, dict[str, Any]] = {"image-classification": {"augment": "none", "label_smoothing": 0.0}}
-"""Choices that switch off what keeps a network from learning by heart."""
+BY_HEART: dict[str, dict[str, Any]] = {
+    "image-classification": {"augment": "none", "label_smoothing": 0.0, "epochs": 40},
+    "text-generation": {"hidden": 128, "length": 32, "lr": 0.01, "epochs": 150},
+    "token-classification": {"hidden": 32, "epochs": 250},
+}
+"""Choices with which a network learns a few examples by heart."""
+KNOWN: dict[str, Callable[[dict[str, float]], bool]] = {
+    "image-classification": lambda metrics: metrics["accuracy"] == 1.0,
+    "text-generation": lambda metrics: metrics["bits_per_character"] < 0.5,
+    "token-classification": lambda metrics: metrics["accuracy"] == 1.0,
+}
+"""How one sees that it has."""
 
 
 @pytest.fixture(scope="module", params=WORKING)
@@ -62,13 +82,12 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 def test_overfits_one_batch(task: str, data: Path, tmp_path: Path) -> None:
     kind = load_task(task)
-    made = kind(kind.Config(**QUICK[task] | STILL[task] | {"epochs": 40, "batch_size": 16}))
+    made = kind(kind.Config(**QUICK[task] | {"batch_size": 16} | BY_HEART[task]))
     made.prepare(str(data))
     few = made.datasets["train"].subset(np.arange(16))
     made.datasets = {"train": few, "val": few}
     model = fit(made, tmp_path, seconds=None)
-    score = made.evaluate(gather_outputs(made, model, few), few).metrics[made.headline[0]]
-    assert score == 1.0
+    assert KNOWN[task](made.evaluate(gather_outputs(made, model, few), few).metrics)
 
 
 def test_run_folder_explains_itself(task: str, run: Any) -> None:
@@ -185,7 +204,7 @@ def test_a_batch_of_one(task: str, data: Path, tmp_path: Path) -> None:
     made.datasets = {"train": made.datasets["train"].subset(np.arange(5)), "val": made.datasets["val"]}
     model = fit(made, tmp_path, seconds=None)
     outputs = gather_outputs(made, model, made.datasets["val"].subset(np.arange(1)))
-    assert all(np.isfinite(v).all() and len(v) == 1 for v in outputs.values())
+    assert all(np.isfinite(v).all() and len(v) >= 1 for v in outputs.values())
 
 
 def test_empty_input_is_a_clear_error(task: str, run: Any, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import torch
 from engine.toy import Toy, toy
 
 from dolmen.engine import checkpoint
-from dolmen.engine.train import Interrupted, batch_indices, fit
+from dolmen.engine.train import Interrupted, fit
+from dolmen.tasks.task import batch_indices
 from dolmen.types import MachineError, UserError
 
 

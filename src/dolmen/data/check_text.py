@@ -24,7 +24,7 @@ def _title(report: CheckReport) -> str:
 
 
 def _class_table(report: CheckReport) -> str:
-    """Return a table of the classes by the splits, the totals last."""
+    """Return a table of the classes by the splits, the totals last; or of one count, if there are no classes."""
     splits = list(report.counts)
     if not splits:
         return ""
@@ -38,8 +38,8 @@ def _class_table(report: CheckReport) -> str:
         ]
     total = ("all", [sum(r[1][i] for r in rows) for i in range(len(splits))])
     headings = [*splits, "all"] if len(splits) > 1 else splits
-    lines = [(_cut("class"), headings)]
-    for name, numbers in (*shown, total):
+    lines = [("class" if len(rows) > 1 else "", headings)]
+    for name, numbers in (*shown, total) if len(rows) > 1 else shown:
         sums = [*numbers, sum(numbers)] if len(splits) > 1 else numbers
         lines.append((_cut(name), [f"{n:,}" for n in sums]))
     first = max(len(name) for name, _ in lines)
@@ -49,7 +49,7 @@ def _class_table(report: CheckReport) -> str:
         for name, cells in lines
     ]
     rule = "-" * len(text[0])
-    return "\n".join((text[0], rule, *text[1:-1], rule, text[-1]))
+    return "\n".join((text[0], rule, *text[1:-1], rule, text[-1]) if len(rows) > 1 else text)
 
 
 def _facts(report: CheckReport) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dolmen.data.image_arrays import read_digits
-from dolmen.data.image_set import ImageSet
 from dolmen.types import UserError
 
 PER_CLASS, SIDE = 20, 32
@@ -30,16 +30,28 @@ def write_image_sample(folder: Path) -> None:
     Raises:
         UserError: it holds something, or can't be made.
     """
+    fill_folder(folder, _write)
+
+
+def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder, whole or not at all.
+
+    Args:
+        folder: new or empty.
+        write: given the folder to write into.
+
+    Raises:
+        UserError: it holds something, or can't be made.
+    """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} exists already and is not empty; name a new folder")
-        digits = read_digits()
         # An empty folder may be where the person stands, or another disk: it is filled, not replaced.
         home = folder if folder.exists() else folder.parent
         home.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".dolmen-sample.", dir=home))
         try:
-            _write(digits, temporary)
+            write(temporary)
             if home == folder:
                 for made in sorted(temporary.iterdir()):
                     made.rename(folder / made.name)
@@ -55,7 +67,8 @@ def write_image_sample(folder: Path) -> None:
         raise UserError(f"{folder} can't be written: {reason}; name a folder that you may write to") from error
 
 
-def _write(digits: ImageSet, folder: Path) -> None:
+def _write(folder: Path) -> None:
+    digits = read_digits()
     for label, name in enumerate(digits.classes):
         (folder / name).mkdir()
         for index, pixels in digits.read(np.flatnonzero(digits.labels == label)[:PER_CLASS].tolist()):

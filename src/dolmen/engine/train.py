@@ -12,14 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -115,26 +113,27 @@ def fit(
         else:
             state = State(make_plan(task, build, seconds=None if seconds is None else seconds()))
         threads.enter_context(hardware.computing_threads(state.plan.num_threads))
-        model = build()
+        model, task.carried = build(), {}
         objectives = task.objectives(model)
         decay = 1 - 1 / max(1.0, AVERAGE_OVER * state.plan.total_steps)
         ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
         if resume:
             _restore(tensors, saved, state, model, average, objectives)
-        train, val = task.datasets["train"], task.datasets["val"]
+            task.carried = {k.removeprefix("carried."): v for k, v in tensors.items() if k.startswith("carried.")}
+        val = task.datasets["val"]
         journal = _Journal(folder, state, listeners)
         if not resume:
             journal.write({"event": "plan", **state.plan.to_json()})
-        per_epoch = math.ceil(len(train) / state.plan.batch_size)
+        per_epoch = task.steps_per_epoch(state.plan.batch_size)
         started, saved_at = time.perf_counter() - state.seconds, time.perf_counter()
         pace = (state.step, time.perf_counter())
 
         while not state.done:
-            epoch, indices = batch_indices(len(train), state.plan.batch_size, state.step, task.config.seed)
+            epoch, stored = task.training_batch(state.step, state.plan.batch_size)
             generator = torch.Generator().manual_seed(_mix(task.config.seed, state.step))
             torch.manual_seed(_mix(task.config.seed, state.step) + distributed.rank())  # dropout and the like
-            stored = {k: v.to(device, non_blocking=True) for k, v in train.batch(indices).items()}
+            stored = {k: v.to(device, non_blocking=True) for k, v in stored.items()}
             batch = distributed.share(
                 task.augment(stored, Moment(epoch, state.progress, state.plan.total_steps / per_epoch, generator))
             )
@@ -170,7 +169,7 @@ def fit(
             if stop or state.done or time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
                 journal.settle()
                 if distributed.rank() == 0:
-                    _save(folder, state, model, average, objectives)
+                    _save(folder, task, state, model, average, objectives)
                 saved_at = time.perf_counter()
             if stop and not state.done:
                 raise Interrupted(f"stopped at step {state.step} of {state.plan.total_steps}; the state is saved")
@@ -211,22 +210,6 @@ def optimise(objective: Objective, batch: Batch, state: State, clip_norm: float 
         with autocast(plan.precision, device):  # an optimiser may multiply matrices too
             optimizer.step()
     return mean
-
-
-def batch_indices(num_examples: int, batch_size: int, step: int, seed: int) -> tuple[int, NDArray[np.int64]]:
-    """Which examples are in a step: ``(epoch, indices)``.
-
-    Each epoch is one permutation, cut into batches of at most ``batch_size`` whose sizes differ by at most one, so
-    that no example is dropped and no batch is tiny.
-    """
-    per_epoch = math.ceil(num_examples / batch_size)
-    epoch, number = divmod(step, per_epoch)
-    return epoch, np.array_split(_permutation(num_examples, seed, epoch), per_epoch)[number]
-
-
-@lru_cache(maxsize=1)
-def _permutation(num_examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(num_examples)
 
 
 def _mix(seed: int, step: int) -> int:
@@ -302,10 +285,13 @@ class _Journal:
             self.state.metrics_bytes = self.path.stat().st_size
 
 
-def _save(folder: Path, state: State, model: nn.Module, average: AveragedModel, objectives: Any) -> None:
+def _save(
+    folder: Path, task: Task[Any], state: State, model: nn.Module, average: AveragedModel, objectives: Any
+) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in state.best_weights.items()}
+    tensors |= {f"carried.{k}": v for k, v in task.carried.items()}
     rest = {}
     for objective in objectives:
         for i, optimizer in enumerate(objective.optimizers):

@@ -90,13 +90,22 @@ def mean_auroc(probabilities: Floats, labels: NDArray[np.int64], weights: Floats
 def calibration(
     probabilities: Floats, labels: NDArray[np.int64], num_bins: int = 15
 ) -> tuple[float, list[dict[str, Any]]]:
-    """Expected calibration error of the top class, and the bins of the reliability diagram.
+    """``reliability`` of the most probable class."""
+    return reliability(probabilities.max(1), probabilities.argmax(1) == labels, num_bins)
+
+
+def reliability(confidence: Floats, right: NDArray[np.bool_], num_bins: int = 15) -> tuple[float, list[dict[str, Any]]]:
+    """Expected calibration error of decisions, and the bins of the reliability diagram.
+
+    Args:
+        confidence: (N,) how sure each was.
+        right: (N,) whether it was right.
+        num_bins: of equal width.
 
     Returns:
         The weighted mean gap between confidence and accuracy (Naeini et al., 2015), and for each bin that holds
-        examples its mean confidence, accuracy and number.
+        decisions its mean confidence, accuracy and number.
     """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     which = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
     bins = []
     for i in np.unique(which):
@@ -108,7 +117,7 @@ def calibration(
                 "num": int(inside.sum()),
             }
         )
-    gap = sum(b["num"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / len(labels)
+    gap = sum(b["num"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / max(1, len(right))
     return float(gap), bins
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.report import figures, pictures
-from dolmen.report.numbers import WHAT, count, interval_text, metric_name, metric_text, percent
+from dolmen.report.numbers import count, interval_text, metric_name, percent
+from dolmen.report.tables import bar, numbers
 from dolmen.types import Evaluation, Section
 
 Picture = Callable[[str, int], NDArray[np.uint8]]
@@ -54,7 +55,7 @@ def sections(
     """
     split = "test" if "test" in evaluations else next(iter(evaluations))
     evaluation = evaluations[split]
-    found = [_numbers(evaluations), _per_class(evaluation, split), _confusion(evaluation, split, classes)]
+    found = [numbers(evaluations), _per_class(evaluation, split), _confusion(evaluation, split, classes)]
     if "operating_point" in evaluation.tables:
         found.append(_operating_point(evaluation, split, classes))
     if "calibration" in evaluation.tables:
@@ -64,33 +65,6 @@ def sections(
     if filters is not None:
         found.append(_filters(filters))
     return found
-
-
-def _numbers(evaluations: dict[str, Evaluation]) -> Section:
-    """All metrics, a column for each split."""
-    splits = sorted(evaluations, key=lambda s: s != "test")
-    names = list(dict.fromkeys(n for s in splits for n in evaluations[s].metrics))
-    head = "".join(f'<th scope="col" class="number">{escape(s)}</th>' for s in splits)
-    rows = []
-    for metric in names:
-        cells = ""
-        for s in splits:
-            value = metric_text(metric, evaluations[s].metrics.get(metric))
-            interval = interval_text(metric, evaluations[s].intervals.get(metric))
-            cells += f'<td class="number">{value}' + (f"<small>{interval}</small>" if interval else "") + "</td>"
-        what = f"<small>{escape(WHAT[metric])}</small>" if metric in WHAT else ""
-        rows.append(f'<tr><th scope="row">{escape(metric_name(metric))}{what}</th>{cells}</tr>')
-    sizes = ", ".join(f"{s}: {count(evaluations[s].num_examples, 'example')}" for s in splits)
-    return Section(
-        "All numbers",
-        f'<table class="metrics"><thead><tr><th scope="col">metric</th>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>",
-        f"Small print gives the 95 % interval, from drawing the examples anew a thousand times. {sizes}.",
-    )
-
-
-def _bar(value: float) -> str:
-    return f'<td class="number bar" style="--share:{100 * value:.1f}%"><span>{percent(value)}</span></td>'
 
 
 def _per_class(evaluation: Evaluation, split: str) -> Section:
@@ -105,7 +79,7 @@ def _per_class(evaluation: Evaluation, split: str) -> Section:
     def table(chosen: Sequence[dict[str, Any]]) -> str:
         body = "".join(
             f'<tr><th scope="row">{escape(r["class"])}</th><td class="number">{r["num"]:,}</td>'
-            f"{_bar(r['precision'])}{_bar(r['recall'])}{_bar(r['f1'])}</tr>"
+            f"{bar(r['precision'])}{bar(r['recall'])}{bar(r['f1'])}</tr>"
             for r in chosen
         )
         return f'<table class="classes">{head}<tbody>{body}</tbody></table>'
@@ -133,7 +107,7 @@ def _confusion(evaluation: Evaluation, split: str, classes: Sequence[str]) -> Se
     pairs = [(i, j, int(wrong[i, j])) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)]
     rows = "".join(
         f"<tr><td>{escape(classes[i])}</td><td>{escape(classes[j])}</td>"
-        f'<td class="number">{n}</td>{_bar(n / matrix[i].sum())}</tr>'
+        f'<td class="number">{n}</td>{bar(n / matrix[i].sum())}</tr>'
         for i, j, n in pairs
         if n
     )

@@ -30,6 +30,7 @@ NAMES = {
     "iou": "IoU",
     "bleu": "BLEU",
     "chrf": "chrF",
+    "loss_in_windows": "loss in windows",
 }
 WHAT = {
     "accuracy": "share of examples decided rightly",
@@ -37,6 +38,9 @@ WHAT = {
     "macro_f1": "mean over the classes of F1",
     "auroc": "chance that a positive example ranks above a negative one",
     "loss": "mean negative log-likelihood, in nats",
+    "perplexity": "how many tokens it hesitates between, on average: e to the loss",
+    "bits_per_character": "bits that a character takes when the model compresses the text",
+    "loss_in_windows": "the loss where each window begins with an empty memory",
     "ece": "mean gap between the probability given and the share that was right",
     "brier": "mean squared distance of the probabilities from the truth",
     "top_5_accuracy": "share in which the truth is among the five most probable classes",

@@ -42,10 +42,20 @@ TASKS: dict[str, TaskEntry] = {
     "face-recognition": TaskEntry("CNN", "folder per person; LFW-style pairs", "TAR at FAR, DET, rank-1"),
     "video-classification": TaskEntry("CNN + RNN", "folder of clips per class", "accuracy; event recall and delay"),
     "image-segmentation": TaskEntry("CNN", "image and mask folders, COCO polygons", "Dice, IoU, HD95"),
-    "text-generation": TaskEntry("RNN", "plain text files", "perplexity, bits per character"),
+    "text-generation": TaskEntry(
+        "RNN",
+        "plain text files",
+        "perplexity, bits per character",
+        "dolmen.tasks.text_generation:TextGeneration",
+    ),
     "speech-recognition": TaskEntry("RNN + CNN", "CSV/JSONL manifest, LibriSpeech layout", "WER, CER"),
     "translation": TaskEntry("RNN", "two aligned text files, TSV", "BLEU, chrF"),
-    "token-classification": TaskEntry("RNN", "CoNLL columns, CoNLL-U, JSONL with spans", "entity F1"),
+    "token-classification": TaskEntry(
+        "RNN",
+        "CoNLL columns, CoNLL-U, JSONL with spans",
+        "entity F1, token accuracy",
+        "dolmen.tasks.token_classification:TokenClassification",
+    ),
     "image-generation": TaskEntry("CNN (GAN)", "folder of images", "FID, KID"),
 }
 

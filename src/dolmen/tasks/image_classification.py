@@ -173,8 +173,9 @@ class ImageClassification(Task[ImageClassificationConfig]):
         """Take the largest picture size with which the budget still allows enough passes over the data."""
         p = self.processor
         for size in [s for s in (160, 128, 96, 64) if s < min(p.height, p.width)]:
-            example = {"images": np.zeros((p.height, p.width, p.channels), np.uint8)}
-            needed = budget.seconds_per_example(self.build_model(), example) * num_images * ENOUGH_EPOCHS_TO_LEARN
+            images = torch.zeros(32, p.channels, p.height, p.width)
+            step_s = budget.seconds_of(self.build_model(), lambda model: model(images).float().square().sum())  # noqa: B023
+            needed = step_s / 32 * num_images * ENOUGH_EPOCHS_TO_LEARN
             if needed <= budget.seconds:
                 return
             p = self.processor = p.model_copy(update={"height": size, "width": size})

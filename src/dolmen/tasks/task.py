@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -23,6 +25,19 @@ Batch = dict[str, Tensor]
 """Named tensors with a leading batch axis, e.g. ``{"images": (B, H, W, C) uint8, "labels": (B,) int64}``."""
 
 C = TypeVar("C", bound="TaskConfig")
+
+
+def batch_indices(num_examples: int, batch_size: int, step: int, seed: int) -> tuple[int, NDArray[np.int64]]:
+    """Which examples are in a step where the order is random: ``(epoch, indices)``."""
+    per_epoch = math.ceil(num_examples / batch_size)
+    epoch, number = divmod(step, per_epoch)
+    return epoch, np.array_split(_permutation(num_examples, seed, epoch), per_epoch)[number]
+
+
+@lru_cache(maxsize=1)
+def _permutation(num_examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(num_examples)
+
 
 Progress = Callable[[str, int, int], None]
 """Told ``(what, done, total)`` while something long is under way."""
@@ -71,6 +86,12 @@ class TaskConfig(BaseModel):
     )
 
 
+class NoOptions(BaseModel):
+    """What can be chosen for a prediction where there is nothing to choose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 @dataclass(frozen=True)
 class Moment:
     """When a training batch is made. Everything random about it comes from here, so that resuming is exact.
@@ -89,13 +110,12 @@ class Moment:
 
 
 class Dataset(Protocol):
-    """Indexed examples. Indexing a tensor is quicker than worker processes, so there are none.
+    """Indexed examples. Indexing a tensor is quicker than worker processes, so there are none."""
 
-    Attributes:
-        digests: (N, D) uint8, equal for equal examples; by them ``evaluate`` knows what training has seen.
-    """
-
-    digests: NDArray[np.uint8]
+    @property
+    def digests(self) -> NDArray[np.uint8]:
+        """(N, D) uint8, equal for equal examples; by them ``evaluate`` knows what training has seen."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -153,8 +173,8 @@ class Budget(Protocol):
         """For the training itself."""
         ...
 
-    def seconds_per_example(self, model: nn.Module, example: dict[str, Any]) -> float:
-        """Measure one training step of ``model`` on copies of ``example``."""
+    def seconds_of(self, model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> float:
+        """Measure one training step: ``loss`` of the model on a batch, and its gradients."""
         ...
 
 
@@ -165,11 +185,15 @@ class Task(ABC, Generic[C]):
         config: as given; ``prepare`` replaces it by one in which what was left open is decided.
         processor: fitted by ``prepare``, or read from a run.
         datasets: filled by ``prepare``: "train", "val" and, where the data have one, "test".
+        carried: what goes from one training step to the next beside weights (a stream's state); kept in checkpoints.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
     Processor: ClassVar[type[Any]]
+    PredictOptions: ClassVar[type[BaseModel]] = NoOptions
+    explanation: ClassVar[str] = ".png"
+    """What the file that ``explain`` writes has to end in."""
     headline: ClassVar[tuple[str, Literal["max", "min"]]]
     """The metric that a person asks for first, and which way is better."""
     monitor: ClassVar[tuple[str, Literal["max", "min"]]]
@@ -179,6 +203,7 @@ class Task(ABC, Generic[C]):
         self.config: C = config
         self.processor: Any = processor
         self.datasets: dict[str, Dataset] = {}
+        self.carried: dict[str, Tensor] = {}
 
     # ---- data
 
@@ -238,6 +263,20 @@ class Task(ABC, Generic[C]):
         del moment
         return batch
 
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Steps in which training sees all of its data once."""
+        return math.ceil(len(self.datasets["train"]) / batch_size)
+
+    def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:
+        """The epoch that a step is in, and its stored values; from the seed and the step alone.
+
+        By default each epoch is one permutation, cut into batches of at most ``batch_size`` whose sizes differ by at
+        most one, so that no example is dropped and no batch is tiny.
+        """
+        train = self.datasets["train"]
+        epoch, indices = batch_indices(len(train), batch_size, step, self.config.seed)
+        return epoch, train.batch(indices)
+
     def batch_size(self, num_examples: int) -> int:
         """Examples in a step where the config says nothing."""
         return int(np.clip(2 ** round(np.log2(max(1, num_examples) / 40)), 16, 256))
@@ -245,6 +284,10 @@ class Task(ABC, Generic[C]):
     def enough_steps(self, num_examples: int, batch_size: int) -> int:
         """Steps beyond which a budget in minutes is not spent, because nothing is gained any more."""
         return max(2000, 200 * num_examples // batch_size)
+
+    def look_steps(self, batch_size: int) -> float:
+        """About how many training steps a look at validation costs. Counted, not timed: two trainings look alike."""
+        return len(self.datasets["val"]) / batch_size / 3
 
     def blank_example(self) -> Example:
         """An example of zeros in the shape that the network takes, to measure speed with."""
@@ -275,12 +318,19 @@ class Task(ABC, Generic[C]):
         del outputs, dataset
 
     def predict(
-        self, model: nn.Module, inputs: Iterable[Any], *, batch_size: int = 64
+        self, model: nn.Module, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
     ) -> Iterator[tuple[Any, Prediction | UserError]]:
         """Yield ``(input, prediction)`` in order, holding one batch in memory.
 
         An input that can't be read gives its ``UserError`` instead, and the others go on.
+
+        Args:
+            model: in evaluation mode.
+            inputs: as a person has them.
+            options: of the class ``PredictOptions``.
+            batch_size: inputs at once.
         """
+        del options
         device = next(model.parameters()).device
         iterator = iter(inputs)
         while chunk := list(islice(iterator, batch_size)):

@@ -1,0 +1,431 @@
+"""Text generation: plain text in, a language model out that goes on writing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from dolmen.data.text import Stretch, TextDataset, Tokens, cut_windows, split_text, tokenise
+from dolmen.data.text_checks import check_text
+from dolmen.data.text_files import TextFiles, find_text
+from dolmen.data.text_sample import write_text_sample
+from dolmen.metrics import language as metrics
+from dolmen.nn.language_model import LanguageModel
+from dolmen.nn.losses import Loss
+from dolmen.nn.optimizers import linear
+from dolmen.nn.recurrent_state import State
+from dolmen.processors.sampling import Sampler
+from dolmen.processors.text import END_OF_LINE, TextProcessor, fit_text
+from dolmen.tasks import text_generation_views as views
+from dolmen.tasks.task import Batch, Budget, Dataset, Objective, Progress, Task, TaskConfig
+from dolmen.tasks.text_writer import Writer
+from dolmen.types import Arrays, CheckReport, Evaluation, Example, Prediction, Section, Text, UserError
+
+STREAMS, MOST_LOGITS = 16, 1 << 24
+"""Windows that are evaluated side by side, and logits that are held at once."""
+SIZES = (64, 128, 256, 384, 512, 768, 1024)
+ENOUGH_EPOCHS = 8  # a network for which the budget allows fewer passes is too large
+WINDOW = 256
+
+
+class TextGenerationConfig(TaskConfig):
+    """Choices for text generation."""
+
+    units: Literal["characters", "words", "bpe"] = Field("characters", description="what a token is")
+    vocabulary: int | None = Field(
+        None, ge=2, description="most tokens in the vocabulary; if not given, 8,000 characters, 50,000 words, 4,000 BPE"
+    )
+    min_count: int = Field(1, ge=1, description="rarer characters and words are unknown")
+    encoding: str = Field("utf-8", description="of the text files")
+    cell: Literal["lstm", "gru", "rnn"] = Field("lstm", description="recurrent cell")
+    hidden: int | None = Field(None, ge=1, description="units of a layer; if not given, what the budget allows")
+    layers: int = Field(2, ge=1, description="recurrent layers")
+    size: int | None = Field(None, ge=1, description="of the embedding; if not given, that of a layer")
+    tied: bool = Field(True, description="the softmax uses the embedding's weights")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="locked dropout of inputs, between layers, of outputs; if not given, more of it "
+        "the more often the text is seen"
+    )  # fmt: skip
+    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="share of the vocabulary dropped in a step")
+    weight_drop: float = Field(0.0, ge=0, lt=1, description="dropout of the weights from state to state")
+    activation_penalty: float = Field(0.0, ge=0, description="of large outputs (AWD-LSTM's alpha)")
+    change_penalty: float = Field(0.0, ge=0, description="of outputs that change quickly (AWD-LSTM's beta)")
+    length: int = Field(128, ge=2, description="mean tokens that a gradient flows back through")
+
+
+class GenerationOptions(BaseModel):
+    """Choices for a text that is written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    length: int = Field(400, ge=1, description="tokens to write (default 400)")
+    temperature: float = Field(0.8, ge=0, description="below 1 bolder, above 1 more varied, 0 no chance (default 0.8)")
+    top_k: int = Field(0, ge=0, description="choose among so many most probable tokens only")
+    top_p: float = Field(1.0, gt=0, le=1, description="choose among the most probable with this probability together")
+    repetition_penalty: float = Field(1.0, gt=0, description="above 1, what came lately becomes less likely")
+    stop: str | None = Field(None, description="end before this text")
+    seed: int = Field(0, ge=0, description="of the choices")
+    state: str | None = Field(
+        None, description="a file: go on from the state in it, if it is there, and leave the new state in it"
+    )
+
+
+class TextGeneration(Task[TextGenerationConfig]):
+    """Plain text in; perplexity, bits per character, and texts out."""
+
+    name = "text-generation"
+    Config: ClassVar[type[TaskConfig]] = TextGenerationConfig
+    Processor = TextProcessor
+    PredictOptions = GenerationOptions
+    headline = ("bits_per_character", "min")
+    monitor = ("loss", "min")
+
+    processor: TextProcessor
+
+    # ---- data
+
+    def prepare(
+        self, data: str, *, fetch: bool = False, budget: Budget | None = None, progress: Progress | None = None
+    ) -> CheckReport:
+        """See ``Task.prepare``."""
+        del fetch
+        config, files = self.config, find_text(data)
+        shares = self._shares(files)
+        stretches = split_text(files, _known(config.encoding), *shares)
+        self.processor = fit_text(config.units, stretches["train"].pieces(), config.vocabulary, config.min_count)
+        tokens = self._tokens(files, progress)
+        datasets = self._cut(tokens, shares)
+        sizes = {split: dataset.num_targets for split, dataset in datasets.items()}
+        report = check_text(files, stretches, tokens, sizes, self.processor)
+        if report.errors:
+            raise UserError(report.errors[0].message)
+        self.datasets = dict(datasets)
+        hidden = config.hidden or self._fitting_size(budget)
+        size = config.size or min(hidden, 400 if config.units != "characters" else hidden)
+        dropout = 0.1 if config.dropout is None else config.dropout
+        update = {"hidden": hidden, "size": size, "dropout": dropout, "clip_norm": config.clip_norm or 1.0}
+        self.config = config.model_copy(update=update)
+        return report
+
+    def _shares(self, files: TextFiles) -> tuple[float, float]:
+        """Shares of the text that are cut off to validate and to test on, where no files are for that."""
+        val, test = self.config.val_fraction or 0.05, self.config.test_fraction or 0.05
+        return 0.0 if "val" in files.splits else val, 0.0 if "train" in files.splits else test
+
+    def _tokens(self, files: TextFiles, progress: Progress | None) -> dict[str, Tokens]:
+        """The tokens of what the files hold, by split as their names tell ("train" where they tell nothing)."""
+        found = {}
+        for split, part in files.splits.items():
+            told = None if progress is None else lambda done, total: progress("reading text", done, total)
+            stretch = Stretch(tuple(part), _known(self.config.encoding))
+            found[split or "train"] = tokenise(stretch, self.processor, files.fingerprint, told)
+        return found
+
+    def _cut(self, tokens: dict[str, Tokens], shares: tuple[float, float]) -> dict[str, TextDataset]:
+        """The data set of each split."""
+        made = {s: TextDataset(t.numbers, WINDOW, t.num_characters) for s, t in tokens.items()}
+        return {**{str(s): d for s, d in cut_windows(made.pop("train"), *shares).items()}, **made}
+
+    def _fitting_size(self, budget: Budget | None) -> int:
+        """The largest layers with which the budget still allows enough passes over the text."""
+        if budget is None:
+            return SIZES[0]
+        train = self.datasets["train"]
+        assert isinstance(train, TextDataset)
+        asked = self.config
+        chosen, num = SIZES[0], self.batch_size(len(train))
+        for size in SIZES[1:]:
+            self.config = asked.model_copy(update={"hidden": size, "size": asked.size or size, "dropout": 0.0})
+            tokens = torch.randint(len(self.processor), (num, asked.length))
+            step_s = budget.seconds_of(self.build_model(), lambda model: model(tokens)[0].float().square().mean())  # noqa: B023
+            if step_s * train.steps_per_epoch(num, asked.length) * ENOUGH_EPOCHS > budget.seconds:
+                break
+            chosen = size
+        self.config = asked
+        return chosen
+
+    def open(
+        self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
+    ) -> Dataset:
+        """See ``Task.open``."""
+        del fetch
+        files = find_text(data)
+        tokens = self._tokens(files, progress)
+        # Without a split by name it is all of the text: what training has seen of it is known by its digests.
+        shares = (0.0, 0.0) if split is None and list(files.splits) == [""] else self._shares(files)
+        datasets = self._cut(tokens, shares)
+        chosen = split or next(s for s in ("test", "val", "train") if s in datasets)
+        if chosen not in datasets:
+            raise UserError(f"{data} has no {chosen} part; it has {', '.join(datasets)}")
+        if datasets[chosen].num_targets < 1:
+            raise UserError(f"{data} holds too few tokens; at least 2 are needed to predict one")
+        return datasets[chosen]
+
+    # ---- learning
+
+    def build_model(self) -> nn.Module:
+        """See ``Task.build_model``."""
+        c = self.config
+        hidden = c.hidden or SIZES[0]
+        return LanguageModel(
+            len(self.processor), size=c.size or hidden, hidden=hidden, layers=c.layers, cell=c.cell, tied=c.tied,
+            dropout=c.dropout or 0.0, embedding_dropout=c.embedding_dropout, weight_drop=c.weight_drop,
+        )  # fmt: skip
+
+    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+        """One: cross-entropy of the next token, with AWD-LSTM's penalties."""
+        config = self.config
+
+        def loss(batch: Batch) -> Loss:
+            tokens, streams = batch["tokens"], batch["streams"]
+            inputs, targets = tokens[:, :-1], tokens[:, 1:]
+            logits, out, after = model(inputs, self._carried_state(model, streams, batch["fresh"]))
+            self._carry(after.detach(), streams)
+            weight = float(targets.numel())
+            total = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
+            if config.activation_penalty:
+                total = total + config.activation_penalty * weight * out.float().square().mean()
+            if config.change_penalty:
+                total = total + config.change_penalty * weight * (out[:, 1:] - out[:, :-1]).float().square().mean()
+            return Loss(total, weight)
+
+        decay = 0.01 if config.weight_decay is None else config.weight_decay
+        matrices = [p for p in model.parameters() if p.ndim > 1]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=config.lr or 4e-3, betas=(0.9, 0.99))
+        return [Objective("loss", loss, (optimizer,), linear(warmup=0.05))]
+
+    def _carried_state(self, model: nn.Module, streams: Tensor, fresh: Tensor) -> State:
+        """The state that each stream is in."""
+        assert isinstance(model, LanguageModel)
+        start = model.layers.initial_state(len(streams))
+        if not self.carried or bool(fresh.all()):
+            return start
+        keep = ~fresh[None, :, None]
+
+        def carried(name: str, like: Tensor) -> Tensor:
+            return torch.where(keep, self.carried[name].to(like.device)[:, streams], like)
+
+        return State(carried("hidden", start.hidden), None if start.cell is None else carried("cell", start.cell))
+
+    def _carry(self, state: State, streams: Tensor) -> None:
+        for name, values in zip(("hidden", "cell"), state, strict=True):
+            if values is None:
+                continue
+            most = int(streams.max()) + 1
+            if name not in self.carried or self.carried[name].shape[1] < most:
+                grown = values.new_zeros(len(values), most, values.shape[2], dtype=torch.float32)
+                if name in self.carried:
+                    grown[:, : self.carried[name].shape[1]] = self.carried[name]
+                self.carried[name] = grown
+            self.carried[name][:, streams] = values.float()
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """See ``Task.steps_per_epoch``; an example is a stream."""
+        train = self.datasets["train"]
+        assert isinstance(train, TextDataset)
+        return train.steps_per_epoch(batch_size, self.config.length)
+
+    def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:
+        """See ``Task.training_batch``: streams that carry their state from step to step."""
+        train = self.datasets["train"]
+        assert isinstance(train, TextDataset)
+        return train.training_batch(step, batch_size, self.config.length, self.config.seed)
+
+    def batch_size(self, num_examples: int) -> int:
+        """Streams that are read side by side."""
+        tokens = num_examples * WINDOW
+        return int(np.clip(2 ** math.floor(math.log2(max(1, tokens / (40 * self.config.length)))), 1, 64))
+
+    def enough_steps(self, num_examples: int, batch_size: int) -> int:
+        """See ``Task.enough_steps``."""
+        return max(2000, 100 * self.steps_per_epoch(batch_size))
+
+    def look_steps(self, batch_size: int) -> float:
+        """See ``Task.look_steps``."""
+        val = self.datasets["val"]
+        assert isinstance(val, TextDataset)
+        return val.num_targets / (batch_size * self.config.length) / 3
+
+    def blank_example(self) -> Example:
+        """A window of the first token."""
+        return {"tokens": np.zeros(WINDOW + 1, np.int64), "before": np.full(WINDOW, -1, np.int64)}
+
+    # ---- use
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+        """``{"nll", "nll_alone": (B, W)}``: nats of each token, with the state carried into the window and without."""
+        assert isinstance(model, LanguageModel)
+        tokens = batch["tokens"]
+        alone = [_nll(model, part, None)[0] for part in torch.split(tokens, STREAMS)]
+        return {**self.quick_outputs(model, batch), "nll_alone": torch.cat(alone)}
+
+    def quick_outputs(self, model: nn.Module, batch: Batch) -> Batch:
+        """``{"nll": (B, W)}``: nats of each token, with the state carried from window to window.
+
+        Consecutive windows are worked off in a few streams; each begins with the state after the window before it.
+        """
+        assert isinstance(model, LanguageModel)
+        tokens, before = batch["tokens"], batch["before"]
+        n, device = len(tokens), tokens.device
+        linked = torch.zeros(n, dtype=torch.bool, device=device)
+        linked[1:] = (before[1:] == tokens[:-1, :-1]).all(1)
+        length = math.ceil(n / STREAMS)
+        nll = torch.full((n, tokens.shape[1] - 1), math.nan, device=device)
+        state: State | None = None
+        for j in range(length):
+            rows = torch.arange(j, n, length, device=device)
+            state = self._entering(model, before[rows], linked[rows] & (j > 0), state)
+            nll[rows], state = _nll(model, tokens[rows], state)
+        return {"nll": nll}
+
+    def _entering(self, model: LanguageModel, before: Tensor, linked: Tensor, state: State | None) -> State:
+        """The state at the beginning of windows: carried where they are linked, else after the window before."""
+        start = model.layers.initial_state(len(before))
+        if state is not None:
+            state = state.select(torch.arange(len(before), device=before.device))
+            if bool(linked.all()):
+                return state
+        begun = before[:, :1] >= 0
+        _, warm = model.layers(F.embedding(before.clamp(min=0), model.embedding.weight), start)
+
+        def chosen(name: str) -> Tensor | None:
+            first, own = getattr(start, name), getattr(warm, name)
+            if first is None:
+                return None
+            value = torch.where(begun[None], own.float(), first.float())
+            if state is not None:
+                value = torch.where(linked[None, :, None], getattr(state, name).float(), value)
+            return value
+
+        hidden = chosen("hidden")
+        assert hidden is not None
+        return State(hidden, chosen("cell"))
+
+    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
+        """See ``Task.evaluate``."""
+        assert isinstance(dataset, TextDataset)
+        nll, share = outputs["nll"], len(dataset.tokens) / max(1, dataset.num_characters)
+        values = metrics.metrics(nll, share)
+        if not intervals:
+            return Evaluation(self.name, len(dataset), values)
+        alone = outputs["nll_alone"]
+        values["loss_in_windows"] = float(np.nanmean(alone))
+        tables = {
+            "protocol": {
+                "loss": "state carried through the text (Merity et al., 2018)",
+                "loss_in_windows": f"windows of {dataset.window} tokens, each from an empty state (nanoGPT's way)",
+                "num_tokens": int(np.isfinite(nll).sum()),
+                "num_characters": dataset.num_characters,
+                "units": self.processor.units,
+            }
+        }
+        return Evaluation(
+            self.name, len(dataset), values, metrics.intervals(nll, share), tables, {"nll": nll, "nll_alone": alone}
+        )
+
+    def predict(
+        self, model: nn.Module, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
+    ) -> Iterator[tuple[Any, Prediction | UserError]]:
+        """Go on from each prompt: a text that is written while it is read."""
+        assert isinstance(options, GenerationOptions)
+        for raw in inputs:
+            try:
+                yield raw, self._text(model, raw, options)
+            except UserError as error:
+                yield raw, error
+
+    def expand(self, inputs: Sequence[str]) -> Iterator[Any]:
+        """Texts to begin with; the name of a file stands for what is in it."""
+        for name in inputs:
+            yield Path(name) if len(name) < 256 and Path(name).is_file() else name
+
+    def _text(self, model: nn.Module, raw: Any, options: GenerationOptions) -> Text:
+        assert isinstance(model, LanguageModel)
+        prompt = _prompt(raw)
+        writer = Writer(model, self.processor)
+        place = None if options.state is None else Path(options.state)
+        if place is not None and place.exists():
+            writer.state = views.read_state(place, model)
+        elif not prompt and END_OF_LINE in self.processor.symbols:
+            writer.read([self.processor.symbols.index(END_OF_LINE)])
+        writer.read(self.processor.encode_text(prompt))
+        sampler = Sampler(
+            temperature=options.temperature, top_k=options.top_k, top_p=options.top_p,
+            repetition_penalty=options.repetition_penalty, seed=options.seed,
+        )  # fmt: skip
+
+        def pieces() -> Iterator[str]:
+            yield from writer.write(sampler, options.length, () if options.stop is None else (options.stop,))
+            if place is not None:
+                views.write_state(place, writer.state)
+
+        return Text(prompt, pieces())
+
+    # ---- showing
+
+    @classmethod
+    def sample(cls, folder: Path) -> None:
+        """See ``Task.sample``."""
+        write_text_sample(folder)
+
+    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
+        """See ``Task.sections``."""
+        assert isinstance(model, LanguageModel)
+        return views.sections(model, self.processor, self.datasets, evaluations)
+
+    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
+        """See ``Task.explain``."""
+        assert isinstance(model, LanguageModel)
+        if out.suffix.lower() != ".png":
+            raise UserError(f"--out {out} must end in .png")
+        return views.explain(model, self.processor, _prompt(raw), out)
+
+
+def _nll(model: LanguageModel, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+    """(B, W) nats of each token after the first, nan where there is none, and the state after all of them."""
+    targets = tokens[:, 1:]
+    out, after = model.layers(F.embedding(tokens[:, :-1].clamp(min=0), model.embedding.weight), state)
+    flat, wanted = out.flatten(0, 1), targets.reshape(-1)
+    rows = max(1, MOST_LOGITS // model.embedding.num_embeddings)
+    parts = [
+        F.cross_entropy(model.logits(o).float(), w.clamp(min=0), reduction="none")
+        for o, w in zip(torch.split(flat, rows), torch.split(wanted, rows), strict=True)
+    ]
+    nll = torch.cat(parts).view(targets.shape)
+    return nll.masked_fill(targets < 0, math.nan), after
+
+
+def _prompt(raw: Any) -> str:
+    """What a text begins with: the text itself, or the content of a file."""
+    if isinstance(raw, Path):
+        try:
+            text = raw.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{raw} is not text in UTF-8; convert it") from None
+        except OSError as error:
+            raise UserError(f"{raw} can't be read: {error.strerror}") from None
+        if not text:
+            raise UserError(f"{raw} is empty; give a text to begin with")
+        return text
+    if not isinstance(raw, str):
+        raise UserError(f"a text to begin with was expected, not {type(raw).__name__}")
+    return raw
+
+
+def _known(encoding: str) -> str:
+    """The encoding, if there is such a one."""
+    try:
+        "".encode(encoding)
+    except LookupError:
+        raise UserError(f"there is no encoding {encoding!r}; give one such as utf-8, latin-1 or cp1252") from None
+    return encoding

@@ -1,0 +1,488 @@
+"""Token classification: named entities, parts of speech, any tag for each word."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from dolmen.data.tagged import Sentence, Tagged, canonical, read_tagged
+from dolmen.data.tagged_batches import TaggedDataset
+from dolmen.data.tagged_checks import check_tagged
+from dolmen.data.tagged_sample import write_tagged_sample
+from dolmen.data.vectors import read_vectors
+from dolmen.metrics import tagging as metrics
+from dolmen.metrics.classification import fit_temperature, reliability
+from dolmen.nn.losses import Loss, cross_entropy
+from dolmen.nn.optimizers import linear
+from dolmen.nn.tagger import Tagger
+from dolmen.processors.tags import SHAPES, Chain, TagProcessor, allowed, spans_of
+from dolmen.tasks import token_classification_views as views
+from dolmen.tasks.task import Batch, Budget, Dataset, Objective, Progress, Task, TaskConfig
+from dolmen.types import Arrays, CheckReport, Evaluation, Example, Prediction, Section, Spans, UserError
+
+MOST_TOKENS = 1 << 14
+"""Tokens that are worked off at once, padding included."""
+LONGEST = 256
+"""Words of a training sentence; longer ones are cut."""
+MOST_CHARACTERS = 30_000
+
+
+class TokenClassificationConfig(TaskConfig):
+    """Choices for token classification."""
+
+    column: str | None = Field(
+        None, description="of the tags: a number from 1, or upos, xpos or feats of CoNLL-U (default: the last, or upos)"
+    )
+    word_column: int | None = Field(None, ge=1, description="of the words, from 1 (default: the first)")
+    encoding: str = Field("utf-8", description="of the files")
+    cell: Literal["lstm", "gru"] = Field("lstm", description="recurrent cell")
+    hidden: int = Field(200, ge=1, description="units of a layer and direction")
+    layers: int = Field(1, ge=1, description="recurrent layers")
+    word_size: int = Field(100, ge=1, description="of the word embedding; of --vectors where they are given")
+    filters: int = Field(96, ge=1, description="of the convolution over a word's characters")
+    dropout: float = Field(0.4, ge=0, lt=1, description="locked dropout of inputs, between layers, of outputs")
+    word_dropout: float = Field(0.05, ge=0, lt=1, description="share of the words that are hidden while training")
+    crf: bool | None = Field(None, description="score whole sequences of tags; if not given, for spans")
+    vectors: str | None = Field(None, description="pretrained word vectors: a text file as GloVe and fastText write it")
+
+
+class TaggingOptions(BaseModel):
+    """Choices for a prediction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_best: int = Field(1, ge=1, le=100, description="so many readings of each sentence, with their probabilities")
+
+
+class TokenClassification(Task[TokenClassificationConfig]):
+    """Words with tags in; entity F1 or token accuracy."""
+
+    name = "token-classification"
+    Config: ClassVar[type[TaskConfig]] = TokenClassificationConfig
+    Processor = TagProcessor
+    PredictOptions = TaggingOptions
+
+    processor: TagProcessor
+
+    @property
+    def headline(self) -> tuple[str, Literal["max", "min"]]:  # type: ignore[override]
+        """F1 of spans, or accuracy of labels."""
+        return ("f1" if self.processor.kind == "spans" else "accuracy"), "max"
+
+    monitor = property(lambda self: self.headline)
+
+    # ---- data
+
+    def prepare(
+        self, data: str, *, fetch: bool = False, budget: Budget | None = None, progress: Progress | None = None
+    ) -> CheckReport:
+        """See ``Task.prepare``."""
+        del fetch, budget, progress
+        config = self.config
+        tagged = self._read(data)
+        splits = self._split(tagged)
+        train = splits.get("train", [])
+        words = Counter(w for s in train for w in s.words)
+        tags = {split: [canonical(s, tagged.kind) for s in found] for split, found in splits.items()}
+        labels = sorted({t for found in tags["train"] for t in found} | ({"O"} if tagged.kind == "spans" else set()))
+        if tagged.kind == "spans":  # a span of any length can be written in BIOES, also where training has no such one
+            kinds = sorted({t[2:] for t in labels if t != "O"})
+            labels = ["O", *(f"{p}-{k}" for k in kinds for p in "BIES")]
+        characters = Counter(c for w in words for c in w)
+        self.processor = TagProcessor(
+            kind=tagged.kind,
+            words=("", *self._vocabulary(words, splits)),
+            characters="\0" + "".join(c for c, _ in characters.most_common(MOST_CHARACTERS - 1)),
+            labels=tuple(labels),
+            units="characters" if train and np.mean([len(w) for w in list(words)[:2000]]) < 1.2 else "words",
+        )
+        report = check_tagged(tagged, splits, tags, self.processor)
+        if report.errors:
+            raise UserError(report.errors[0].message)
+        self._counts = words
+        self.datasets = {}
+        for split, found in splits.items():
+            pairs = list(zip(found, tags[split], strict=True))
+            if split == "train":
+                pairs = [part for pair in pairs for part in _cut(*pair)]
+            known = [(s, t) for s, t in pairs if set(t) <= set(labels)]
+            self.datasets[split] = TaggedDataset([s for s, _ in known], [t for _, t in known], self.processor)
+        crf = config.crf if config.crf is not None else tagged.kind == "spans"
+        update: dict[str, Any] = {"crf": crf, "clip_norm": config.clip_norm or 5.0}
+        if config.vectors is not None:
+            update["word_size"] = len(next(iter(self._vectors.values())))
+        self.config = config.model_copy(update=update)
+        return report
+
+    def _read(self, data: str) -> Tagged:
+        c = self.config
+        try:
+            "".encode(c.encoding)
+        except LookupError:
+            raise UserError(f"there is no encoding {c.encoding!r}; give one such as utf-8 or latin-1") from None
+        return read_tagged(data, encoding=c.encoding, column=c.column, word_column=c.word_column)
+
+    def _split(self, tagged: Tagged) -> dict[str, list[Sentence]]:
+        """Sentences by split: as the files say, else drawn at random, equal sentences together."""
+        found = dict(tagged.splits)
+        c = self.config
+        if "" in found:
+            rest, found["test"] = _draw(found.pop(""), c.test_fraction or 0.1, c.seed)
+            found["train"] = rest
+        if "val" not in found:
+            found["train"], found["val"] = _draw(found["train"], c.val_fraction or 0.1, c.seed + 1)
+        return {s: found[s] for s in ("train", "val", "test") if s in found}
+
+    def _vocabulary(self, words: Counter[str], splits: dict[str, list[Sentence]]) -> list[str]:
+        """Words of training, most frequent first; with vectors also those of the other splits that have one."""
+        known = [w for w, _ in sorted(words.items(), key=lambda item: (-item[1], item[0]))]
+        if self.config.vectors is None:
+            return known
+        others = {w for found in splits.values() for s in found for w in s.words} - words.keys()
+        wanted = {*words, *others, *(w.lower() for w in {*words, *others})}
+        self._vectors = read_vectors(self.config.vectors, wanted)
+        return [*known, *sorted(self._vectors.keys() - words.keys())]
+
+    def open(
+        self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
+    ) -> Dataset:
+        """See ``Task.open``."""
+        del fetch, progress
+        tagged = self._read(data)
+        named = {s or "all": found for s, found in tagged.splits.items()}
+        if split is not None and split not in named:
+            raise UserError(f"{data} has no {split} part; it has {', '.join(named)}")
+        chosen = split or next(s for s in ("test", "val", "all", "train") if s in named)
+        tags = [canonical(s, self.processor.kind) for s in named[chosen]]
+        known = set(self.processor.labels)
+        for sentence, found in zip(named[chosen], tags, strict=True):
+            if new := sorted(set(found) - known):
+                raise UserError(
+                    f"{sentence.place} has the tag {new[0]!r}, which training never saw; it knows "
+                    f"{', '.join(self.processor.labels[:12])}"
+                )
+        return TaggedDataset(named[chosen], tags, self.processor)
+
+    # ---- learning
+
+    def build_model(self) -> nn.Module:
+        """See ``Task.build_model``."""
+        c, p = self.config, self.processor
+        counts: Mapping[str, int] = getattr(self, "_counts", {})
+        rare = next((i for i, w in enumerate(p.words) if i and counts.get(w, 2) == 1), len(p.words))
+        crf = c.crf if c.crf is not None else p.kind == "spans"
+        return Tagger(
+            len(p.words), len(p.characters), SHAPES, len(p.labels), word_size=c.word_size, filters=c.filters,
+            hidden=c.hidden, layers=c.layers, cell=c.cell, dropout=c.dropout, word_dropout=c.word_dropout,
+            first_rare=rare, allowed=self._allowed() if crf else None,
+        )  # fmt: skip
+
+    def _allowed(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        k = len(self.processor.labels)
+        masks = allowed(self.processor.labels) if self.processor.kind == "spans" else (
+            np.ones((k, k), bool), np.ones(k, bool), np.ones(k, bool))  # fmt: skip
+        between, begin, end = (torch.from_numpy(m) for m in masks)
+        return between, begin, end
+
+    def initialise(self, model: nn.Module) -> None:
+        """Put pretrained vectors where there are any."""
+        assert isinstance(model, Tagger)
+        vectors: dict[str, NDArray[np.float32]] = getattr(self, "_vectors", {})
+        with torch.no_grad():
+            for i, word in enumerate(self.processor.words):
+                found = vectors.get(word, vectors.get(word.lower())) if i else None
+                if found is not None:
+                    model.words.weight[i] = torch.from_numpy(found)
+
+    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+        """One: the likelihood of the sentence's tags (CRF), or cross-entropy of each."""
+        assert isinstance(model, Tagger)
+
+        def loss(batch: Batch) -> Loss:
+            lengths = batch["lengths"]
+            if not len(lengths):  # a process that this batch left nothing for
+                return Loss(torch.stack([p.sum() for p in model.parameters()]).sum() * 0, 0.0)
+            longest = int(lengths.max())  # a part of a batch may be shorter
+            words, characters, shapes, tags = (batch[k][:, :longest] for k in ("words", "characters", "shapes", "tags"))
+            emissions = model(words, characters, shapes, lengths)
+            if model.crf is not None:
+                return Loss(model.crf(emissions, tags, lengths), float(lengths.sum()))
+            inside = torch.arange(longest, device=lengths.device) < lengths[:, None]
+            return cross_entropy(emissions[inside], tags[inside])
+
+        decay = 0.01 if self.config.weight_decay is None else self.config.weight_decay
+        optimizer = torch.optim.AdamW(model.parameters(), lr=self.config.lr or 3e-3, weight_decay=decay)
+        return [Objective("loss", loss, (optimizer,), linear(warmup=0.05))]
+
+    def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:
+        """See ``Task.training_batch``: sentences of similar length together."""
+        train = self.datasets["train"]
+        assert isinstance(train, TaggedDataset)
+        epoch, number = divmod(step, self.steps_per_epoch(batch_size))
+        return epoch, train.batch(train.in_epoch(epoch, batch_size, self.config.seed)[number])
+
+    def batch_size(self, num_examples: int) -> int:
+        """Sentences in a step."""
+        return int(np.clip(2 ** round(np.log2(max(1, num_examples) / 120)), 8, 64))
+
+    def enough_steps(self, num_examples: int, batch_size: int) -> int:
+        """See ``Task.enough_steps``: many passes learn a small set by heart, and nothing more."""
+        return max(600, 40 * self.steps_per_epoch(batch_size))
+
+    def blank_example(self) -> Example:
+        """A sentence of 20 unknown words."""
+        return self.processor.encode_words(["word"] * 20) | {"lengths": np.array(20)}
+
+    # ---- use
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+        """``{"emissions": (M, K)}`` of all words of the batch, sentence after sentence."""
+        assert isinstance(model, Tagger)
+        if model.crf is not None:  # decoding is the processor's, with the transitions of this network
+            scores = model.crf.transitions().detach().cpu().numpy()
+            self.processor = self.processor.model_copy(update={"transitions": tuple(map(tuple, scores.tolist()))})
+        lengths = batch["lengths"]
+        order = torch.argsort(lengths, stable=True)
+        found: list[torch.Tensor] = [lengths] * len(lengths)
+        start = 0
+        while start < len(order):
+            stop = start + 1  # sorted by length: the last one decides how much padding there is
+            while stop < len(order) and (stop + 1 - start) * int(lengths[order[stop]]) <= MOST_TOKENS:
+                stop += 1
+            rows = order[start:stop]
+            longest = int(lengths[rows].max())
+            parts = (batch[k][rows, :longest] for k in ("words", "characters", "shapes"))
+            emissions = model(*parts, lengths[rows])
+            for row, values in zip(rows.tolist(), emissions, strict=True):
+                found[row] = values[: int(lengths[row])]
+            start = stop
+        return {"emissions": torch.cat(found)}
+
+    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
+        """See ``Task.evaluate``."""
+        assert isinstance(dataset, TaggedDataset)
+        p = self.processor
+        chain, cuts = p.chain, dataset.starts[1:-1]
+        scores = np.asarray(outputs["emissions"], np.float64) / p.temperature
+        parts, gold = np.split(scores, cuts), np.split(dataset.tags, cuts)
+        plain = not p.transitions
+        paths = [part.argmax(1) if plain else np.array(chain.best(part)[0][1]) for part in parts]
+        right = np.array([[int((a == b).sum()), len(a)] for a, b in zip(paths, gold, strict=True)], np.int64)
+        accuracy = float(right[:, 0].sum() / right[:, 1].sum())
+        values: dict[str, float] = {"accuracy": accuracy}
+        predicted_spans = gold_spans = None
+        if p.kind == "spans":
+            predicted_spans, gold_spans = (
+                [spans_of([p.labels[i] for i in path]) for path in found] for found in (paths, gold)
+            )
+            counts = metrics.span_counts(gold_spans, predicted_spans)
+            precision, recall, score = metrics.f1(*counts.sum(0))
+            values = {"f1": score, "precision": precision, "recall": recall, **values}
+        if not intervals:
+            return Evaluation(self.name, len(dataset), values)
+        bounds = {"accuracy": metrics.intervals(right, "share")}
+        tables: dict[str, Any] = {"num_tokens": int(right[:, 1].sum())}
+        if gold_spans is not None and predicted_spans is not None:
+            bounds["f1"] = metrics.intervals(counts, "f1")
+            tables["per_label"] = metrics.per_label(gold_spans, predicted_spans)
+        else:
+            single = [[(i, i + 1, p.labels[k]) for i, k in enumerate(path)] for path in gold]
+            told = [[(i, i + 1, p.labels[k]) for i, k in enumerate(path)] for path in paths]
+            tables["per_label"] = metrics.per_label(single, told)
+        tables["calibration"] = self._calibration(parts, paths, gold)
+        arrays = {"predicted": np.concatenate(paths), "gold": dataset.tags}
+        return Evaluation(self.name, len(dataset), values, bounds, tables, arrays)
+
+    def _calibration(self, parts: list[Any], paths: list[Any], gold: list[Any]) -> dict[str, Any]:
+        """How far confidences are from the truth: of spans, or of single tags."""
+        p, chain = self.processor, self.processor.chain
+        sure: list[float] = []
+        true: list[bool] = []
+        for scores, path, tags in zip(parts, paths, gold, strict=True):
+            lattice = chain.read(scores)
+            if p.kind == "spans":
+                wanted = set(spans_of([p.labels[i] for i in tags]))
+                for span in spans_of([p.labels[i] for i in path]):
+                    sure.append(lattice.probability(span.start, path[span.start : span.stop].tolist()))
+                    true.append(span in wanted)
+            else:
+                found = lattice.marginals()
+                sure += found[np.arange(len(path)), path].tolist()
+                true += (path == tags).tolist()
+        ece, bins = reliability(np.array(sure), np.array(true, bool))
+        return {"ece": ece, "temperature": p.temperature, "bins": bins}
+
+    def calibrate(self, outputs: Arrays, dataset: Dataset) -> None:
+        """Fit the temperature of all scores on validation, by the likelihood of single tags."""
+        assert isinstance(dataset, TaggedDataset)
+        scores, cuts = np.asarray(outputs["emissions"], np.float64), dataset.starts[1:-1]
+        if not self.processor.transitions:
+            temperature = fit_temperature(scores, dataset.tags)
+        else:
+            transitions = np.array(self.processor.transitions)
+            temperature = _fit_chain(np.split(scores, cuts), np.split(dataset.tags, cuts), transitions)
+        self.processor = self.processor.model_copy(update={"temperature": temperature})
+
+    def predict(
+        self, model: nn.Module, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
+    ) -> Iterator[tuple[Any, Prediction | UserError]]:
+        """See ``Task.predict``."""
+        assert isinstance(options, TaggingOptions)
+        device = next(model.parameters()).device
+        iterator = iter(inputs)
+        while chunk := list(islice(iterator, batch_size)):
+            examples = self.encode_all(chunk)
+            good = [e for e in examples if not isinstance(e, UserError)]
+            emissions: Iterator[NDArray[Any]] = iter(())
+            if good:
+                lengths = np.array([len(e["words"]) for e in good])
+                batch = {"lengths": torch.from_numpy(lengths).to(device)}
+                for key in ("words", "characters", "shapes"):
+                    padded = np.zeros((len(good), lengths.max(), *good[0][key].shape[1:]), np.int64)
+                    for row, e in zip(padded, good, strict=True):
+                        row[: len(e[key])] = e[key]
+                    batch[key] = torch.from_numpy(padded).to(device)
+                with torch.inference_mode():
+                    flat = self.outputs(model, batch)["emissions"].float().cpu().numpy()
+                emissions = iter(np.split(flat, np.cumsum(lengths)[:-1]))
+            for raw, example in zip(chunk, examples, strict=True):
+                if isinstance(example, UserError):
+                    yield raw, example
+                else:
+                    yield raw, self.processor.answer(_sentence(raw), next(emissions), options.n_best)
+
+    def encode(self, raw: Any) -> Example | UserError:
+        """Encode one sentence, or return why it can't be read."""
+        try:
+            return self.processor.encode(_sentence(raw))
+        except UserError as error:
+            return error
+
+    def expand(self, inputs: Sequence[str]) -> Iterator[Any]:
+        """Sentences as they are; of a file each line."""
+        for name in inputs:
+            if len(name) < 256 and os.path.isfile(name):
+                try:
+                    with open(name, encoding=self.config.encoding) as file:
+                        yield from (line.rstrip("\n") for line in file if line.strip())
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{name} is not text in {self.config.encoding}: {error.reason}") from None
+            else:
+                yield name
+
+    def one_line(self, prediction: Prediction) -> str:
+        """``Anna[PER 99 %] lives in Rome[LOC 97 %]``; with labels ``Anna/PROPN lives/VERB``."""
+        assert isinstance(prediction, Spans)
+        if self.processor.kind == "labels":
+            return " ".join(f"{w}/{t}" for w, t in zip(prediction.words, prediction.tags, strict=True))
+        found = [f"{text} [{label} {p:.0%}]" for _, _, label, text, p in prediction.spans]
+        return ", ".join(found) or "no spans"
+
+    # ---- showing
+
+    @classmethod
+    def sample(cls, folder: Path) -> None:
+        """See ``Task.sample``."""
+        write_tagged_sample(folder)
+
+    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
+        """See ``Task.sections``."""
+        del model
+        split = "test" if "test" in evaluations else next(iter(evaluations))
+        dataset = self.datasets[split]
+        assert isinstance(dataset, TaggedDataset)
+        return views.sections(self.processor, dataset, evaluations, split)
+
+    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
+        """See ``Task.explain``: which words each tag rests on."""
+        if out.suffix.lower() != ".png":
+            raise UserError(f"--out {out} must end in .png")
+        example = self.encode(raw)
+        if isinstance(example, UserError):
+            raise example
+        answer = next(self.predict(model, [raw], TaggingOptions()))[1]
+        assert isinstance(answer, Spans)
+
+        def emissions(batch: Batch) -> NDArray[Any]:
+            device = next(model.parameters()).device
+            with torch.inference_mode():
+                found = self.outputs(model, {k: v.to(device) for k, v in batch.items()})["emissions"]
+            return found.float().cpu().numpy()
+
+        return views.explain(self.processor, answer, example, emissions, out)
+
+
+def _sentence(raw: Any) -> Any:
+    """A sentence as a person gave it; of a file its text."""
+    if not isinstance(raw, Path):
+        return raw
+    try:
+        text = raw.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{raw} is not text in UTF-8; convert it") from None
+    except OSError as error:
+        raise UserError(f"{raw} can't be read: {error.strerror}") from None
+    if not text.strip():
+        raise UserError(f"{raw} is empty; give a sentence")
+    return text
+
+
+def _cut(sentence: Sentence, tags: list[str]) -> Iterator[tuple[Sentence, list[str]]]:
+    """A sentence in parts of at most ``LONGEST`` words, cut where no span is cut."""
+    start = 0
+    while len(tags) - start > LONGEST:
+        stop = start + LONGEST
+        while stop > start + 1 and tags[stop][:2] in ("I-", "E-"):
+            stop -= 1
+        if stop == start + 1:
+            stop = start + LONGEST
+            while stop < len(tags) and tags[stop][:2] in ("I-", "E-"):
+                stop += 1
+        yield Sentence(sentence.words[start:stop], tags[start:stop], sentence.place), tags[start:stop]
+        start = stop
+    if start < len(tags):
+        yield Sentence(sentence.words[start:], tags[start:], sentence.place), tags[start:]
+
+
+def _draw(sentences: list[Sentence], fraction: float, seed: int) -> tuple[list[Sentence], list[Sentence]]:
+    """Part off a share of the sentences at random; equal ones stay together."""
+    places: dict[tuple[str, ...], list[int]] = {}
+    for i, s in enumerate(sentences):
+        places.setdefault(tuple(s.words), []).append(i)
+    groups = list(places.values())
+    chosen: set[int] = set()
+    for g in np.random.default_rng(seed).permutation(len(groups)):
+        if len(chosen) >= max(1, round(len(sentences) * fraction)):
+            break
+        if len(chosen) + len(groups[g]) < len(sentences):
+            chosen.update(groups[g])
+    return [s for i, s in enumerate(sentences) if i not in chosen], [sentences[i] for i in sorted(chosen)]
+
+
+def _fit_chain(parts: list[Any], tags: list[Any], transitions: NDArray[np.float64]) -> float:
+    """The temperature with which the marginals make validation most likely, between 1/4 and 4."""
+    from scipy.optimize import minimize_scalar
+
+    every = max(1, len(parts) // 500)  # enough to fit one number
+
+    def loss(log_t: float) -> float:
+        t = float(np.exp(log_t))
+        chain = Chain(transitions / t)
+        told = [
+            chain.read(e / t).marginals()[np.arange(len(g)), g]
+            for e, g in zip(parts[::every], tags[::every], strict=True)
+        ]
+        return float(-np.log(np.maximum(np.concatenate(told), 1e-12)).mean())
+
+    found = minimize_scalar(loss, bounds=(-np.log(4), np.log(4)), method="bounded", options={"xatol": 0.02})
+    return float(np.exp(found.x))

@@ -1,0 +1,119 @@
+"""Token classification from end to end on small sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dolmen
+from dolmen.data.tagged import Sentence
+from dolmen.tasks.token_classification import LONGEST, _cut, _draw
+from dolmen.types import UserError
+
+NAMES, PLACES = ("Anna", "Bob", "Carla", "Dora", "Emil", "Fred"), ("Rome", "Paris", "New York", "Bonn", "Los Angeles")
+SMALL: dict[str, Any] = {
+    "hidden": 24, "word_size": 24, "filters": 16, "batch_size": 16, "lr": 0.01, "precision": "fp32", "threads": 1,
+}  # fmt: skip
+
+
+def text(kind: str, num: int = 150) -> str:
+    rng = np.random.default_rng(0)
+    out = []
+    for _ in range(num):
+        name, place = rng.choice(NAMES), rng.choice(PLACES).split()
+        words = [name, "went" if rng.random() < 0.5 else "travels", "to", *place, "."]
+        spans = ["B-PER", "O", "O", "B-LOC", *["I-LOC"] * (len(place) - 1), "O"]
+        labels = ["PROPN", "VERB", "ADP", *["PROPN"] * len(place), "PUNCT"]
+        rows = zip(words, spans if kind == "spans" else labels, strict=True)
+        out.append("".join(f"{w} {t}\n" for w, t in rows))
+    return "\n".join(out)
+
+
+@pytest.fixture(scope="module", params=["spans", "labels"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tags")
+    (folder / "a.conll").write_text(text(request.param))
+    return dolmen.train(
+        "token-classification", folder / "a.conll", folder / "run", epochs=12, allow_leaks=True, **SMALL
+    )
+
+
+def test_it_learns(run: Any) -> None:
+    spans = run.task.processor.kind == "spans"
+    assert run.evaluation["val"]["metrics"]["f1" if spans else "accuracy"] > 0.95
+    answer = run.predict("Dora went to Los Angeles.", n_best=2)
+    if spans:
+        found = [(s["text"], s["label"]) for s in answer.to_json()["spans"]]
+        assert found == [("Dora", "PER"), ("Los Angeles", "LOC")]
+        assert all(s["confidence"] > 0.5 for s in answer.to_json()["spans"])
+        assert len(answer.readings) == 2
+        assert "Los Angeles [LOC" in run.task.one_line(answer)
+    else:
+        assert answer.tags == ("PROPN", "VERB", "ADP", "PROPN", "PROPN", "PUNCT")
+        assert run.task.one_line(answer).startswith("Dora/PROPN went/VERB")
+    assert run.predict([["Dora", "went"]])[0].words == ("Dora", "went")
+    page = (run.path / "report.html").read_text()
+    for title in ("Label by label", "Mistakes to look at", "Can one believe its confidences?"):
+        assert title in page
+
+
+def test_a_loaded_run_answers_the_same(run: Any, tmp_path: Path) -> None:
+    loaded = dolmen.load(run.path)
+    many = ["Emil travels to Bonn.", "Bob!", "in New York Fred went to Paris and to Rome and to Bonn"]
+    together = [a.to_json() for a in loaded.predict(many)]
+    for sentence, got in zip(many, together, strict=True):
+        alone = run.predict(sentence).to_json()
+        assert [t["tag"] for t in alone["tokens"]] == [t["tag"] for t in got["tokens"]]
+        assert [t["confidence"] for t in alone["tokens"]] == pytest.approx(
+            [t["confidence"] for t in got["tokens"]], abs=1e-5
+        )
+    facts = loaded.explain("Emil travels to Bonn.", tmp_path / "why.png")
+    assert (tmp_path / "why.png").stat().st_size > 5000
+    json.dumps(facts)
+
+
+def test_evaluation_elsewhere(run: Any, tmp_path: Path) -> None:
+    kind = run.task.processor.kind
+    (tmp_path / "b.conll").write_text(text(kind).replace("Anna", "Zoe"))
+    assert run.evaluate(tmp_path / "b.conll").metrics["accuracy"] > 0.8
+    (tmp_path / "c.conll").write_text("Anna B-NEW\n" if kind == "spans" else "Anna NEW\n")
+    with pytest.raises(UserError, match=r"c\.conll:1 has the tag '(S-)?NEW', which training never saw"):
+        run.evaluate(tmp_path / "c.conll")
+
+
+def test_vectors_are_used(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text(text("spans"))
+    (tmp_path / "v.txt").write_text("rome 1 2 3\nParis 4 5 6\nunused 7 8 9\n")
+    run = dolmen.train(
+        "token-classification", tmp_path / "a.conll", tmp_path / "run", epochs=1, allow_leaks=True,
+        vectors=str(tmp_path / "v.txt"), **SMALL,
+    )  # fmt: skip
+    assert run.model.words.weight.shape[1] == 3
+    (tmp_path / "v.txt").unlink()
+    assert dolmen.load(run.path).predict("Anna went to Rome.").tags
+
+
+def test_long_sentences_are_cut_between_spans() -> None:
+    words = [str(i) for i in range(3 * LONGEST)]
+    tags = ["O"] * len(words)
+    tags[LONGEST - 1 : LONGEST + 2] = ["B-X", "I-X", "E-X"]
+    parts = list(_cut(Sentence(words, tags, "here"), tags))
+    assert [t for _, found in parts for t in found] == tags
+    assert all(len(t) <= LONGEST for _, t in parts)
+    assert not any(t[0][:2] in ("I-", "E-") for _, t in parts)
+
+
+def test_a_sentence_of_ten_thousand_words(run: Any) -> None:
+    answer = run.predict([["Anna", "went", "to", "Rome"] * 2500])[0]
+    assert len(answer.tags) == 10_000
+
+
+def test_equal_sentences_stay_together() -> None:
+    sentences = [Sentence([str(i % 20)], ["O"], "") for i in range(100)]
+    rest, drawn = _draw(sentences, 0.2, 0)
+    assert len(drawn) == 20
+    assert not {s.words[0] for s in rest} & {s.words[0] for s in drawn}
