@@ -308,7 +308,7 @@ def _task_of_run(arguments: list[str]) -> Any:
     folder = next((Path(word) for word in arguments if not word.startswith("-")), None)
     if folder is None or not run.is_run(folder):
         return None
-    return load_task(run.read_json(folder / run.CONFIG)["task"])
+    return load_task(run.require_finished(folder)["task"])
 
 
 def _explain(arguments: list[str]) -> int:

@@ -192,8 +192,6 @@ class Task(ABC, Generic[C]):
     Config: ClassVar[type[TaskConfig]]
     Processor: ClassVar[type[Any]]
     PredictOptions: ClassVar[type[BaseModel]] = NoOptions
-    explanation: ClassVar[str] = ".png"
-    """What the file that ``explain`` writes has to end in."""
     headline: ClassVar[tuple[str, Literal["max", "min"]]]
     """The metric that a person asks for first, and which way is better."""
     monitor: ClassVar[tuple[str, Literal["max", "min"]]]
