@@ -56,18 +56,19 @@ def orthogonalise(gradient: Tensor, steps: int = 3) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """SGD with Nesterov momentum whose update of each filter bank is orthogonalised.
+    """SGD with Nesterov momentum whose update of each matrix is orthogonalised.
 
-    A convolution's weight (O, I, k, k) is treated as the matrix (O, I k k). With ``renormalise`` each bank is scaled
+    A convolution's weight (O, I, k, k) is treated as the matrix (O, I k k). With ``renormalise`` each one is scaled
     back to the norm sqrt(O) before its update, which is right where batch norm follows and makes the learning rate
-    mean the same for all layers (cifar10-airbench, 2024).
+    mean the same for all layers (cifar10-airbench, 2024). Without it, the update of a matrix with more rows than
+    columns is scaled by the root of their ratio, so that the rate means the same for all shapes (Jordan et al., 2024).
 
     Args:
         params: parameters with two axes or more.
         lr: learning rate.
         momentum: of the gradient average, 0..1.
         weight_decay: decoupled; multiplied by lr.
-        renormalise: keep each filter bank at the norm sqrt(O).
+        renormalise: keep each weight at the norm sqrt(O).
         steps: Newton-Schulz steps.
     """
 
@@ -105,12 +106,15 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(p)
                 average = state["momentum"].mul_(group["momentum"]).add_(p.grad)
                 direction = p.grad.add(average, alpha=group["momentum"])
-                update = orthogonalise(direction.reshape(len(p), -1), group["steps"]).view_as(p)
+                matrix, scale = direction.reshape(len(p), -1), 1.0
+                update = orthogonalise(matrix, group["steps"]).view_as(p)
                 if group["renormalise"]:
                     p.mul_(len(p) ** 0.5 / (p.norm() + 1e-7))
+                else:
+                    scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
                 if group["weight_decay"]:
                     p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"])
+                p.add_(update, alpha=-group["lr"] * scale)
         return loss
 
 

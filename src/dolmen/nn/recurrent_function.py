@@ -113,24 +113,32 @@ class _Recurrence(torch.autograd.Function):
         with quick_products(), torch.autocast("cpu", enabled=False):
             (steps, batch), h = x.shape[:2], w.shape[1]
             gru, training = layer.cell == "gru", any(ctx.needs_input_grad)
-            bias, own = joined_bias(a, h, gru)
-            inputs = _project(x, a["weight_ih"], bias, layer.pairs)
-            states = x.new_empty(steps + 1, batch, h)
+            joined, own = joined_bias(a, h, gru)
+            bias = torch.cat((x.new_zeros(GATES[layer.cell] * h) if joined is None else joined, own))
+            if layer.pairs and a["weight_ih"] is not None:
+                x = x.to(torch.bfloat16, memory_format=torch.contiguous_format)
+            inputs = (x if a["weight_ih"] is None else F.linear(x, a["weight_ih"].to(x.dtype))).contiguous()
+            halves = torch.empty(
+                (steps if training else 1, batch, h + h % 2) if layer.pairs else (0,), dtype=torch.bfloat16
+            )
+            states = torch.empty(steps + 1, batch, h)
             states[-1 if layer.reverse else 0] = a["state"]
-            kept = x.new_empty((steps + 1, batch, h) if layer.cell == "lstm" else (0,))
+            kept = torch.empty((steps + 1, batch, h) if layer.cell == "lstm" else (0,))
             if a["cell"] is not None:
                 kept[-1 if layer.reverse else 0] = a["cell"]
             plain = layer.cell.startswith("rnn")  # its new state is enough for the backward pass
             save = layer.gates or (training and not (plain and _zone(layer, a) == 0))
-            saved = x.new_empty((steps, batch, SAVED[layer.cell] * h) if save else (0,))
+            saved = torch.empty((steps, batch, SAVED[layer.cell] * h) if save else (0,))
             norm = layer.layer_norm and save
             # What a padded step leaves empty is multiplied by a gradient of 0 later: it must not be NaN.
-            raw = (x.new_zeros if a["lengths"] is not None else x.new_empty)((*inputs.shape,) if norm else (0,))
+            raw = (states.new_zeros if a["lengths"] is not None else states.new_empty)(
+                (*inputs.shape,) if norm else (0,)
+            )
             panels = pack_columns(w, layer.pairs)
             rates = torch.tensor(layer.zoneout)
             held = {k: _plain(a[k]) for k in _NAMES[7:]}
             if a["reset"] is not None:
-                held |= {k: x.new_zeros(h) for k in ("state_start", "cell_start") if held[k] is None}
+                held |= {k: torch.zeros(h) for k in ("state_start", "cell_start") if held[k] is None}
             numbers = Forward(
                 steps=steps,
                 batch=batch,
@@ -142,8 +150,10 @@ class _Recurrence(torch.autograd.Function):
                 has_reset=int(a["reset"] is not None),
                 zone=_zone(layer, a),
                 inputs=inputs.data_ptr(),
-                bias=own.data_ptr(),
+                bias=bias.data_ptr(),
                 weights=panels.data_ptr(),
+                halves=halves.data_ptr(),
+                keep_halves=int(training),
                 states=states.data_ptr(),
                 cells=kept.data_ptr(),
                 saved=saved.data_ptr(),
@@ -154,14 +164,14 @@ class _Recurrence(torch.autograd.Function):
             team.run(forward(layer.cell, layer.layer_norm, layer.pairs), numbers, torch.get_num_threads())
         if training:
             ctx.layer, ctx.held = layer, held
-            ctx.save_for_backward(*tensors, states, kept, saved, raw)
+            ctx.save_for_backward(x, *tensors[1:], states, kept, saved, raw, halves)
             ctx.mark_non_differentiable(saved)
             ctx.set_materialize_grads(False)
         return states, kept, saved
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        *tensors, states, kept, saved, raw = ctx.saved_tensors
+        *tensors, states, kept, saved, raw, halves = ctx.saved_tensors
         layer: Layer = ctx.layer
         a = dict(zip(_NAMES, tensors, strict=True))
         if torch.is_grad_enabled():
@@ -173,18 +183,22 @@ class _Recurrence(torch.autograd.Function):
             (steps, batch), h = x.shape[:2], w.shape[1]
             lstm, gates, blocks = layer.cell == "lstm", GATES[layer.cell], GRADS[layer.cell]
             d_states, d_kept = gradients[0], gradients[1]
-            d_states = x.new_zeros(states.shape) if d_states is None else d_states.contiguous()
+            d_states = torch.zeros(states.shape) if d_states is None else d_states.contiguous()
             first, last = (-1, 0) if layer.reverse else (0, -1)
             d_outputs = d_states[:-1] if layer.reverse else d_states[1:]
-            d_state = x.new_zeros(batch, h)
-            d_cell = x.new_zeros((batch, h) if lstm else (0,))
+            d_state = torch.zeros(batch, h)
+            d_cell = torch.zeros((batch, h) if lstm else (0,))
             if lstm and d_kept is not None:
                 d_cell.copy_(d_kept[last])  # only the last cell is handed out
-            d_gates = x.new_empty(steps, batch, blocks * h)
-            norm = layer.layer_norm
-            d_raw = x.new_empty((steps, batch, gates * h) if norm else (0,))
-            d_normed = x.new_empty((steps, batch, h) if norm and lstm else (0,))
-            d_start = x.new_zeros((2, batch, h) if a["reset"] is not None else (2, 0))
+            norm, threads = layer.layer_norm, torch.get_num_threads()
+            if layer.pairs and not norm:
+                d_gates = torch.empty(steps, batch, blocks * h + blocks * h % 2, dtype=torch.bfloat16)
+            else:
+                d_gates = torch.empty(steps, batch, blocks * h)
+            d_bias = torch.zeros(threads, blocks * h)
+            d_raw = torch.empty((steps, batch, gates * h) if norm else (0,))
+            d_normed = torch.empty((steps, batch, h) if norm and lstm else (0,))
+            d_start = torch.zeros((2, batch, h) if a["reset"] is not None else (2, 0))
             panels = pack_rows(w, layer.pairs)
             rates = torch.tensor(layer.zoneout)
             numbers = Backward(
@@ -206,28 +220,30 @@ class _Recurrence(torch.autograd.Function):
                 raw=raw.data_ptr(),
                 rates=rates.data_ptr(),
                 d_gates=d_gates.data_ptr(),
+                d_bias=d_bias.data_ptr(),
                 d_raw=d_raw.data_ptr(),
                 d_normed=d_normed.data_ptr(),
                 d_state_start=d_start[0].data_ptr(),
                 d_cell_start=d_start[1].data_ptr(),
                 **_addresses(held, Backward),
             )
-            team.run(backward(layer.cell, norm, layer.pairs), numbers, torch.get_num_threads())
+            team.run(backward(layer.cell, norm, layer.pairs), numbers, threads)
             d_state += d_states[first]
             if lstm and d_kept is not None:
                 d_cell += d_kept[first]
 
-            flat = d_gates.view(steps * batch, blocks * h)
+            flat = d_gates.view(steps * batch, -1)[:, : blocks * h]
             of_inputs, of_state = flat[:, : gates * h], flat[:, (blocks - gates) * h :]
-            before = states[1:] if layer.reverse else states[:-1]
-            if a["reset"] is not None:
-                start = x.new_zeros(h) if a["state_start"] is None else a["state_start"]
-                before = torch.where(a["reset"][:, :, None] != 0, start, before)
+            if layer.pairs:
+                before = halves[:, :, :h]
+            else:
+                before = states[1:] if layer.reverse else states[:-1]
+                if a["reset"] is not None:
+                    start = torch.zeros(h) if a["state_start"] is None else a["state_start"]
+                    before = torch.where(a["reset"][:, :, None] != 0, start, before)
             before = before.reshape(steps * batch, h)
             through = d_raw.view(steps * batch, -1) if norm else of_state
-            half = torch.bfloat16 if layer.pairs else torch.float32
             need = dict(zip(_NAMES, ctx.needs_input_grad[1:], strict=True))
-            of_inputs_h = of_inputs.to(half)
             out: dict[str, Tensor | None] = dict.fromkeys(_NAMES)
             gru = layer.cell == "gru"
             if a["weight_ih"] is None:
@@ -235,12 +251,11 @@ class _Recurrence(torch.autograd.Function):
             else:
                 if need["x"]:
                     weight = torch.cat((a["weight_ih"][2 * h :], a["weight_ih"][: 2 * h])) if gru else a["weight_ih"]
-                    out["x"] = torch.mm(of_inputs_h, weight.to(half)).float().view(x.shape)
-                product = torch.mm(of_inputs_h.T, x.reshape(steps * batch, -1).to(half)).float()
-                out["weight_ih"] = _rolled(product, h, gru)
-            out["weight_hh"] = torch.mm(through.to(half).T, before.to(half)).float()
+                    out["x"] = torch.mm(of_inputs, weight.to(flat.dtype)).float().view(x.shape)
+                out["weight_ih"] = _rolled(_weight_gradient(of_inputs, x.reshape(steps * batch, -1)), h, gru)
+            out["weight_hh"] = _weight_gradient(through.to(before.dtype), before)
             if need["bias_ih"] or need["bias_hh"]:
-                sums = flat.sum(0)
+                sums = d_bias.sum(0)
                 out["bias_ih"] = _rolled(sums[: gates * h], h, gru)
                 out["bias_hh"] = sums[(blocks - gates) * h :]
             out["state"], out["cell"] = d_state, d_cell if lstm else None
@@ -276,14 +291,9 @@ def pack_rows(weight: Tensor, pairs: bool) -> Tensor:
     return padded.bfloat16().view((k + 1) // 2, 2, -1, products.PANEL).permute(2, 0, 3, 1).contiguous()
 
 
-def _project(x: Tensor, weight: Tensor | None, bias: Tensor | None, pairs: bool) -> Tensor:
-    """(T, B, gates H): the input's part of the gates, contiguous."""
-    if weight is None:
-        return (x if bias is None else x + bias).contiguous()
-    if not pairs:
-        return F.linear(x, weight, bias)
-    product = F.linear(x.bfloat16(), weight.bfloat16()).float()
-    return product if bias is None else product.add_(bias)
+def _weight_gradient(gradient: Tensor, values: Tensor) -> Tensor:
+    """(N, K) float32: ``gradient.T @ values`` of (T B, N) and (T B, K)."""
+    return torch.mm(gradient.T, values).float()
 
 
 def joined_bias(a: Mapping[str, Tensor | None], h: int, gru: bool) -> tuple[Tensor | None, Tensor]:

@@ -173,8 +173,13 @@ class Budget(Protocol):
         """For the training itself."""
         ...
 
-    def seconds_of(self, model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> float:
-        """Measure one training step: ``loss`` of the model on a batch, and its gradients."""
+    def seconds_of(
+        self,
+        model: nn.Module,
+        loss: Callable[[nn.Module], Tensor],
+        optimizers: Sequence[torch.optim.Optimizer] = (),
+    ) -> float:
+        """Measure one training step: ``loss`` of the model on a batch, its gradients, and the optimisers' steps."""
         ...
 
 

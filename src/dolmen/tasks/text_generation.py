@@ -20,7 +20,7 @@ from dolmen.data.text_sample import write_text_sample
 from dolmen.metrics import language as metrics
 from dolmen.nn.language_model import LanguageModel
 from dolmen.nn.losses import Loss
-from dolmen.nn.optimizers import linear
+from dolmen.nn.optimizers import Muon, linear
 from dolmen.nn.recurrent_state import State
 from dolmen.processors.sampling import Sampler
 from dolmen.processors.text import END_OF_LINE, TextProcessor, fit_text
@@ -32,7 +32,8 @@ from dolmen.types import Arrays, CheckReport, Evaluation, Example, Prediction, S
 STREAMS, MOST_LOGITS = 16, 1 << 24
 """Windows that are evaluated side by side, and logits that are held at once."""
 SIZES = (64, 128, 256, 384, 512, 768, 1024)
-ENOUGH_EPOCHS = 8  # a network for which the budget allows fewer passes is too large
+ENOUGH_PASSES = 4.5  # a network for which the budget allows fewer passes over the text is too large
+MOST_WEIGHTS = 5  # of the recurrent layers for each token of the text; a larger network learns it by heart
 WINDOW = 256
 
 
@@ -58,7 +59,7 @@ class TextGenerationConfig(TaskConfig):
     weight_drop: float = Field(0.0, ge=0, lt=1, description="dropout of the weights from state to state")
     activation_penalty: float = Field(0.0, ge=0, description="of large outputs (AWD-LSTM's alpha)")
     change_penalty: float = Field(0.0, ge=0, description="of outputs that change quickly (AWD-LSTM's beta)")
-    length: int = Field(128, ge=2, description="mean tokens that a gradient flows back through")
+    length: int = Field(64, ge=2, description="mean tokens that a gradient flows back through")
 
 
 class GenerationOptions(BaseModel):
@@ -108,12 +109,21 @@ class TextGeneration(Task[TextGenerationConfig]):
         if report.errors:
             raise UserError(report.errors[0].message)
         self.datasets = dict(datasets)
-        hidden = config.hidden or self._fitting_size(budget)
-        size = config.size or min(hidden, 400 if config.units != "characters" else hidden)
-        dropout = 0.1 if config.dropout is None else config.dropout
-        update = {"hidden": hidden, "size": size, "dropout": dropout, "clip_norm": config.clip_norm or 1.0}
-        self.config = config.model_copy(update=update)
+        passes = float(config.epochs or 0)
+        if budget is not None:
+            self.config, passes = self._fitting(budget, (config.hidden,) if config.hidden else SIZES)
+        dropout = float(np.clip(0.1 + 0.1 * math.log2(max(1.0, passes / 5)), 0.1, 0.5))
+        update = {
+            "dropout": dropout if config.dropout is None else config.dropout,
+            "clip_norm": config.clip_norm or 1.0,
+        }
+        self.config = self._of_size(self.config.hidden or SIZES[0]).model_copy(update=update)
         return report
+
+    def _of_size(self, hidden: int) -> TextGenerationConfig:
+        """The choices for layers of this size."""
+        most = 256 if self.config.units == "characters" else 400
+        return self.config.model_copy(update={"hidden": hidden, "size": self.config.size or min(hidden, most)})
 
     def _shares(self, files: TextFiles) -> tuple[float, float]:
         """Shares of the text that are cut off to validate and to test on, where no files are for that."""
@@ -134,23 +144,33 @@ class TextGeneration(Task[TextGenerationConfig]):
         made = {s: TextDataset(t.numbers, WINDOW, t.num_characters) for s, t in tokens.items()}
         return {**{str(s): d for s, d in cut_windows(made.pop("train"), *shares).items()}, **made}
 
-    def _fitting_size(self, budget: Budget | None) -> int:
-        """The largest layers with which the budget still allows enough passes over the text."""
-        if budget is None:
-            return SIZES[0]
+    def _fitting(self, budget: Budget, sizes: Sequence[int]) -> tuple[TextGenerationConfig, float]:
+        """The choices for the largest layers with which the budget allows enough passes over the text, and how many."""
         train = self.datasets["train"]
         assert isinstance(train, TextDataset)
-        asked = self.config
-        chosen, num = SIZES[0], self.batch_size(len(train))
-        for size in SIZES[1:]:
-            self.config = asked.model_copy(update={"hidden": size, "size": asked.size or size, "dropout": 0.0})
-            tokens = torch.randint(len(self.processor), (num, asked.length))
-            step_s = budget.seconds_of(self.build_model(), lambda model: model(tokens)[0].float().square().mean())  # noqa: B023
-            if step_s * train.steps_per_epoch(num, asked.length) * ENOUGH_EPOCHS > budget.seconds:
+        asked, found = self.config, None
+        num = asked.batch_size or self.batch_size(len(train))
+        for size in sizes:
+            self.config = self._of_size(size)
+            model = self.build_model()
+            assert isinstance(model, LanguageModel)
+            weights = sum(p.numel() for p in model.layers.parameters())
+            if found is not None and weights > MOST_WEIGHTS * train.num_targets:
                 break
-            chosen = size
+            tokens = torch.randint(len(self.processor), (num, asked.length))
+            step_s = budget.seconds_of(
+                model,
+                lambda model: model(tokens)[0].float().square().mean(),  # noqa: B023
+                self.objectives(model)[0].optimizers,
+            )
+            passes = budget.seconds / (step_s * train.steps_per_epoch(num, asked.length))
+            if found is not None and passes < ENOUGH_PASSES:
+                break
+            found = self.config, passes
+            self.config = asked
         self.config = asked
-        return chosen
+        assert found is not None
+        return found
 
     def open(
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
@@ -197,12 +217,19 @@ class TextGeneration(Task[TextGenerationConfig]):
                 total = total + config.change_penalty * weight * (out[:, 1:] - out[:, :-1]).float().square().mean()
             return Loss(total, weight)
 
+        assert isinstance(model, LanguageModel)
         decay = 0.01 if config.weight_decay is None else config.weight_decay
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        vectors = [p for p in model.parameters() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=config.lr or 4e-3, betas=(0.9, 0.99))
-        return [Objective("loss", loss, (optimizer,), linear(warmup=0.05))]
+        rate = config.lr or 2e-3
+        recurrent = [p for n, p in model.layers.named_parameters() if n.startswith("weight_")]
+        others = [p for n, p in model.named_parameters() if not n.startswith("layers.weight_")]
+        # A step that turns all directions of a gate's weights alike needs half of the steps (measured).
+        muon = Muon(recurrent, lr=30 * rate, momentum=0.9, weight_decay=decay, renormalise=False)
+        groups = [
+            {"params": [p for p in others if p.ndim > 1], "weight_decay": decay},
+            {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        adamw = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99))
+        return [Objective("loss", loss, (muon, adamw), linear(warmup=0.05))]
 
     def _carried_state(self, model: nn.Module, streams: Tensor, fresh: Tensor) -> State:
         """The state that each stream is in."""
@@ -244,7 +271,7 @@ class TextGeneration(Task[TextGenerationConfig]):
     def batch_size(self, num_examples: int) -> int:
         """Streams that are read side by side."""
         tokens = num_examples * WINDOW
-        return int(np.clip(2 ** math.floor(math.log2(max(1, tokens / (40 * self.config.length)))), 1, 64))
+        return int(np.clip(2 ** math.floor(math.log2(max(1, tokens / (40 * self.config.length)))), 1, 32))
 
     def enough_steps(self, num_examples: int, batch_size: int) -> int:
         """See ``Task.enough_steps``."""

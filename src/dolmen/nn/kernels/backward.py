@@ -51,7 +51,8 @@ class Backward(NamedTuple):
     keep_state: int = 0
     keep_cell: int = 0
     rates: int = 0
-    d_gates: int = 0  # (T, B, GRADS H): filled
+    d_gates: int = 0  # (T, B, GRADS H): filled; with ``pairs``, unless there is layer norm, bf16, and of an even width
+    d_bias: int = 0  # (slices, GRADS H): added up
     d_raw: int = 0  # (T, B, gates H): filled, with layer norm
     d_normed: int = 0  # (T, B, H): filled, gradient after the cell's layer norm
     d_state_start: int = 0  # (B, H): added up
@@ -67,6 +68,7 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
     """Compile (or fetch from the disk) a backward function for ``Backward``'s numbers; return its address."""
     lstm, gru, relu = cell == "lstm", cell == "gru", cell == "rnn_relu"
     gates, saves, blocks = GATES[cell], SAVED[cell], GRADS[cell]
+    in_halves = pairs and not layer_norm  # what the products that follow need
 
     @njit(**OPTIONS)
     def work(d, turn):
@@ -87,6 +89,9 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
         keep_state, keep_cell = flags(d[B.keep_state], steps, batch, h), flags(d[B.keep_cell], steps, batch, h)
         rates = vector(d[B.rates], 2)
         d_gates, d_raw = cube(d[B.d_gates], steps, batch, blocks * h), cube(d[B.d_raw], steps, batch, n)
+        wide = (blocks * h + 1) // 2
+        half_gates = carray(pointer(d[B.d_gates]), (steps, batch, wide), np.uint32)
+        d_bias = cube(d[B.d_bias], 1, slices, blocks * h)[0, turn]
         d_normed = cube(d[B.d_normed], steps, batch, h)
         d_state_start = cube(d[B.d_state_start], 1, batch, h)[0]
         d_cell_start = cube(d[B.d_cell_start], 1, batch, h)[0]
@@ -97,20 +102,27 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
         factors = np.zeros((m, even), np.float32)
         halves = np.zeros((m, even // 2), np.uint32)
         total = np.zeros(h, np.float32)
+        whole = np.zeros(2 * wide, np.float32)  # one row of the gates' gradient
+        bias_now = np.zeros(blocks * h, np.float32)
         for i in range(m):
             back[i, :h] = d_state[start + i]
 
         for step in range(steps):
             t = step if reverse else steps - 1 - step
             target, source = (t, t + 1) if reverse else (t + 1, t)
+            bias_now[:] = 0
             for i in range(m):
                 b, row = start + i, back[i]
                 seen = d_outputs[t, b]
                 if has_lengths and t >= lengths[b]:
                     for j in range(h):
                         row[j] += seen[j]
-                    d_gates[t, b] = 0
+                    if in_halves:
+                        half_gates[t, b] = 0
+                    else:
+                        d_gates[t, b] = 0
                     factors[i] = 0
+                    halves[i] = 0
                     if layer_norm:
                         d_raw[t, b] = 0
                         if lstm:
@@ -118,7 +130,7 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                     continue
                 fresh = has_reset and reset[t, b]
                 old = state_start if fresh else states[source, b]
-                g = d_gates[t, b]
+                g = whole if in_halves else d_gates[t, b]
                 for j in range(h):
                     total[j] = row[j] + seen[j]
                     row[j] = 0
@@ -147,16 +159,24 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                             g[j] = total[j] if out[j] > 0 else np.float32(0)
                         else:
                             g[j] = total[j] * (ONE - out[j] * out[j])
+                for j in range(blocks * h):
+                    bias_now[j] += g[j]
                 if layer_norm:
                     normalise_backward(g[first:], raw[t, b], scale, d_raw[t, b], n)
                     for j in range(n):
                         factors[i, j] = d_raw[t, b, j]
-                else:
+                elif not in_halves or first:
                     for j in range(n):
                         factors[i, j] = g[first + j]
-            if pairs:
-                for i in range(m):
+                if in_halves:
+                    to_pairs(whole, whole.view(np.uint32), half_gates[t, b], 2 * wide)
+                    if not first:
+                        halves[i] = half_gates[t, b]
+                if pairs and (layer_norm or first):
                     to_pairs(factors[i], factors[i].view(np.uint32), halves[i], even)
+            for j in range(blocks * h):
+                d_bias[j] += bias_now[j]
+            if pairs:
                 panels = carray(pointer(d[B.weights]), (d[B.panels], even // 2, PANEL), np.uint32)
                 multiply_add_pairs(halves.reshape(-1), even // 2, panels, back)
             else:

@@ -25,7 +25,7 @@ from dolmen.nn.kernels.arithmetic import (
     tanh,
     vector,
 )
-from dolmen.nn.kernels.products import OPTIONS, PANEL, multiply_add, multiply_add_pairs, to_pairs
+from dolmen.nn.kernels.products import OPTIONS, PANEL, from_halves, multiply_add, multiply_add_pairs, to_pairs
 
 SAVED: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 4}
 """What the backward pass needs of each step: the plain unit's new state before zoneout, if there is any;
@@ -46,9 +46,11 @@ class Forward(NamedTuple):
     has_lengths: int = 0
     has_reset: int = 0
     zone: int = 0  # 0 none, 1 by masks, 2 by expectation
-    inputs: int = 0  # (T, B, gates H): the input's part of the gates, biases included
-    bias: int = 0  # (H): of the state's part of the GRU's new gate
+    inputs: int = 0  # (T, B, gates H): the input's part of the gates; bf16 with ``pairs``, unless there is layer norm
+    bias: int = 0  # (gates H), and (H) of the state's part of the GRU's new gate
     weights: int = 0  # panels of (H, gates H)
+    halves: int = 0  # (T or 1, B, ceil(H / 2)) uint32, with ``pairs``: filled, the states that steps start from in bf16
+    keep_halves: int = 0  # 1: each step has a place of its own in ``halves``
     states: int = 0  # (T + 1, B, H): the initial state is in the first slot (reverse: the last); the others are filled
     cells: int = 0  # (T + 1, B, H): as ``states``, LSTM
     saved: int = 0  # (T, B, SAVED H)
@@ -80,6 +82,8 @@ def forward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
     """
     lstm, gru, relu = cell == "lstm", cell == "gru", cell == "rnn_relu"
     gates, saves = GATES[cell], SAVED[cell]
+    inputs_are_halves = pairs and not layer_norm
+    apart = gru or layer_norm  # the inputs' part does not simply begin the sum
 
     @njit(**OPTIONS)
     def work(d, turn):
@@ -88,7 +92,7 @@ def forward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
         m, n, k, width = end - start, gates * h, h, d[F.panels] * PANEL
         reverse, save, zone = d[F.reverse], d[F.save] != 0, d[F.zone]
         has_lengths, has_reset = d[F.has_lengths] != 0, d[F.has_reset] != 0
-        inputs, bias = cube(d[F.inputs], steps, batch, n), vector(d[F.bias], h)
+        bias = vector(d[F.bias], n + h)
         states, cells = cube(d[F.states], steps + 1, batch, h), cube(d[F.cells], steps + 1, batch, h)
         saved, raw = cube(d[F.saved], steps, batch, saves * h), cube(d[F.raw], steps, batch, n)
         lengths = carray(pointer(d[F.lengths]), (batch,), np.int64)
@@ -103,7 +107,7 @@ def forward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
         even = k + k % 2
         before = np.zeros((m, even), np.float32)  # the states that this step starts from
         cells_before = np.zeros((m, h), np.float32)
-        halves = np.zeros((m, even // 2), np.uint32)
+        into = np.zeros((m if apart else 0, n), np.float32)
         source = steps if reverse else 0
         for i in range(m):
             before[i, :h] = states[source, start + i]
@@ -119,7 +123,16 @@ def forward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                     before[i, :h] = state_start
                     if lstm:
                         cells_before[i] = cell_start
-                x = inputs[t, b]
+                x = into[i] if apart else row
+                if inputs_are_halves:
+                    half_inputs = carray(pointer(d[F.inputs]), (steps, batch, n), np.uint16)
+                    from_halves(half_inputs[t, b], x.view(np.uint32), n)
+                    for j in range(n):
+                        x[j] += bias[j]
+                else:
+                    inputs = cube(d[F.inputs], steps, batch, n)[t, b]
+                    for j in range(n):
+                        x[j] = inputs[j] + bias[j]
                 if layer_norm:
                     for j in range(n):
                         row[j] = 0
@@ -127,11 +140,10 @@ def forward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                     for j in range(2 * h):
                         row[j] = x[j]
                     for j in range(h):
-                        row[2 * h + j] = bias[j]
-                else:
-                    for j in range(n):
-                        row[j] = x[j]
+                        row[2 * h + j] = bias[n + j]
             if pairs:
+                place = (t * batch if d[F.keep_halves] else 0) + start
+                halves = carray(pointer(d[F.halves] + 2 * place * even), (m, even // 2), np.uint32)
                 for i in range(m):
                     to_pairs(before[i], before[i].view(np.uint32), halves[i], even)
                 panels = carray(pointer(d[F.weights]), (d[F.panels], even // 2, PANEL), np.uint32)
@@ -147,7 +159,7 @@ def forward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                     if lstm:
                         cells[target, b] = cells_before[i]
                     continue
-                x = inputs[t, b]
+                x = into[i] if apart else row
                 if layer_norm:
                     if save:
                         raw[t, b] = row[:n]
@@ -159,7 +171,7 @@ def forward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                         row[j] += x[j]
                     if gru:
                         for j in range(h):
-                            row[own + j] += bias[j]
+                            row[own + j] += bias[n + j]
                 if lstm:
                     lstm_forward(
                         row, old, out, cells_before[i], cells[target, b], saved[t, b], save, h, layer_norm,

@@ -231,6 +231,13 @@ def to_pairs(values, bits, pairs, k):
         pairs[j] = low | high
 
 
+@njit(inline="always", **OPTIONS)
+def from_halves(halves, bits, n):
+    """Widen n bf16 (seen as uint16) to float32 (seen as ``bits``)."""
+    for j in range(n):
+        bits[j] = np.uint32(halves[j]) << np.uint32(16)
+
+
 def pack(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """(K, N) -> (P, K, PANEL): columns in panels, the last one filled up with zeros."""
     k, n = matrix.shape
