@@ -18,11 +18,29 @@ from torch import nn
 
 from dolmen.nn import classifiers
 from dolmen.nn.convolutional import Normalise
-from dolmen.nn.losses import cross_entropy
+from dolmen.nn.losses import cross_entropy, linear_cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "losses.json"
 NUM_STEPS = 20
+
+
+@pytest.mark.parametrize("most", [1 << 22, 40, 1])
+def test_linear_cross_entropy_in_parts_equals_the_whole(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dolmen.nn.losses.MOST_LOGITS", most)
+    g = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(s, generator=g, requires_grad=True) for s in ((7, 5), (13, 5), (13,))]
+    targets = torch.tensor([0, 12, 3, 3, 5, 1, 0])
+    loss = linear_cross_entropy(tensors[0], tensors[1], tensors[2], targets)
+    wanted = F.cross_entropy(F.linear(*tensors), targets, reduction="sum")
+    torch.testing.assert_close(loss, wanted)
+    for found, right in zip(
+        torch.autograd.grad(3 * loss, tensors), torch.autograd.grad(3 * wanted, tensors), strict=True
+    ):
+        torch.testing.assert_close(found, right)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = linear_cross_entropy(tensors[0], tensors[1], tensors[2], targets)
+    assert float(half.detach()) == pytest.approx(float(wanted.detach()), rel=0.01)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -55,20 +55,23 @@ def test_orthogonalise_bears_a_zero_gradient_and_keeps_the_dtype() -> None:
     assert orthogonalise(randn(4, 6).double()).dtype == torch.float64
 
 
-@pytest.mark.parametrize(("decay", "renormalise"), [(0.0, True), (0.1, True), (0.1, False)])
-def test_steps_equal_the_formula(decay: float, renormalise: bool) -> None:
-    weight = nn.Parameter(randn(8, 3, 3, 3))
+@pytest.mark.parametrize(
+    ("decay", "renormalise", "rows"), [(0.0, True, 8), (0.1, True, 8), (0.1, False, 8), (0.0, False, 54)]
+)
+def test_steps_equal_the_formula(decay: float, renormalise: bool, rows: int) -> None:
+    weight = nn.Parameter(randn(rows, 3, 3, 3))
     muon = Muon([weight], lr=0.1, momentum=0.6, weight_decay=decay, renormalise=renormalise)
-    expected, average = weight.detach().clone(), torch.zeros(8, 3, 3, 3)
+    expected, average = weight.detach().clone(), torch.zeros(rows, 3, 3, 3)
+    rate = 0.1 * math.sqrt(2) if rows == 54 else 0.1  # a matrix of twice as many rows as columns
     for step in range(3):
-        gradient = randn(8, 3, 3, 3, seed=10 + step)
+        gradient = randn(rows, 3, 3, 3, seed=10 + step)
         weight.grad = gradient.clone()
         muon.step()
         average = 0.6 * average + gradient
         nesterov = gradient + 0.6 * average
         if renormalise:
-            expected = expected * math.sqrt(8) / expected.norm()
-        expected = expected * (1 - 0.1 * decay) - 0.1 * orthogonalise(nesterov.view(8, 27)).view(8, 3, 3, 3)
+            expected = expected * math.sqrt(rows) / expected.norm()
+        expected = expected * (1 - 0.1 * decay) - rate * orthogonalise(nesterov.view(rows, 27)).view(rows, 3, 3, 3)
         torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
         assert torch.equal(weight.grad, gradient)
 

@@ -166,7 +166,7 @@ def test_the_compiled_cells_equal_their_definition(
         g = torch.Generator().manual_seed(2)
         shape = (quick.num_layers * quick.num_directions, B, H)
         state = State(torch.randn(shape, generator=g), torch.randn(shape, generator=g) if kind == "lstm" else None)
-    assert quick.path(extras=masks)[0] == "compiled"
+    assert quick.path(extras=True)[0] == "compiled"
     results = []
     for layer in (quick, slow):
         x = sequence().requires_grad_()
@@ -192,7 +192,13 @@ def test_the_compiled_cells_equal_their_definition(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "options", [{}, {"num_layers": 2, "layer_norm": True, "zoneout": (0.2, 0.1), "learn_state": True}], ids=str
+    "options",
+    [
+        {},
+        {"num_layers": 2, "layer_norm": True, "zoneout": (0.2, 0.1), "learn_state": True},
+        {"num_layers": 3, "residual": True},
+    ],
+    ids=str,
 )
 def test_a_stepper_equals_the_whole(kind: str, options: dict[str, Any]) -> None:
     layer = made(kind, **options).eval()
@@ -214,7 +220,7 @@ def test_a_stepper_equals_the_whole(kind: str, options: dict[str, Any]) -> None:
             stepper.state = saved
             np.testing.assert_allclose(stepper.step(x[4].numpy()), whole[4].detach().numpy(), rtol=1e-5, atol=1e-5)
         stepper.reset()
-    with pytest.raises(ValueError, match="broadcast"):
+    with pytest.raises(ValueError, match="broadcast|last axis"):
         stepper.step(np.zeros((B, SIZE + 1), np.float32))
 
 
@@ -237,11 +243,50 @@ def test_without_numba_the_numbers_are_the_same(kind: str, monkeypatch: pytest.M
 
 def test_explain_says_which_path_and_why() -> None:
     assert made("gru").explain() == "compiled: one compiled kernel over all steps"
+    assert made("lstm").explain().startswith("torch: in fp32 oneDNN's LSTM")
+    assert made("lstm").explain(lengths=True).startswith("compiled")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert made("lstm").explain().startswith("compiled")
+        with torch.inference_mode():
+            assert made("lstm").explain().startswith("torch: without a gradient")
+    assert made("lstm", mogrifier=2).explain() == "loop: the mogrifier's rounds have no kernel"
     assert made("gru").explain(device="cuda") == "torch: torch's own kernels have this cell"
     assert made("gru", zoneout=0.1).explain(device="cuda").startswith("loop: torch's own kernels have no layer norm")
     assert made("gru", compiled=False).explain().startswith("loop: compiled=False")
     assert made("gru", proj_size=9).explain() == "loop: a projection of the state has no kernel"
     assert made("gru").explain(dtype=torch.float64).startswith("loop: the compiled cells know float32")
+
+
+def test_a_mogrifier_gates_input_and_state_in_turn() -> None:
+    layer = made("lstm", num_layers=2, mogrifier=3).eval()
+    plain = LSTM(SIZE, H, 2)
+    plain.load_state_dict({k: v for k, v in layer.state_dict().items() if "mogrifier" not in k})
+    x = sequence()
+    whole, last = layer(x)
+    state = layer.initial_state(B)
+    for t in range(T):  # by its definition, with the step of a plain layer
+        y, hidden, cell = x[t], [], []
+        for at in range(2):
+            h = state.hidden[at]
+            first, second, third = (getattr(layer, f"mogrifier_{i}_l{at}") for i in range(3))
+            y = 2 * (h @ first.T).sigmoid() * y
+            h = 2 * (y @ second.T).sigmoid() * h
+            y = 2 * (h @ third.T).sigmoid() * y
+            w = {k: v for k, v in plain.weights(at).items() if v is not None}
+            c = torch.nn.LSTMCell(y.shape[1], H)
+            c.load_state_dict(w)
+            y, memory = c(y, (h, state.cell[at]))
+            hidden.append(y)
+            cell.append(memory)
+        state = State(torch.stack(hidden), torch.stack(cell))
+        torch.testing.assert_close(whole[t], y, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(last.cell, state.cell, rtol=1e-5, atol=1e-5)
+    stepper = layer.stepper(B)
+    np.testing.assert_allclose(stepper.step(x[0].numpy()), whole[0].detach().numpy(), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="mogrifier is for an LSTM"):
+        made("gru", mogrifier=2)
+    with pytest.raises(ValueError, match="has no mogrifier"):
+        layer.to_torch()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -252,8 +297,9 @@ def test_gradients_are_right_by_finite_differences(kind: str) -> None:
     assert torch.autograd.gradgradcheck(lambda v: layer(v)[0], x)
 
 
-def test_the_compiled_path_refuses_second_derivatives() -> None:
-    layer = made("gru")
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_the_quick_paths_refuse_second_derivatives(kind: str) -> None:
+    layer = made(kind)
     x = sequence().requires_grad_()
     with pytest.raises(RuntimeError, match="no second derivative; build the layer with compiled=False"):
         torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)

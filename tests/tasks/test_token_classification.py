@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import dolmen
 from dolmen.data.tagged import Sentence
@@ -95,6 +96,29 @@ def test_vectors_are_used(tmp_path: Path) -> None:
     assert run.model.words.weight.shape[1] == 3
     (tmp_path / "v.txt").unlink()
     assert dolmen.load(run.path).predict("Anna went to Rome.").tags
+
+
+def test_an_encoder_reads_along(tmp_path: Path) -> None:
+    lines = [" ".join(row.split(" ")[0] for row in s.splitlines()) for s in text("spans").split("\n\n")]
+    (tmp_path / "plain.txt").write_text("\n".join(lines))
+    (tmp_path / "a.conll").write_text(text("spans"))
+    language = dolmen.train(
+        "text-generation", tmp_path / "plain.txt", tmp_path / "language", epochs=1, hidden=12, allow_leaks=True,
+        length=16, precision="fp32", threads=1,
+    )  # fmt: skip
+    run = dolmen.train(
+        "token-classification", tmp_path / "a.conll", tmp_path / "run", epochs=2, allow_leaks=True,
+        encoder=str(language.path), **SMALL,
+    )  # fmt: skip
+    kept, before = run.model.reader.state_dict(), language.model.state_dict()
+    assert all(torch.equal(v, before[k]) for k, v in kept.items() if k != "numbers")  # as it was
+    said = run.predict("Anna went to Rome.").to_json()
+    (tmp_path / "language").rename(tmp_path / "gone")
+    assert dolmen.load(run.path).predict("Anna went to Rome.").to_json() == said
+    with pytest.raises(UserError, match=r"is a run of token-classification; it has to be one of text-generation"):
+        dolmen.train(
+            "token-classification", tmp_path / "a.conll", tmp_path / "r", epochs=1, encoder=str(run.path), **SMALL
+        )
 
 
 def test_long_sentences_are_cut_between_spans() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -24,6 +26,34 @@ def quick_products() -> Iterator[None]:
         yield
     finally:
         backend.fp32_precision = before
+
+
+def quickly(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """``function(*tensors)`` with quick products in its forward and in its backward pass."""
+    return _Quickly.apply(function, *tensors)  # type: ignore[no-any-return]
+
+
+class _Quickly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        training = any(ctx.needs_input_grad)
+        with quick_products(), torch.set_grad_enabled(training):
+            inputs = [t.detach().requires_grad_(t.requires_grad) for t in tensors] if training else tensors
+            outputs = function(*inputs)
+        if training:
+            ctx.inputs, ctx.outputs = inputs, outputs
+        return tuple(o.detach() for o in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the quick recurrent layers have no second derivative; build the layer with compiled=False for that"
+            )
+        wanted = [t for t in ctx.inputs if t.requires_grad]
+        with quick_products():
+            found = iter(torch.autograd.grad(ctx.outputs, wanted, gradients, allow_unused=True))
+        return None, *(next(found) if t.requires_grad else None for t in ctx.inputs)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dolmen.nn.initialisers import initialise
+from dolmen.nn.losses import linear_cross_entropy
 from dolmen.nn.recurrent import GRU, LSTM, RNN, Recurrent
 from dolmen.nn.recurrent_state import State
 
@@ -31,6 +32,7 @@ class LanguageModel(nn.Module):
         dropout: locked dropout of the inputs, between layers and of the outputs.
         embedding_dropout: rate at which whole words are dropped (Gal & Ghahramani, 2016).
         weight_drop: of the weights from state to state.
+        mogrifier: rounds in which input and state gate each other, of an LSTM; see ``Recurrent``.
     """
 
     def __init__(
@@ -45,13 +47,14 @@ class LanguageModel(nn.Module):
         dropout: float = 0.0,
         embedding_dropout: float = 0.0,
         weight_drop: float = 0.0,
+        mogrifier: int = 0,
     ) -> None:
         super().__init__()
         self.embedding_dropout = embedding_dropout
         self.embedding = nn.Embedding(num_tokens, size)
         self.layers = CELLS[cell](
             size, hidden, layers, batch_first=True, input_dropout=dropout, hidden_dropout=dropout,
-            output_dropout=dropout, weight_drop=weight_drop,
+            output_dropout=dropout, weight_drop=weight_drop, mogrifier=mogrifier,
         )  # fmt: skip
         self.bridge = nn.Linear(hidden, size) if tied and hidden != size else nn.Identity()
         self.bias = nn.Parameter(torch.zeros(num_tokens))
@@ -63,13 +66,23 @@ class LanguageModel(nn.Module):
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, Tensor, State]:
         """See the class."""
+        out, state = self.read(tokens, state)
+        return self.logits(out), out, state
+
+    def read(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """The outputs of the last layer (B, T, H), and the state."""
         table = self.embedding.weight
         if self.training and self.embedding_dropout:
             table = table * F.dropout(torch.ones_like(table[:, :1]), self.embedding_dropout)
         out, state = self.layers(F.embedding(tokens, table), state)
-        return self.logits(out), out, state
+        return out, state
 
     def logits(self, out: Tensor) -> Tensor:
         """(..., V) from the outputs of the last layer (..., H)."""
         weight = self.embedding.weight if self.head is None else self.head
         return F.linear(self.bridge(out), weight, self.bias)
+
+    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
+        """Summed cross-entropy of the next tokens (B, T) after the outputs of the last layer (B, T, H)."""
+        weight = self.embedding.weight if self.head is None else self.head
+        return linear_cross_entropy(self.bridge(out).flatten(0, 1), weight, self.bias, targets.flatten())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+MOST_LOGITS = 1 << 22
+"""Logits that ``linear_cross_entropy`` holds at once."""
 
 
 class Loss(NamedTuple):
@@ -31,3 +35,54 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
     """
     total = F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing, reduction="sum")
     return Loss(total, float(len(logits)))
+
+
+def linear_cross_entropy(out: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross-entropy of softmax(out @ weight.T + bias), a part at a time: all logits are never there at once.
+
+    With the vocabularies of language models the logits are by far the largest tensor, and the time goes into moving
+    them. Gradients are worked out on the way, so it can be differentiated once.
+
+    Args:
+        out: (N, H).
+        weight: (V, H).
+        bias: (V,).
+        targets: (N,) int64.
+    """
+    result: Tensor = _LinearCrossEntropy.apply(out, weight, bias, targets)
+    return result
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        device = out.device.type
+        half = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if half else out.dtype
+        with torch.autocast(device, enabled=False):
+            x, w = out.to(dtype), weight.to(dtype)
+            total = torch.zeros((), device=out.device)
+            learning = any(ctx.needs_input_grad)
+            if learning:
+                d_out, d_weight = torch.empty_like(out), torch.zeros_like(weight, dtype=torch.float32)
+                d_bias = torch.zeros_like(bias, dtype=torch.float32)
+            rows = max(1, MOST_LOGITS // len(weight))
+            for start in range(0, len(out), rows):
+                part, wanted = x[start : start + rows], targets[start : start + rows, None]
+                logits = F.linear(part, w).float().add_(bias)
+                total += (torch.logsumexp(logits, 1) - logits.gather(1, wanted)[:, 0]).sum()
+                if learning:
+                    wrong = torch.softmax(logits, 1)
+                    wrong.scatter_add_(1, wanted, wrong.new_full(wanted.shape, -1.0))
+                    d_bias += wrong.sum(0)
+                    wrong = wrong.to(dtype)
+                    d_out[start : start + rows] = wrong @ w
+                    d_weight += wrong.T @ part
+        if learning:
+            ctx.save_for_backward(d_out, d_weight.to(weight.dtype), d_bias.to(bias.dtype))
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return *(t * gradient for t in ctx.saved_tensors), None

@@ -45,6 +45,8 @@ class Recurrent(nn.Module):
             (Ba et al., 2016).
         residual: add a layer's input to its output where the sizes agree, from the second layer on.
         learn_state: the initial state is learned instead of zero.
+        mogrifier: rounds in which input and state gate each other before each step (Melis et al., 2020); of an LSTM
+            without projection and zoneout. It has no kernel: steps are taken one by one.
         compiled: take the compiled kernels where they are quickest.
 
     Raises:
@@ -75,6 +77,7 @@ class Recurrent(nn.Module):
         layer_norm: bool = False,
         residual: bool = False,
         learn_state: bool = False,
+        mogrifier: int = 0,
         compiled: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -85,7 +88,7 @@ class Recurrent(nn.Module):
         self.proj_size, self.weight_drop, self.residual, self.compiled = proj_size, weight_drop, residual, compiled
         self.input_dropout, self.hidden_dropout, self.output_dropout = input_dropout, hidden_dropout, output_dropout
         self.zoneout = (zoneout, zoneout) if isinstance(zoneout, int | float) else zoneout
-        self.layer_norm, self.learn_state = layer_norm, learn_state
+        self.layer_norm, self.learn_state, self.mogrifier = layer_norm, learn_state, mogrifier
         self._check()
         make = functools.partial(torch.empty, device=device, dtype=dtype)
         rows, out = GATES[self.cell] * hidden_size, self.output_size
@@ -100,6 +103,9 @@ class Recurrent(nn.Module):
                     self._add("bias_hh" + name, make(rows))
                 if proj_size:
                     self._add("weight_hr" + name, make(proj_size, hidden_size))
+                for number in range(mogrifier):
+                    shape = (out, size) if number % 2 else (size, out)
+                    self._add(f"mogrifier_{number}" + name, make(*shape))
                 if layer_norm:
                     self._add("scale_ih" + name, make(rows))
                     self._add("scale_hh" + name, make(rows))
@@ -122,6 +128,8 @@ class Recurrent(nn.Module):
                 raise ValueError(f"{name} {getattr(self, name)} is no rate between 0 and 1")
         if not all(0 <= rate <= 1 for rate in self.zoneout):
             raise ValueError(f"zoneout {self.zoneout} is no rate between 0 and 1")
+        if self.mogrifier and (self.cell != "lstm" or self.proj_size or any(self.zoneout)):
+            raise ValueError("mogrifier is for an LSTM without projection and zoneout")
 
     def _add(self, name: str, values: Tensor) -> None:
         self.register_parameter(name, nn.Parameter(values))
@@ -149,7 +157,8 @@ class Recurrent(nn.Module):
         shown = {
             "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
             "proj_size": 0, "input_dropout": 0.0, "hidden_dropout": 0.0, "output_dropout": 0.0, "weight_drop": 0.0,
-            "zoneout": (0.0, 0.0), "layer_norm": False, "residual": False, "learn_state": False, "compiled": True,
+            "zoneout": (0.0, 0.0), "layer_norm": False, "residual": False, "learn_state": False, "mogrifier": 0,
+            "compiled": True,
         }  # fmt: skip
         more = "".join(f", {k}={getattr(self, k)}" for k, v in shown.items() if getattr(self, k) != v)
         return f"{self.input_size}, {self.hidden_size}{more}"
@@ -197,7 +206,7 @@ class Recurrent(nn.Module):
         Raises:
             ValueError: an option is used that torch.nn has not.
         """
-        ours = {n: getattr(self, n) for n in ("layer_norm", "residual", "learn_state")}
+        ours = {n: getattr(self, n) for n in ("layer_norm", "residual", "learn_state", "mogrifier")}
         ours |= {"zoneout": any(self.zoneout), "proj_size": bool(self.proj_size) and self.cell != "lstm"}
         if used := [n for n, on in ours.items() if on]:
             raise ValueError(f"torch.nn's {type(self).__name__} has no {', '.join(used)}")
@@ -380,7 +389,8 @@ class Recurrent(nn.Module):
             sizes = (self.output_size, self.hidden_size)
             pairs = zip(sizes, self.zoneout, strict=True)
             keep = tuple(torch.rand(*x.shape[:2], size, device=x.device) < rate for size, rate in pairs)
-        path, _ = self.path(device=x.device.type, dtype=x.dtype, extras=reset is not None or return_gates)
+        extras = reset is not None or return_gates
+        path, _ = self.path(device=x.device.type, dtype=x.dtype, extras=extras, lengths=lengths is not None)
         if path == "compiled":
             from dolmen.nn.recurrent_function import run_compiled
 
@@ -389,34 +399,48 @@ class Recurrent(nn.Module):
             )
         if path == "torch":
             return (*run_torch(self.cell, x, weights, state, memory, bool(end), lengths, self.training), {})
-        into = F.linear(x, weights["weight_ih"])
-        if self.layer_norm:
-            into = F.layer_norm(into, into.shape[-1:], weights["scale_ih"])
-        if self.bias:
-            into = into + weights["bias_ih"]
+
+        def entering(x: Tensor) -> Tensor:
+            into = F.linear(x, weights["weight_ih"])
+            if self.layer_norm:
+                into = F.layer_norm(into, into.shape[-1:], weights["scale_ih"])
+            return into + weights["bias_ih"] if self.bias else into
+
+        rounds = [getattr(self, f"mogrifier_{number}_l{layer}{end}") for number in range(self.mogrifier)]
+
+        def mogrified(x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+            x, state = recurrent_loop.mogrify(x, state, rounds)
+            return entering(x), state
+
+        into = x if rounds else entering(x)
         state = state.to(into.dtype)
         memory = None if memory is None else memory.to(into.dtype)
         keep = tuple(k.to(into.dtype) if isinstance(k, Tensor) else k for k in keep)
         return recurrent_loop.run(
             self.cell, into, state, memory, weights["weight_hh"], reverse=bool(end), lengths=lengths,
             reset=None if reset is None else reset.bool(), state_start=starts[0], cell_start=starts[1],
-            keep=keep, bias=weights["bias_hh"],
+            keep=keep, enter=mogrified if rounds else None, bias=weights["bias_hh"],
             scale=weights["scale_hh"], cell_scale=weights["cell_scale"], cell_shift=weights["cell_shift"],
             projection=weights["weight_hr"],
         )  # fmt: skip
 
-    def path(self, *, device: str = "cpu", dtype: torch.dtype = torch.float32, extras: bool = False) -> tuple[str, str]:
-        """Which path a call takes, and why.
+    def path(
+        self, *, device: str = "cpu", dtype: torch.dtype = torch.float32, extras: bool = False, lengths: bool = False
+    ) -> tuple[str, str]:
+        """Which path a call takes, under the autocast and gradient modes of this moment, and why.
 
         Args:
             device: where the input is.
             dtype: of the input.
             extras: it has a ``reset_mask`` or wants the gates.
+            lengths: it has ``lengths``.
 
         Returns:
             "compiled", "torch" (its own kernels) or "loop" (step by step), and the reason.
         """
         plain = not (self.layer_norm or any(self.zoneout) or extras)
+        if self.mogrifier:
+            return "loop", "the mogrifier's rounds have no kernel"
         if self.proj_size and not (plain and self.cell == "lstm" and device != "cpu"):
             return "loop", "a projection of the state has no kernel"
         if device != "cpu":
@@ -429,6 +453,12 @@ class Recurrent(nn.Module):
             return "loop", f"the compiled cells know float32 and bfloat16, not {dtype}"
         if why := _not_compiled():
             return ("torch" if plain else "loop"), why
+        half = dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        if self.cell == "lstm" and plain and not lengths and _has_onednn():
+            if not torch.is_grad_enabled():
+                return "torch", "without a gradient oneDNN's LSTM is the quickest (benchmarks/recurrent.py)"
+            if not half:
+                return "torch", "in fp32 oneDNN's LSTM is the quickest (benchmarks/recurrent.py)"
         return "compiled", "one compiled kernel over all steps"
 
     def explain(self, **call: Any) -> str:
@@ -490,6 +520,10 @@ def _with_batch(state: Any) -> Any:
         return None
     hidden, cell = (state, None) if isinstance(state, Tensor) else state
     return State(hidden[:, None], None if cell is None else cell[:, None])
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 @functools.cache

@@ -5,6 +5,8 @@ It runs anywhere, in any precision, and can be differentiated as often as wanted
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,17 +64,34 @@ def step(
     return keep[0] * state + (1 - keep[0]) * new, memory, gates
 
 
+def mogrify(x: Tensor, state: Tensor, rounds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Let the input and the state gate each other in turn, before a step (Melis et al., 2020).
+
+    Args:
+        x: (B, I).
+        state: (B, H).
+        rounds: (I, H) for those in which the state gates the input (the first, the third), else (H, I).
+    """
+    for number, weight in enumerate(rounds):
+        if number % 2:
+            state = 2 * F.linear(x, weight).sigmoid() * state
+        else:
+            x = 2 * F.linear(state, weight).sigmoid() * x
+    return x, state
+
+
 def run(
     cell: str, into: Tensor, state: Tensor, memory: Tensor | None, weight: Tensor, *,
     reverse: bool = False, lengths: Tensor | None = None, reset: Tensor | None = None,
     state_start: Tensor | None = None, cell_start: Tensor | None = None,
-    keep: tuple[Tensor | float, Tensor | float] = (0.0, 0.0), **parts: Tensor | None,
+    keep: tuple[Tensor | float, Tensor | float] = (0.0, 0.0),
+    enter: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None, **parts: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:  # fmt: skip
     """A whole sequence.
 
     Args:
         cell: as in ``step``.
-        into: (T, B, gates H).
+        into: (T, B, gates H); with ``enter`` what that takes.
         state: as in ``step``.
         memory: as in ``step``.
         weight: as in ``step``.
@@ -82,6 +101,8 @@ def run(
         state_start: (P) the state after a reset; zeros if not given.
         cell_start: (H) the memory after a reset; zeros if not given.
         keep: (T, B, H) of 0 and 1, or rates.
+        enter: makes of what enters at a step, and of the state, the input's part of the gates and the state that
+            the step takes; None where they are given.
         **parts: ``bias``, ``scale``, ``cell_scale``, ``cell_shift`` and ``projection`` as in ``step``.
 
     Returns:
@@ -95,7 +116,8 @@ def run(
             if memory is not None:
                 memory = torch.where(at, torch.zeros_like(memory) if cell_start is None else cell_start, memory)
         now = tuple(k[t] if isinstance(k, Tensor) else k for k in keep)
-        new, kept, gates = step(cell, into[t], state, memory, weight, keep=(now[0], now[1]), **parts)
+        entering, taken = (into[t], state) if enter is None else enter(into[t], state)
+        new, kept, gates = step(cell, entering, taken, memory, weight, keep=(now[0], now[1]), **parts)
         if lengths is not None:
             waits = (t >= lengths)[:, None]
             new = torch.where(waits, state, new)

@@ -29,8 +29,8 @@ class Stepper:
         self.layer, self.batch = layer, batch
         self.tensors: list[Tensor] = []
         self.call: Any = None
-        path, _ = layer.path()
-        if path == "compiled":
+        # Asked for what only the compiled cells can do; their single step knows no residuals.
+        if layer.path(extras=True)[0] == "compiled" and not layer.residual:
             self._compile()
         else:
             self.outputs = np.zeros((batch, layer.output_size), np.float32)

@@ -1,4 +1,4 @@
-"""One direction of one recurrent layer through torch's own kernels: cuDNN on a GPU."""
+"""One direction of one recurrent layer through torch's own kernels: cuDNN on a GPU, oneDNN for the LSTM on a CPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from dolmen.nn.fp32 import quickly
 
 _RUN: dict[str, Callable[..., Any]] = {
     "lstm": torch.lstm,
@@ -48,7 +50,17 @@ def run_torch(
     initial = state[None].contiguous() if memory is None else (state[None].contiguous(), memory[None].contiguous())
     has_bias = weights["bias_ih"] is not None
     if packed is None:
-        out, *last = _RUN[cell](x, initial, flat, has_bias, 1, 0.0, training, False, False)
+
+        def through(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            start: Any = rest[0] if memory is None else rest[:2]
+            weights = list(rest[1 if memory is None else 2 :])
+            found: tuple[Tensor, ...] = _RUN[cell](x, start, weights, has_bias, 1, 0.0, training, False, False)
+            return found
+
+        given = x, *([initial] if isinstance(initial, Tensor) else initial), *flat
+        plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        # One sequence alone would be slower with quick products.
+        out, *last = through(*given) if plain or x.shape[1] == 1 else quickly(through, *given)
     else:
         out, *last = _RUN[cell](packed.data, packed.batch_sizes, initial, flat, has_bias, 1, 0.0, training, False)
         out, _ = nn.utils.rnn.pad_packed_sequence(packed._replace(data=out), total_length=len(x))

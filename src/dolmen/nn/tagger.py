@@ -2,15 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dolmen.nn.crf import LinearChainCRF
 from dolmen.nn.initialisers import initialise
+from dolmen.nn.language_model import CELLS as LANGUAGE_CELLS
 from dolmen.nn.recurrent import GRU, LSTM, Recurrent
 
 CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}
+
+
+class CharacterReader(nn.Module):
+    """A language model of characters, trained before and left as it is: its state after each word tells of the word.
+
+    What it has read of a language is worth most where few sentences have tags (Akbik et al., 2018).
+
+    Shapes:
+        characters (B, T, L), 0 behind a word, and lengths (B,) to (B, T, H).
+
+    Args:
+        num_tokens, size, hidden, layers, cell, mogrifier: of the language model.
+        numbers: (C,) in its vocabulary, of each of the tagger's characters.
+        space: what it reads after a word; None for nothing.
+        start: what it reads first.
+    """
+
+    numbers: Tensor
+
+    def __init__(
+        self, num_tokens: int, *, size: int, hidden: int, layers: int, cell: str, mogrifier: int,
+        numbers: Sequence[int], space: int | None, start: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.embedding = nn.Embedding(num_tokens, size)
+        self.layers = LANGUAGE_CELLS[cell](size, hidden, layers, batch_first=True, mogrifier=mogrifier)
+        self.space, self.start = space, start
+        self.register_buffer("numbers", torch.tensor(numbers))
+        self.requires_grad_(False)
+
+    def load(self, model: dict[str, Tensor]) -> None:
+        """Take over the weights of a ``LanguageModel``; its softmax is not needed."""
+        own = self.state_dict()
+        self.load_state_dict({k: model.get(k, v) for k, v in own.items()})
+
+    def train(self, mode: bool = True) -> CharacterReader:
+        """Stay as for evaluation: what was learned before shall not be dropped."""
+        del mode
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, characters: Tensor, lengths: Tensor) -> Tensor:
+        """See the class."""
+        b, t, _ = characters.shape
+        inside = (torch.arange(t, device=characters.device) < lengths[:, None])[..., None]
+        read, there = self.numbers[characters.long()], (characters > 0) & inside
+        if self.space is not None:
+            read = torch.cat((read, torch.full_like(read[..., :1], self.space)), -1)
+            there = torch.cat((there, inside), -1)
+        at = there.flatten(1).cumsum(1)  # the place of each character, after the start
+        sequence = read.new_full((b, int(at[:, -1].max()) + 1), self.start)
+        rows = torch.arange(b, device=read.device)[:, None].expand_as(at)
+        chosen = there.flatten(1)
+        sequence[rows[chosen], at[chosen]] = read.flatten(1)[chosen]
+        out, _ = self.layers(self.embedding(sequence))
+        ends = at.view(b, t, -1)[:, :, -1] - int(self.space is not None)
+        found: Tensor = out.gather(1, ends.clamp(min=0)[..., None].expand(-1, -1, out.shape[2]))
+        return found
 
 
 class Tagger(nn.Module):
@@ -28,13 +89,14 @@ class Tagger(nn.Module):
         word_dropout: rate at which words are unknown while training.
         first_rare: words from this number on are rare: with ``word_dropout``, half of them are unknown.
         allowed: which transitions a CRF allows; None for no CRF.
+        reader: a language model that reads along; None for none.
     """
 
     def __init__(
         self, num_words: int, num_characters: int, num_shapes: int, num_labels: int, *, word_size: int = 100,
         character_size: int = 32, shape_size: int = 8, filters: int = 96, hidden: int = 200, layers: int = 1,
         cell: str = "lstm", dropout: float = 0.33, word_dropout: float = 0.05, first_rare: int | None = None,
-        allowed: tuple[Tensor, Tensor, Tensor] | None = None,
+        allowed: tuple[Tensor, Tensor, Tensor] | None = None, reader: CharacterReader | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.word_dropout, self.first_rare = word_dropout, num_words if first_rare is None else first_rare
@@ -42,8 +104,10 @@ class Tagger(nn.Module):
         self.characters = nn.Embedding(num_characters, character_size, padding_idx=0)
         self.shapes = nn.Embedding(num_shapes, shape_size)
         self.spelling = nn.Conv1d(character_size, filters, 3, padding=1)
+        self.reader = reader
+        context = 0 if reader is None else reader.layers.hidden_size
         self.layers = CELLS[cell](
-            word_size + filters + shape_size, hidden, layers, batch_first=True, bidirectional=True,
+            word_size + filters + shape_size + context, hidden, layers, batch_first=True, bidirectional=True,
             input_dropout=dropout, hidden_dropout=dropout, output_dropout=dropout,
         )  # fmt: skip
         self.head = nn.Linear(2 * hidden, num_labels)
@@ -57,7 +121,9 @@ class Tagger(nn.Module):
         if self.training and self.word_dropout:
             rate = torch.where(words >= self.first_rare, max(0.5, self.word_dropout), self.word_dropout)
             words = words.masked_fill(torch.rand(words.shape, device=words.device) < rate, 0)
-        parts = self.words(words), self.spelled(characters), self.shapes(shapes.long())
+        parts = [self.words(words), self.spelled(characters), self.shapes(shapes.long())]
+        if self.reader is not None:
+            parts.append(self.reader(characters, lengths))
         out, _ = self.layers(torch.cat([p.float() for p in parts], -1), lengths=lengths)
         emissions: Tensor = self.head(out)
         return emissions

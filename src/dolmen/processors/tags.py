@@ -116,6 +116,29 @@ def shape(word: str) -> int:
     return 4 if any(c.isupper() for c in word) else 0
 
 
+class Encoder(BaseModel):
+    """A language model of characters that reads the sentence before the tagger does.
+
+    Attributes:
+        size, hidden, layers, cell, mogrifier: of the network.
+        num_tokens: of its vocabulary.
+        numbers: in its vocabulary, of each of the processor's characters.
+        space, start: what stands between words (None: nothing) and before the sentence, in its vocabulary.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    size: int
+    hidden: int
+    layers: int
+    cell: str
+    mogrifier: int
+    num_tokens: int
+    numbers: tuple[int, ...]
+    space: int | None
+    start: int
+
+
 class TagProcessor(BaseModel):
     """Vocabularies of words, characters and tags, and the CRF's transitions.
 
@@ -127,6 +150,7 @@ class TagProcessor(BaseModel):
         units: what a word is where a text comes unsplit: "words" or "characters".
         temperature: scores are divided by it; fitted on validation.
         transitions: (K + 2, K) from tag to tag; row K: from the beginning; row K + 1: to the end. Empty without a CRF.
+        encoder: the language model that reads along, if there is one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -138,6 +162,7 @@ class TagProcessor(BaseModel):
     units: Literal["words", "characters"] = "words"
     temperature: float = 1.0
     transitions: tuple[tuple[float, ...], ...] = ()
+    encoder: Encoder | None = None
 
     @functools.cached_property
     def _words(self) -> dict[str, int]:

@@ -57,6 +57,11 @@ class TextGenerationConfig(TaskConfig):
     )  # fmt: skip
     embedding_dropout: float = Field(0.0, ge=0, lt=1, description="share of the vocabulary dropped in a step")
     weight_drop: float = Field(0.0, ge=0, lt=1, description="dropout of the weights from state to state")
+    mogrifier: int = Field(
+        0,
+        ge=0,
+        description="rounds in which an LSTM's input and state gate each other (5 is usual; several times slower)",
+    )
     activation_penalty: float = Field(0.0, ge=0, description="of large outputs (AWD-LSTM's alpha)")
     change_penalty: float = Field(0.0, ge=0, description="of outputs that change quickly (AWD-LSTM's beta)")
     length: int = Field(64, ge=2, description="mean tokens that a gradient flows back through")
@@ -99,6 +104,8 @@ class TextGeneration(Task[TextGenerationConfig]):
         """See ``Task.prepare``."""
         del fetch
         config, files = self.config, find_text(data)
+        if config.mogrifier and config.cell != "lstm":
+            raise UserError(f"--mogrifier is for an LSTM, not for --cell {config.cell}; leave one of the two out")
         shares = self._shares(files)
         stretches = split_text(files, _known(config.encoding), *shares)
         self.processor = fit_text(config.units, stretches["train"].pieces(), config.vocabulary, config.min_count)
@@ -160,7 +167,7 @@ class TextGeneration(Task[TextGenerationConfig]):
             tokens = torch.randint(len(self.processor), (num, asked.length))
             step_s = budget.seconds_of(
                 model,
-                lambda model: model(tokens)[0].float().square().mean(),  # noqa: B023
+                lambda model: model.loss(model.read(tokens)[0], tokens) / tokens.numel(),  # type: ignore[operator]  # noqa: B023
                 self.objectives(model)[0].optimizers,
             )
             passes = budget.seconds / (step_s * train.steps_per_epoch(num, asked.length))
@@ -198,26 +205,27 @@ class TextGeneration(Task[TextGenerationConfig]):
         return LanguageModel(
             len(self.processor), size=c.size or hidden, hidden=hidden, layers=c.layers, cell=c.cell, tied=c.tied,
             dropout=c.dropout or 0.0, embedding_dropout=c.embedding_dropout, weight_drop=c.weight_drop,
+            mogrifier=c.mogrifier,
         )  # fmt: skip
 
     def objectives(self, model: nn.Module) -> Sequence[Objective]:
         """One: cross-entropy of the next token, with AWD-LSTM's penalties."""
+        assert isinstance(model, LanguageModel)
         config = self.config
 
         def loss(batch: Batch) -> Loss:
             tokens, streams = batch["tokens"], batch["streams"]
             inputs, targets = tokens[:, :-1], tokens[:, 1:]
-            logits, out, after = model(inputs, self._carried_state(model, streams, batch["fresh"]))
+            out, after = model.read(inputs, self._carried_state(model, streams, batch["fresh"]))
             self._carry(after.detach(), streams)
             weight = float(targets.numel())
-            total = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
+            total = model.loss(out, targets)
             if config.activation_penalty:
                 total = total + config.activation_penalty * weight * out.float().square().mean()
             if config.change_penalty:
                 total = total + config.change_penalty * weight * (out[:, 1:] - out[:, :-1]).float().square().mean()
             return Loss(total, weight)
 
-        assert isinstance(model, LanguageModel)
         decay = 0.01 if config.weight_decay is None else config.weight_decay
         rate = config.lr or 2e-3
         recurrent = [p for n, p in model.layers.named_parameters() if n.startswith("weight_")]

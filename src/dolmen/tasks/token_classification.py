@@ -22,10 +22,12 @@ from dolmen.data.tagged_sample import write_tagged_sample
 from dolmen.data.vectors import read_vectors
 from dolmen.metrics import tagging as metrics
 from dolmen.metrics.classification import fit_temperature, reliability
+from dolmen.nn.language_model import LanguageModel
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear
-from dolmen.nn.tagger import Tagger
-from dolmen.processors.tags import SHAPES, Chain, TagProcessor, allowed, spans_of
+from dolmen.nn.tagger import CharacterReader, Tagger
+from dolmen.processors.tags import SHAPES, Chain, Encoder, TagProcessor, allowed, spans_of
+from dolmen.processors.text import END_OF_LINE, TextProcessor
 from dolmen.tasks import token_classification_views as views
 from dolmen.tasks.task import Batch, Budget, Dataset, Objective, Progress, Task, TaskConfig
 from dolmen.types import Arrays, CheckReport, Evaluation, Example, Prediction, Section, Spans, UserError
@@ -54,6 +56,9 @@ class TokenClassificationConfig(TaskConfig):
     word_dropout: float = Field(0.05, ge=0, lt=1, description="share of the words that are hidden while training")
     crf: bool | None = Field(None, description="score whole sequences of tags; if not given, for spans")
     vectors: str | None = Field(None, description="pretrained word vectors: a text file as GloVe and fastText write it")
+    encoder: str | None = Field(
+        None, description="a text-generation run of characters, trained on text without tags: it reads along"
+    )
 
 
 class TaggingOptions(BaseModel):
@@ -99,12 +104,20 @@ class TokenClassification(Task[TokenClassificationConfig]):
             kinds = sorted({t[2:] for t in labels if t != "O"})
             labels = ["O", *(f"{p}-{k}" for k in kinds for p in "BIES")]
         characters = Counter(c for w in words for c in w)
+        units: Literal["words", "characters"] = "words"
+        if train and np.mean([len(w) for w in list(words)[:2000]]) < 1.2:
+            units = "characters"
+        known_characters = [c for c, _ in characters.most_common(MOST_CHARACTERS - 1)]
+        encoder = None
+        if config.encoder is not None:
+            encoder = self._encoder(config.encoder, known_characters, units)
         self.processor = TagProcessor(
             kind=tagged.kind,
             words=("", *self._vocabulary(words, splits)),
-            characters="\0" + "".join(c for c, _ in characters.most_common(MOST_CHARACTERS - 1)),
+            characters="\0" + "".join(known_characters),
             labels=tuple(labels),
-            units="characters" if train and np.mean([len(w) for w in list(words)[:2000]]) < 1.2 else "words",
+            units=units,
+            encoder=encoder,
         )
         report = check_tagged(tagged, splits, tags, self.processor)
         if report.errors:
@@ -153,6 +166,30 @@ class TokenClassification(Task[TokenClassificationConfig]):
         self._vectors = read_vectors(self.config.vectors, wanted)
         return [*known, *sorted(self._vectors.keys() - words.keys())]
 
+    def _encoder(self, place: str, characters: list[str], units: str) -> Encoder:
+        """The language model of another run; adds to ``characters`` those that only it knows."""
+        import dolmen  # a run is above a task; this is the one task that reads another's
+
+        run = dolmen.load(place)
+        model, reads = run.model, run.task.processor
+        if not isinstance(model, LanguageModel) or not isinstance(reads, TextProcessor) or reads.units != "characters":
+            what = f"a run of {run.task.name}" + (f" with {reads.units}" if isinstance(reads, TextProcessor) else "")
+            raise UserError(
+                f"--encoder {place} is {what}; it has to be one of text-generation with characters: "
+                "dolmen train text-generation TEXT"
+            )
+        numbers = {s: i for i, s in enumerate(reads.symbols) if i}
+        seen = {*characters}
+        characters += [c for c in numbers if c not in seen and not c.isspace()][: MOST_CHARACTERS - 1 - len(seen)]
+        self._pretrained = model.state_dict()
+        layers = model.layers
+        return Encoder(
+            size=model.embedding.embedding_dim, hidden=layers.hidden_size, layers=layers.num_layers,
+            cell=layers.cell.partition("_")[0], mogrifier=layers.mogrifier, num_tokens=model.embedding.num_embeddings,
+            numbers=(0, *(numbers.get(c, 0) for c in characters)),
+            space=numbers.get(" ", 0) if units == "words" else None, start=numbers.get(END_OF_LINE, 0),
+        )  # fmt: skip
+
     def open(
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
     ) -> Dataset:
@@ -181,10 +218,13 @@ class TokenClassification(Task[TokenClassificationConfig]):
         counts: Mapping[str, int] = getattr(self, "_counts", {})
         rare = next((i for i, w in enumerate(p.words) if i and counts.get(w, 2) == 1), len(p.words))
         crf = c.crf if c.crf is not None else p.kind == "spans"
+        reader = None
+        if (e := p.encoder) is not None:
+            reader = CharacterReader(**e.model_dump())
         return Tagger(
             len(p.words), len(p.characters), SHAPES, len(p.labels), word_size=c.word_size, filters=c.filters,
             hidden=c.hidden, layers=c.layers, cell=c.cell, dropout=c.dropout, word_dropout=c.word_dropout,
-            first_rare=rare, allowed=self._allowed() if crf else None,
+            first_rare=rare, allowed=self._allowed() if crf else None, reader=reader,
         )  # fmt: skip
 
     def _allowed(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -195,8 +235,10 @@ class TokenClassification(Task[TokenClassificationConfig]):
         return between, begin, end
 
     def initialise(self, model: nn.Module) -> None:
-        """Put pretrained vectors where there are any."""
+        """Put pretrained vectors, and the language model that reads along, where there are any."""
         assert isinstance(model, Tagger)
+        if model.reader is not None:
+            model.reader.load(self._pretrained)
         vectors: dict[str, NDArray[np.float32]] = getattr(self, "_vectors", {})
         with torch.no_grad():
             for i, word in enumerate(self.processor.words):
@@ -221,7 +263,8 @@ class TokenClassification(Task[TokenClassificationConfig]):
             return cross_entropy(emissions[inside], tags[inside])
 
         decay = 0.01 if self.config.weight_decay is None else self.config.weight_decay
-        optimizer = torch.optim.AdamW(model.parameters(), lr=self.config.lr or 3e-3, weight_decay=decay)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=self.config.lr or 3e-3, weight_decay=decay)
         return [Objective("loss", loss, (optimizer,), linear(warmup=0.05))]
 
     def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:

@@ -8,6 +8,7 @@ row of a panel of B. Numba has no vector types, so the tile is written as LLVM i
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -82,38 +83,60 @@ def _tile(rows: int, pairs: bool) -> Any:
                 for i in range(rows)
             ]
             first = [[builder.load(place, align=4) for place in row] for row in places]
-            before = builder.block
-            loop, after = builder.append_basic_block("products"), builder.append_basic_block("stored")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            index = builder.phi(i64)
-            index.add_incoming(number(0), before)
-            sum_in = [[builder.phi(sums) for _ in row] for row in first]
-            for i in range(rows):
-                for j in range(VECTORS):
-                    sum_in[i][j].add_incoming(first[i][j], before)
-            b_row = builder.mul(index, number(PANEL))
-            b_vectors = [
-                builder.load(
-                    builder.bitcast(builder.gep(b, [builder.add(b_row, number(LANES * j))]), vector.as_pointer()),
-                    align=4,
-                )
-                for j in range(VECTORS)
-            ]
             multiply_add = _dot_pairs(builder, sums, vector) if pairs else _fused(builder, sums)
-            sum_out = []
-            for i in range(rows):
-                value = builder.load(builder.gep(a_rows[i], [index]), align=4)
-                one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(i32, 0))
-                spread = builder.shuffle_vector(one, one, zeros)
-                sum_out.append([multiply_add(sum_in[i][j], spread, b_vectors[j]) for j in range(VECTORS)])
-            following = builder.add(index, number(1))
-            index.add_incoming(following, loop)
-            for i in range(rows):
-                for j in range(VECTORS):
-                    sum_in[i][j].add_incoming(sum_out[i][j], loop)
-            builder.cbranch(builder.icmp_signed("<", following, k), loop, after)
-            builder.position_at_end(after)
+
+            def accumulate(totals: list[list[Any]], at: Any) -> list[list[Any]]:
+                """Add the products of one place of K."""
+                b_row = builder.mul(at, number(PANEL))
+                b_vectors = [
+                    builder.load(
+                        builder.bitcast(builder.gep(b, [builder.add(b_row, number(LANES * j))]), vector.as_pointer()),
+                        align=4,
+                    )
+                    for j in range(VECTORS)
+                ]
+                out = []
+                for i in range(rows):
+                    value = builder.load(builder.gep(a_rows[i], [at]), align=4)
+                    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(i32, 0))
+                    spread = builder.shuffle_vector(one, one, zeros)
+                    out.append([multiply_add(totals[i][j], spread, b_vectors[j]) for j in range(VECTORS)])
+                return out
+
+            def loop(chains: list[list[list[Any]]], start: Any, stop: Any) -> list[list[list[Any]]]:
+                """Go from ``start`` to ``stop``; each turn takes one place of K for each set of sums."""
+                before = builder.block
+                body, after = builder.append_basic_block("products"), builder.append_basic_block("summed")
+                builder.cbranch(builder.icmp_signed("<", start, stop), body, after)
+                builder.position_at_end(body)
+                index = builder.phi(i64)
+                index.add_incoming(start, before)
+                current = [[[builder.phi(sums) for _ in row] for row in chain] for chain in chains]
+                new = [accumulate(chain, builder.add(index, number(u))) for u, chain in enumerate(current)]
+                following = builder.add(index, number(len(chains)))
+                index.add_incoming(following, body)
+                builder.cbranch(builder.icmp_signed("<", following, stop), body, after)
+                builder.position_at_end(after)
+                found = [[[builder.phi(sums) for _ in row] for row in chain] for chain in chains]
+                for u, i, j in itertools.product(range(len(chains)), range(rows), range(VECTORS)):
+                    current[u][i][j].add_incoming(chains[u][i][j], before)
+                    current[u][i][j].add_incoming(new[u][i][j], body)
+                    found[u][i][j].add_incoming(chains[u][i][j], before)
+                    found[u][i][j].add_incoming(new[u][i][j], body)
+                return found
+
+            # Few rows make few sums, and each would wait for its own last product: more sets of them, added at the end.
+            sets = max(1, ROWS // (2 * rows))
+            zero = ir.Constant(sums, [0.0] * LANES)
+            more = [[[zero] * VECTORS for _ in range(rows)] for _ in range(sets - 1)]
+            whole = builder.sub(k, builder.srem(k, number(sets)))
+            chains = loop([first, *more], number(0), whole)
+            total = chains[0]
+            for chain in chains[1:]:
+                total = [
+                    [builder.fadd(x, y) for x, y in zip(*both, strict=True)] for both in zip(total, chain, strict=True)
+                ]
+            sum_out = loop([total], whole, k)[0] if sets > 1 else total
             for i in range(rows):
                 for j in range(VECTORS):
                     builder.store(sum_out[i][j], places[i][j], align=4)
