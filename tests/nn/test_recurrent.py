@@ -220,7 +220,7 @@ def test_a_stepper_equals_the_whole(kind: str, options: dict[str, Any]) -> None:
             stepper.state = saved
             np.testing.assert_allclose(stepper.step(x[4].numpy()), whole[4].detach().numpy(), rtol=1e-5, atol=1e-5)
         stepper.reset()
-    with pytest.raises(ValueError, match="broadcast|last axis"):
+    with pytest.raises(ValueError, match=r"broadcast|last axis"):
         stepper.step(np.zeros((B, SIZE + 1), np.float32))
 
 

@@ -84,6 +84,9 @@ def test_the_chain_equals_brute_force(steps: int, constrained: bool) -> None:
     assert [tuple(path) for _, path in best] == ranked
     assert [q for q, _ in best] == pytest.approx([p[path] for path in ranked])
     assert chain.best(emissions)[0][1] == list(ranked[0])
+    lean = rng.normal(0, 2, 5)  # chosen otherwise, believed as before
+    leaning = max((path for path in p if p[path] > 0), key=lambda k: scores[k] + lean[list(k)].sum())
+    assert chain.best(emissions, 1, lean) == [(pytest.approx(p[leaning]), list(leaning))]
     marginals = chain.read(emissions).marginals()
     for t, k in itertools.product(range(steps), range(5)):
         assert marginals[t, k] == pytest.approx(sum(q for path, q in p.items() if path[t] == k), abs=1e-9)

@@ -151,6 +151,8 @@ class TagProcessor(BaseModel):
         temperature: scores are divided by it; fitted on validation.
         transitions: (K + 2, K) from tag to tag; row K: from the beginning; row K + 1: to the end. Empty without a CRF.
         encoder: the language model that reads along, if there is one.
+        outside: subtracted from the score of "O" where tags are chosen; fitted on validation for the best F1. Rare
+            spans are seldom the most probable, and leaving all of those out is not what F1 asks for.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -163,6 +165,7 @@ class TagProcessor(BaseModel):
     temperature: float = 1.0
     transitions: tuple[tuple[float, ...], ...] = ()
     encoder: Encoder | None = None
+    outside: float = 0.0
 
     @functools.cached_property
     def _words(self) -> dict[str, int]:
@@ -176,6 +179,11 @@ class TagProcessor(BaseModel):
     def chain(self) -> Chain:
         """What decodes."""  # no cached property: a copy with another temperature would take it along
         return _chain(self.transitions, len(self.labels), self.temperature)
+
+    @property
+    def lean(self) -> Floats:
+        """(K,) added to the scores where tags are chosen."""
+        return np.array([-self.outside if label == "O" else 0.0 for label in self.labels])
 
     def word(self, word: str) -> int:
         """The number of a word: its own, that of its lower case, or 0."""
@@ -233,7 +241,7 @@ class TagProcessor(BaseModel):
         text, offsets = self.cut(raw)
         scores = np.asarray(emissions, np.float64) / self.temperature
         chain = self.chain
-        readings = chain.best(scores, n_best)
+        readings = chain.best(scores, n_best, self.lean)
         first = readings[0][1]
         lattice = chain.read(scores)
         marginals = lattice.marginals()
@@ -280,13 +288,22 @@ class Chain:
     def __init__(self, transitions: Floats) -> None:
         self.between, self.begin, self.end = transitions[:-2], transitions[-2], transitions[-1]
 
-    def best(self, emissions: Floats, n: int = 1) -> list[tuple[float, list[int]]]:
-        """The n best sequences of tags (N-best Viterbi), with their probabilities.
+    def best(self, emissions: Floats, n: int = 1, lean: Floats | float = 0.0) -> list[tuple[float, list[int]]]:
+        """The n best sequences of tags, with their probabilities.
 
         Args:
             emissions: (T, K).
             n: how many; fewer come back where fewer exist.
+            lean: (K) added to the emissions where sequences are chosen, not where they get their probabilities.
         """
+        total, out = self.total(emissions), []
+        for score, path in self.paths(emissions + lean, n):
+            own = score - float(np.broadcast_to(lean, emissions.shape[1:])[path].sum())
+            out.append((math.exp(min(0.0, own - total)), path))
+        return out
+
+    def paths(self, emissions: Floats, n: int = 1) -> list[tuple[float, list[int]]]:
+        """The n best sequences of tags (N-best Viterbi), with their scores; see ``best``."""
         steps, k = emissions.shape
         scores = (self.begin + emissions[0])[:, None]  # (K, up to n) best scores that end in each tag
         back: list[NDArray[np.int64]] = []
@@ -298,7 +315,6 @@ class Chain:
             scores = (np.take_along_axis(joined, order, 0) + emissions[t]).T
             back.append(order.T)  # (K, keep): the place in ``joined``, i.e. tag * width + rank
         final = (scores + self.end[:, None]).ravel()
-        total = self.total(emissions)
         out = []
         for place in np.argsort(-final, kind="stable")[:n]:
             if final[place] < FORBIDDEN / 2:
@@ -309,8 +325,8 @@ class Chain:
                 width = 1 if t == 0 else back[t - 1].shape[1]
                 tag, rank = divmod(int(back[t][tag, rank]), width)
                 path.append(tag)
-            out.append((math.exp(min(0.0, float(final[place]) - total)), path[::-1]))
-        return out or [(0.0, [int(e) for e in emissions.argmax(1)])]
+            out.append((float(final[place]), path[::-1]))
+        return out or [(-math.inf, [int(e) for e in emissions.argmax(1)])]
 
     def forward(self, emissions: Floats) -> Floats:
         """(T, K) log of the summed weights of all beginnings that end in each tag."""
