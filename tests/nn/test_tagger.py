@@ -1,4 +1,4 @@
-"""A language model that reads along with the tagger."""
+"""What a word is to the tagger: its affixes, its neighbour, and what a language model that reads along makes of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dolmen.nn.language_model import LanguageModel
-from dolmen.nn.tagger import CharacterReader
+from dolmen.nn.tagger import CharacterReader, Tagger, _affixes
 
 
 @pytest.mark.parametrize("space", [1, None])
@@ -31,3 +31,31 @@ def test_the_state_after_each_word(space: int | None, cell: str) -> None:
         torch.testing.assert_close(found[0, word], outs[0][end])
     torch.testing.assert_close(found[1, 0], outs[1][4])
     assert not any(p.requires_grad for p in reader.parameters())
+
+
+def test_affixes_are_the_first_and_the_last_three_characters() -> None:
+    words = ["unhappy", "unhelpful", "cheerful", "ab", "xab", "a"]
+    characters = torch.zeros(1, len(words), 10, dtype=torch.int16)
+    for i, word in enumerate(words):
+        characters[0, i, : len(word)] = torch.tensor([ord(c) - 96 for c in word])
+    first, last = _affixes(characters)[0].unbind(1)
+    assert first[0] == first[1] != first[2]
+    assert last[1] == last[2] != last[0]
+    assert len({*first.tolist(), *last.tolist()}) == 5 + 5  # "un" twice, "ful" twice; short words have their own
+
+
+def test_a_word_and_the_next_one_together_tell_what_neither_tells_alone() -> None:
+    torch.manual_seed(0)
+    model = Tagger(6, 4, 8, 3, word_size=4, filters=4, hidden=5, pairs=7, affixes=2, dropout=0.0).eval()
+    assert model.pairs is not None
+    characters = torch.ones(2, 3, 4, dtype=torch.int16)
+    words, shapes = torch.tensor([[1, 2, 3], [1, 2, 3]]), torch.zeros(2, 3, dtype=torch.int8)
+    before = model(words, characters, shapes, torch.tensor([3, 3]))
+    with torch.no_grad():
+        model.pairs.weight[(1 * 1_000_003 + 2) % len(model.pairs.weight)] += 1
+    after = model(words, characters, shapes, torch.tensor([3, 3]))
+    assert not torch.allclose(before, after)
+    other = model(torch.tensor([[1, 3, 2]]), characters[:1], shapes[:1], torch.tensor([3]))
+    with torch.no_grad():
+        model.pairs.weight[(1 * 1_000_003 + 2) % len(model.pairs.weight)] += 1
+    torch.testing.assert_close(model(torch.tensor([[1, 3, 2]]), characters[:1], shapes[:1], torch.tensor([3])), other)

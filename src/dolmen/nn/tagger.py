@@ -16,7 +16,7 @@ from dolmen.nn.recurrent import GRU, LSTM, Recurrent
 CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}
 
 
-PAIRS = 1 << 15
+HASHED = 1 << 15
 
 
 class CharacterReader(nn.Module):
@@ -93,8 +93,10 @@ class Tagger(nn.Module):
         first_rare: words from this number on are rare: with ``word_dropout``, half of them are unknown.
         allowed: which transitions a CRF allows; None for no CRF.
         reader: a language model that reads along; None for none.
-        pairs: of the embedding of a word together with the next one, hashed into ``PAIRS`` places; 0 for none. Where
+        pairs: of the embedding of a word together with the next one, hashed into ``HASHED`` places; 0 for none. Where
             words are characters, two of them tell much more than each alone (Chen et al., 2015).
+        affixes: of the embeddings of the first three and the last three characters of a word, hashed as well; 0 for
+            none.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class Tagger(nn.Module):
         character_size: int = 32, shape_size: int = 8, filters: int = 96, hidden: int = 200, layers: int = 1,
         cell: str = "lstm", dropout: float = 0.33, word_dropout: float = 0.05, first_rare: int | None = None,
         allowed: tuple[Tensor, Tensor, Tensor] | None = None, reader: CharacterReader | None = None,
-        pairs: int = 0,
+        pairs: int = 0, affixes: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.word_dropout, self.first_rare = word_dropout, num_words if first_rare is None else first_rare
@@ -110,18 +112,20 @@ class Tagger(nn.Module):
         self.characters = nn.Embedding(num_characters, character_size, padding_idx=0)
         self.shapes = nn.Embedding(num_shapes, shape_size)
         self.spelling = nn.Conv1d(character_size, filters, 3, padding=1)
-        self.pairs = nn.Embedding(PAIRS, pairs) if pairs else None
+        self.pairs = nn.Embedding(HASHED, pairs) if pairs else None
+        self.affixes = nn.Embedding(HASHED, affixes) if affixes else None
         self.reader = reader
         context = 0 if reader is None else reader.layers.hidden_size
         self.layers = CELLS[cell](
-            word_size + filters + shape_size + context + pairs, hidden, layers, batch_first=True, bidirectional=True,
-            input_dropout=dropout, hidden_dropout=dropout, output_dropout=dropout,
+            word_size + filters + shape_size + context + pairs + 2 * affixes, hidden, layers, batch_first=True,
+            bidirectional=True, input_dropout=dropout, hidden_dropout=dropout, output_dropout=dropout,
         )  # fmt: skip
         self.head = nn.Linear(2 * hidden, num_labels)
         self.crf = None if allowed is None else LinearChainCRF(allowed)
-        if self.pairs is not None:
-            nn.init.uniform_(self.pairs.weight, -((3 / pairs) ** 0.5), (3 / pairs) ** 0.5)
-        nn.init.uniform_(self.words.weight, -((3 / word_size) ** 0.5), (3 / word_size) ** 0.5)
+        for table in (self.words, self.pairs, self.affixes):
+            if table is not None:
+                bound = (3 / table.embedding_dim) ** 0.5
+                nn.init.uniform_(table.weight, -bound, bound)
         initialise(self.layers)
 
     def forward(self, words: Tensor, characters: Tensor, shapes: Tensor, lengths: Tensor) -> Tensor:
@@ -132,7 +136,9 @@ class Tagger(nn.Module):
             words = words.masked_fill(torch.rand(words.shape, device=words.device) < rate, 0)
         parts = [self.words(words), self.spelled(characters), self.shapes(shapes.long())]
         if self.pairs is not None:
-            parts.append(self.pairs((words * 1_000_003 + F.pad(words[:, 1:], (0, 1))) % PAIRS))
+            parts.append(self.pairs((words * 1_000_003 + F.pad(words[:, 1:], (0, 1))) % HASHED))
+        if self.affixes is not None:
+            parts.append(self.affixes(_affixes(characters)).flatten(2))
         if self.reader is not None:
             parts.append(self.reader(characters, lengths))
         out, _ = self.layers(torch.cat([p.float() for p in parts], -1), lengths=lengths)
@@ -154,3 +160,13 @@ class Tagger(nn.Module):
             (rows[:, None, :longest] == 0) & (torch.arange(longest, device=flat.device) > 0), -1e4
         )
         return F.relu(found).amax(2)[inverse].view(*characters.shape[:2], -1)
+
+
+def _affixes(characters: Tensor) -> Tensor:
+    """(B, T, L), 0 behind a word, to (B, T, 2): the first three and the last three characters, hashed."""
+    numbers = characters.long()
+    length = (numbers > 0).sum(-1, keepdim=True)
+    last = (length - torch.arange(3, 0, -1, device=numbers.device)).clamp(min=0)
+    both = torch.stack((numbers[..., :3], numbers.gather(2, last)), 2)
+    factors = torch.tensor([1_000_003, 10_007, 101], device=numbers.device)
+    return ((both * factors).sum(-1) + torch.tensor([0, 7919], device=numbers.device)) % HASHED

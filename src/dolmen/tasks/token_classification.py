@@ -225,7 +225,7 @@ class TokenClassification(Task[TokenClassificationConfig]):
             len(p.words), len(p.characters), SHAPES, len(p.labels), word_size=c.word_size, filters=c.filters,
             hidden=c.hidden, layers=c.layers, cell=c.cell, dropout=c.dropout, word_dropout=c.word_dropout,
             first_rare=rare, allowed=self._allowed() if crf else None, reader=reader,
-            pairs=c.word_size if p.units == "characters" else 0,
+            pairs=c.word_size if p.units == "characters" else 0, affixes=0 if p.units == "characters" else 32,
         )  # fmt: skip
 
     def _allowed(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
