@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from dolmen.nn.classifiers import NETWORKS, build_classifier
 from dolmen.nn.convolutional import Normalise
-from dolmen.nn.optimizers import Muon, Schedule, classifier_optimizers, cosine, linear, orthogonalise
+from dolmen.nn.language_model import LanguageModel
+from dolmen.nn.optimizers import (
+    Muon,
+    Schedule,
+    classifier_optimizers,
+    cosine,
+    linear,
+    orthogonalise,
+    recurrent_optimizers,
+)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -147,3 +156,16 @@ def test_published_weights_move_less_the_earlier_they_are_and_wait_for_the_head(
     assert [g["starts_at"] for g in groups] == [0.1] * (len(groups) - 2) + [0.0, 0.0]
     for p in net.parameters():
         assert by_parameter[id(p)]["weight_decay"] == (0.05 if p.ndim > 1 else 0.0)
+
+
+def test_recurrent_networks_train_every_parameter_once_and_leave_frozen_ones() -> None:
+    model = LanguageModel(11, size=6, hidden=7)
+    model.bias.requires_grad_(False)
+    muon, adamw = recurrent_optimizers(model, model.layers, lr=0.1, matrices=3, weight_decay=0.2)
+    assert muon.param_groups[0]["lr"] == pytest.approx(0.3)
+    assert {id(p) for p in muon.param_groups[0]["params"]} == {
+        id(p) for n, p in model.layers.named_parameters() if "weight" in n
+    }
+    assert [g["weight_decay"] for g in adamw.param_groups] == [0.2, 0.0]
+    taken = [id(p) for o in (muon, adamw) for g in o.param_groups for p in g["params"]]
+    assert sorted(taken) == sorted(id(p) for n, p in model.named_parameters() if n != "bias")

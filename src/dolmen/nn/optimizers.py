@@ -150,6 +150,33 @@ def classifier_optimizers(
     return (Muon(filters, lr=rate, weight_decay=decay), sgd) if filters else (sgd,)
 
 
+def recurrent_optimizers(
+    model: nn.Module, layers: nn.Module, *, lr: float, matrices: float, weight_decay: float, memory: float = 0.999
+) -> tuple[torch.optim.Optimizer, ...]:
+    """The optimisers for a network around recurrent layers.
+
+    Muon for the weights of the layers: turning all directions of a gate's weights alike needs half of the steps
+    (benchmarks/language_model.py). AdamW for the rest.
+
+    Args:
+        model: the network.
+        layers: its recurrent layers.
+        lr: of AdamW.
+        matrices: of Muon, in multiples of ``lr``.
+        weight_decay: decoupled, of weights with two axes or more.
+        memory: AdamW's second beta.
+    """
+    recurrent = [p for n, p in layers.named_parameters() if n.startswith("weight_")]
+    taken = {id(p) for p in recurrent}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    muon = Muon(recurrent, lr=matrices * lr, momentum=0.9, weight_decay=weight_decay, renormalise=False)
+    groups = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return muon, torch.optim.AdamW(groups, lr=lr, betas=(0.9, memory))
+
+
 def _layerwise(trained: list[tuple[str, nn.Parameter]], lr: float, weight_decay: float) -> list[dict[str, Any]]:
     """One group a layer and kind: the rate falls by 0.9 a layer, counted from the head."""
     layers = list(dict.fromkeys(n.rpartition(".")[0] for n, _ in trained))

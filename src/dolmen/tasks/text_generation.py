@@ -20,7 +20,7 @@ from dolmen.data.text_sample import write_text_sample
 from dolmen.metrics import language as metrics
 from dolmen.nn.language_model import LanguageModel
 from dolmen.nn.losses import Loss
-from dolmen.nn.optimizers import Muon, linear
+from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.recurrent_state import State
 from dolmen.processors.sampling import Sampler
 from dolmen.processors.text import END_OF_LINE, TextProcessor, fit_text
@@ -227,17 +227,10 @@ class TextGeneration(Task[TextGenerationConfig]):
             return Loss(total, weight)
 
         decay = 0.01 if config.weight_decay is None else config.weight_decay
-        rate = config.lr or 2e-3
-        recurrent = [p for n, p in model.layers.named_parameters() if n.startswith("weight_")]
-        others = [p for n, p in model.named_parameters() if not n.startswith("layers.weight_")]
-        # A step that turns all directions of a gate's weights alike needs half of the steps (measured).
-        muon = Muon(recurrent, lr=30 * rate, momentum=0.9, weight_decay=decay, renormalise=False)
-        groups = [
-            {"params": [p for p in others if p.ndim > 1], "weight_decay": decay},
-            {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        adamw = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99))
-        return [Objective("loss", loss, (muon, adamw), linear(warmup=0.05))]
+        optimizers = recurrent_optimizers(
+            model, model.layers, lr=config.lr or 2e-3, matrices=30, weight_decay=decay, memory=0.99
+        )
+        return [Objective("loss", loss, optimizers, linear(warmup=0.05))]
 
     def _carried_state(self, model: nn.Module, streams: Tensor, fresh: Tensor) -> State:
         """The state that each stream is in."""

@@ -24,7 +24,7 @@ from dolmen.metrics import tagging as metrics
 from dolmen.metrics.classification import fit_temperature, reliability
 from dolmen.nn.language_model import LanguageModel
 from dolmen.nn.losses import Loss, cross_entropy
-from dolmen.nn.optimizers import linear
+from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.tagger import CharacterReader, Tagger
 from dolmen.processors.tags import SHAPES, Chain, Encoder, TagProcessor, allowed, spans_of
 from dolmen.processors.text import END_OF_LINE, TextProcessor
@@ -52,8 +52,8 @@ class TokenClassificationConfig(TaskConfig):
     layers: int = Field(1, ge=1, description="recurrent layers")
     word_size: int = Field(100, ge=1, description="of the word embedding; of --vectors where they are given")
     filters: int = Field(96, ge=1, description="of the convolution over a word's characters")
-    dropout: float = Field(0.4, ge=0, lt=1, description="locked dropout of inputs, between layers, of outputs")
-    word_dropout: float = Field(0.05, ge=0, lt=1, description="share of the words that are hidden while training")
+    dropout: float = Field(0.5, ge=0, lt=1, description="locked dropout of inputs, between layers, of outputs")
+    word_dropout: float = Field(0.1, ge=0, lt=1, description="share of the words that are hidden while training")
     crf: bool | None = Field(None, description="score whole sequences of tags; if not given, for spans")
     vectors: str | None = Field(None, description="pretrained word vectors: a text file as GloVe and fastText write it")
     encoder: str | None = Field(
@@ -264,9 +264,10 @@ class TokenClassification(Task[TokenClassificationConfig]):
             return cross_entropy(emissions[inside], tags[inside])
 
         decay = 0.01 if self.config.weight_decay is None else self.config.weight_decay
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=self.config.lr or 3e-3, weight_decay=decay)
-        return [Objective("loss", loss, (optimizer,), linear(warmup=0.05))]
+        optimizers = recurrent_optimizers(
+            model, model.layers, lr=self.config.lr or 3e-3, matrices=10, weight_decay=decay
+        )
+        return [Objective("loss", loss, optimizers, linear(warmup=0.05))]
 
     def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:
         """See ``Task.training_batch``: sentences of similar length together."""
