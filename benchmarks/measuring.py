@@ -70,10 +70,10 @@ def say(text: str) -> None:
 
 
 def shared(args: argparse.Namespace, name: str) -> Path:
-    """A file of the shared data."""
+    """A file or folder of the shared data."""
     base = args.data or Path(os.environ.get("DOLMEN_SHARED_DATA", ROOT.parent / "shared" / "data"))
     path = Path(base) / name
-    if not path.is_file():
+    if not path.exists():
         fail(f"{path} is not here; name the folder of the shared data with --data DIR")
     return path.resolve()
 
