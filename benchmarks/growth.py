@@ -1,11 +1,12 @@
-"""Whether ten times the pictures take ten times as long and no more memory.
+"""Whether ten times the data take ten times as long and no more memory.
 
 Measured on N and 10 N JPEG files in folders (CIFAR-10-JPEG-10k; beyond 10,000 its pictures moved and noised): `check`
 with an empty cache, preparing a training with a full one, one epoch of training, finding duplicates, predicting every
-file. Each is a process of its own; time without imports; memory is the peak of the process above what it held after its
-imports. N and 10 N in turn, medians.
+file. And on N and 10 N thousand characters of text (the lines of tinyshakespeare in a random order): `check` with an
+empty cache, one epoch of training, evaluating all of it. Each is a process of its own; time without imports; memory is
+the peak of the process above what it held after its imports. N and 10 N in turn, medians.
 
-    python benchmarks/growth.py                     # about 6 minutes
+    python benchmarks/growth.py                     # about 8 minutes
     python benchmarks/growth.py --number 5000 --rounds 1
 """
 
@@ -34,12 +35,14 @@ from measuring import (
     pictures,
     report,
     say,
+    shared,
     workplace,
     write_jpegs,
 )
 from numpy.typing import NDArray
 
-STAGES = ("check", "prepare", "one epoch", "duplicates", "predict")
+STAGES = ("check", "prepare", "one epoch", "duplicates", "predict", "text check", "text epoch", "text evaluation")
+TEXT = "text-generation"
 
 
 def main() -> None:
@@ -65,11 +68,21 @@ def main() -> None:
         run = folder / "run"
         words = ("train", TASK, folder / f"set{number}", "--epochs", 1, "--out", run)
         call(dolmen(*words), threads=args.threads, cache=folder / "cache-run")
+        call(dolmen("sample", TEXT, folder / "sample"), threads=args.threads)
+        words = ("train", TEXT, folder / "sample", "--epochs", 1, "--out", folder / "run-text")
+        call(dolmen(*words), threads=args.threads, cache=folder / "cache-run")
+        source = folder / "sample" if args.smoke else shared(args, "text/tinyshakespeare")
+        text = "".join(path.read_text() for path in sorted(source.glob("*.txt")))
+        for num in (number, 10 * number):
+            (folder / f"text{num}").mkdir()
+            (folder / f"text{num}" / "all.txt").write_text(shuffled(text, 1000 * num))
         for turn in range(rounds):
             for stage in STAGES:
                 for num in (number, 10 * number):
                     cache = folder / f"cache{turn}-{num}"  # check fills it, and the others find it full
-                    words = ("--child", stage, "--set", folder / f"set{num}", "--run", run)
+                    text = stage.startswith("text")
+                    data, used = (f"text{num}", folder / "run-text") if text else (f"set{num}", run)
+                    words = ("--child", stage, "--set", folder / data, "--run", used)
                     said = call(child(__file__, *words), threads=args.threads, cache=cache).json()
                     seconds.setdefault((stage, num), []).append(said["seconds"])
                     above.setdefault((stage, num), []).append(said["above_bytes"])
@@ -86,13 +99,16 @@ def main() -> None:
                 "time ratio": median(seconds[large]) / median(seconds[small]),
                 f"MB above, {number:,}": round(median(above[small]) / 1e6, 1),
                 f"MB above, {10 * number:,}": round(median(above[large]) / 1e6, 1),
-                "kB a picture more": (median(above[large]) - median(above[small])) / 1e3 / (9 * number),
+                "kB an item more": (median(above[large]) - median(above[small])) / 1e3 / (9 * number),
                 "peak ratio": median(held[large]) / median(held[small]),
             }
         )
         targets.append(Target(f"{stage}: time ratio", rows[-1]["time ratio"], most=12.0))
         targets.append(Target(f"{stage}: peak memory ratio", rows[-1]["peak ratio"], most=1.15))
-    notes = ["a stored picture is 3 kB of pixels, which training and checking map from the disk: they count as held"]
+    notes = [
+        "a stored picture is 3 kB of pixels, which training and checking map from the disk: they count as held",
+        "an item is a picture, or a thousand characters",
+    ]
     report(args, __doc__, rows=rows, targets=targets, num_runs=rounds, notes=notes)
 
 
@@ -107,12 +123,21 @@ def enlarged(images: NDArray[np.uint8], labels: NDArray[Any], num: int) -> tuple
     return np.concatenate(found)[:num], np.resize(labels[order], num)
 
 
+def shuffled(text: str, num: int) -> str:
+    """So many characters: the lines of the text in a random order, again and again in another one."""
+    rng, lines, found = np.random.default_rng(0), text.splitlines(keepends=True), ""
+    while len(found) < num:
+        found += "".join(lines[i] for i in rng.permutation(len(lines)))
+    return found[:num]
+
+
 # ---- in a process of its own
 
 
 def measured(stage: str, data: Path, run: Path) -> dict[str, Any]:
     """Time and memory of one stage."""
-    work = {"check": check, "prepare": prepare, "one epoch": epoch, "duplicates": duplicates, "predict": predict}[stage]
+    kinds = (check, prepare, epoch, duplicates, predict, text_check, text_epoch, text_evaluation)
+    work = dict(zip(STAGES, kinds, strict=True))[stage]
     timed, start_bytes = work(str(data), run)
     start = time.perf_counter()
     said = timed()
@@ -157,9 +182,12 @@ def prepare(data: str, run: Path) -> Work:
 def epoch(data: str, run: Path) -> Work:
     """All steps at the pace of those after the first, which warms up; plan and look at validation are not counted."""
     del run
+    return an_epoch(a_task(), data)
+
+
+def an_epoch(task: Any, data: str) -> Work:
     from dolmen.engine.train import fit
 
-    task = a_task()
     before = peak_bytes()
 
     def work() -> float:
@@ -204,6 +232,36 @@ def predict(data: str, run: Path) -> Work:
             pass
 
     return work, peak_bytes()
+
+
+def a_text_task() -> Any:
+    """Text generation with everything imported."""
+    a_task()
+    from dolmen.tasks.text_generation import TextGeneration, TextGenerationConfig
+
+    return TextGeneration(TextGenerationConfig(hidden=128, epochs=1, batch_size=32, precision="fp32"))
+
+
+def text_check(data: str, run: Path) -> Work:
+    del run
+    a_text_task()
+    import dolmen
+
+    return lambda: dolmen.check(TEXT, data), peak_bytes()
+
+
+def text_epoch(data: str, run: Path) -> Work:
+    """As ``epoch``."""
+    del run
+    return an_epoch(a_text_task(), data)
+
+
+def text_evaluation(data: str, run: Path) -> Work:
+    a_text_task()
+    import dolmen
+
+    opened = dolmen.load(run)
+    return lambda: opened.evaluate(data), peak_bytes()
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ def _task_of_run(arguments: list[str]) -> Any:
 def _explain(arguments: list[str]) -> int:
     parser = _parser("explain")
     parser.add_argument("run", help="a run folder")
-    parser.add_argument("input", help="a file")
+    parser.add_argument("input", help="what predict takes: a file, or a text")
     parser.add_argument("--out", required=True, metavar="PICTURE.png", help="where to write the picture")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     given = parser.read(arguments)
@@ -325,7 +325,10 @@ def _explain(arguments: list[str]) -> int:
         _print_json(facts)
     else:
         for name, value in facts.items():
-            print(f"{name}: {value}")
+            rows = value if isinstance(value, list) and all(isinstance(v, dict) for v in value) else None
+            print(f"{name}:" if rows else f"{name}: {value}")
+            for row in rows or ():
+                print("  " + "  ".join(f"{k} {v}" for k, v in row.items()))
     return 0
 
 
