@@ -5,7 +5,7 @@ figure is that of the set's dev part, by which the best weights are chosen too. 
 parts of speech (token accuracy), WNUT17 (entity F1), and Weibo and Resume by Chinese characters (entity F1). The
 speed is that of `Run.predict` on the dev sentences of EWT, text in and tags out.
 
-    python benchmarks/tagging.py                       # all four, about 40 minutes
+    python benchmarks/tagging.py                       # all four, about 20 minutes
     python benchmarks/tagging.py --only wnut17 --seeds 3
 """
 
