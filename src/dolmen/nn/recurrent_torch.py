@@ -58,9 +58,10 @@ def run_torch(
             return found
 
         given = x, *([initial] if isinstance(initial, Tensor) else initial), *flat
-        plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-        # One sequence alone would be slower with quick products.
-        out, *last = through(*given) if plain or x.shape[1] == 1 else quickly(through, *given)
+        half = x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        # Quick products help the backward pass; one sequence alone would be slower with them.
+        quick = x.device.type == "cpu" and not half and torch.is_grad_enabled() and x.shape[1] > 1
+        out, *last = quickly(through, *given) if quick else through(*given)
     else:
         out, *last = _RUN[cell](packed.data, packed.batch_sizes, initial, flat, has_bias, 1, 0.0, training, False)
         out, _ = nn.utils.rnn.pad_packed_sequence(packed._replace(data=out), total_length=len(x))
