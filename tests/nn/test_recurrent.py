@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dolmen.nn import recurrent
+from dolmen.nn import recurrent_path
 from dolmen.nn.initialisers import initialise
 from dolmen.nn.recurrent import GRU, LSTM, RNN, Recurrent
 from dolmen.nn.recurrent_state import State
@@ -230,7 +230,7 @@ def test_without_numba_the_numbers_are_the_same(kind: str, monkeypatch: pytest.M
     plain = made(kind).eval()
     x = sequence()
     quick, quick_plain = layer(x)[0], plain(x)[0]
-    monkeypatch.setattr(recurrent, "_not_compiled", lambda: "Numba is not installed")
+    monkeypatch.setattr(recurrent_path, "not_compiled", lambda: "Numba is not installed")
     assert layer.explain() == "loop: Numba is not installed"
     assert plain.explain() == "torch: Numba is not installed"
     torch.testing.assert_close(layer(x)[0], quick, rtol=1e-5, atol=1e-5)

@@ -11,15 +11,6 @@ import pytest
 import torch
 
 import dolmen
-from dolmen.data.tagged import Sentence
-from dolmen.processors.tags import TagProcessor
-from dolmen.tasks.token_classification import (
-    LONGEST,
-    TokenClassification,
-    TokenClassificationConfig,
-    _cut,
-    _draw,
-)
 from dolmen.types import UserError
 
 NAMES, PLACES = ("Anna", "Bob", "Carla", "Dora", "Emil", "Fred"), ("Rome", "Paris", "New York", "Bonn", "Los Angeles")
@@ -128,39 +119,6 @@ def test_an_encoder_reads_along(tmp_path: Path) -> None:
         )
 
 
-def test_long_sentences_are_cut_between_spans() -> None:
-    words = [str(i) for i in range(3 * LONGEST)]
-    tags = ["O"] * len(words)
-    tags[LONGEST - 1 : LONGEST + 2] = ["B-X", "I-X", "E-X"]
-    parts = list(_cut(Sentence(words, tags, "here"), tags))
-    assert [t for _, found in parts for t in found] == tags
-    assert all(len(t) <= LONGEST for _, t in parts)
-    assert not any(t[0][:2] in ("I-", "E-") for _, t in parts)
-
-
 def test_a_sentence_of_ten_thousand_words(run: Any) -> None:
     answer = run.predict([["Anna", "went", "to", "Rome"] * 2500])[0]
     assert len(answer.tags) == 10_000
-
-
-def test_what_is_taken_off_the_score_of_no_span_is_fitted() -> None:
-    labels = ("O", "B-X", "I-X", "E-X", "S-X")
-    task = TokenClassification(
-        TokenClassificationConfig(), TagProcessor(kind="spans", words=("",), characters="", labels=labels)
-    )
-    rng = np.random.default_rng(0)
-    tags = np.where(rng.random(4000) < 0.2, 4, 0)
-    scores = np.full((4000, 5), -9.0)
-    scores[:, 0] = rng.normal(1, 0.3, 4000)
-    scores[:, 4] = np.where(tags == 4, 0.4, -0.8)  # spans are known, but "O" is always likelier
-    parts, gold = np.split(scores, 400), np.split(tags, 400)
-    outside = task._fit_outside(parts, gold)
-    assert 0.6 < outside <= 1.5
-    assert task._fit_outside([p - [3.0, 0, 0, 0, 0] for p in parts], gold) == 0
-
-
-def test_equal_sentences_stay_together() -> None:
-    sentences = [Sentence([str(i % 20)], ["O"], "") for i in range(100)]
-    rest, drawn = _draw(sentences, 0.2, 0)
-    assert len(drawn) == 20
-    assert not {s.words[0] for s in rest} & {s.words[0] for s in drawn}

@@ -9,7 +9,6 @@ residual connections for every cell, and compiled kernels on the CPU (``explain`
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dolmen.nn import recurrent_loop
+from dolmen.nn.recurrent_path import choose_path
 from dolmen.nn.recurrent_state import State
 from dolmen.nn.recurrent_stream import Stepper
 from dolmen.nn.recurrent_torch import run_torch
@@ -154,12 +154,11 @@ class Recurrent(nn.Module):
 
     def extra_repr(self) -> str:
         """What differs from the defaults."""
-        shown = {
-            "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
-            "proj_size": 0, "input_dropout": 0.0, "hidden_dropout": 0.0, "output_dropout": 0.0, "weight_drop": 0.0,
-            "zoneout": (0.0, 0.0), "layer_norm": False, "residual": False, "learn_state": False, "mogrifier": 0,
-            "compiled": True,
-        }  # fmt: skip
+        shown: dict[str, Any] = {"num_layers": 1, "bias": True, "zoneout": (0.0, 0.0), "compiled": True}
+        shown |= dict.fromkeys(
+            ("batch_first", "dropout", "bidirectional", "proj_size", "input_dropout", "hidden_dropout",
+             "output_dropout", "weight_drop", "layer_norm", "residual", "learn_state", "mogrifier"), 0
+        )  # fmt: skip
         more = "".join(f", {k}={getattr(self, k)}" for k, v in shown.items() if getattr(self, k) != v)
         return f"{self.input_size}, {self.hidden_size}{more}"
 
@@ -438,28 +437,7 @@ class Recurrent(nn.Module):
         Returns:
             "compiled", "torch" (its own kernels) or "loop" (step by step), and the reason.
         """
-        plain = not (self.layer_norm or any(self.zoneout) or extras)
-        if self.mogrifier:
-            return "loop", "the mogrifier's rounds have no kernel"
-        if self.proj_size and not (plain and self.cell == "lstm" and device != "cpu"):
-            return "loop", "a projection of the state has no kernel"
-        if device != "cpu":
-            if plain:
-                return "torch", "torch's own kernels have this cell"
-            return "loop", "torch's own kernels have no layer norm, zoneout, resets or visible gates"
-        if not self.compiled:
-            return "loop", "compiled=False; it can be differentiated any number of times"
-        if dtype not in (torch.float32, torch.bfloat16):
-            return "loop", f"the compiled cells know float32 and bfloat16, not {dtype}"
-        if why := _not_compiled():
-            return ("torch" if plain else "loop"), why
-        half = dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
-        if self.cell == "lstm" and plain and not lengths and _has_onednn():
-            if not torch.is_grad_enabled():
-                return "torch", "without a gradient oneDNN's LSTM is the quickest (benchmarks/recurrent.py)"
-            if not half:
-                return "torch", "in fp32 oneDNN's LSTM is the quickest (benchmarks/recurrent.py)"
-        return "compiled", "one compiled kernel over all steps"
+        return choose_path(self, device=device, dtype=dtype, extras=extras, lengths=lengths)
 
     def explain(self, **call: Any) -> str:
         """``path`` in a sentence."""
@@ -520,15 +498,3 @@ def _with_batch(state: Any) -> Any:
         return None
     hidden, cell = (state, None) if isinstance(state, Tensor) else state
     return State(hidden[:, None], None if cell is None else cell[:, None])
-
-
-def _has_onednn() -> bool:
-    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-
-
-@functools.cache
-def _not_compiled() -> str:
-    """Why there are no compiled cells here; empty if there are."""
-    if importlib.util.find_spec("numba") is None:
-        return "Numba is not installed: pip install numba makes this layer quicker"
-    return ""

@@ -18,6 +18,7 @@ from torch import nn
 from dolmen.data.tagged import Sentence, Tagged, canonical, read_tagged
 from dolmen.data.tagged_batches import TaggedDataset
 from dolmen.data.tagged_checks import check_tagged
+from dolmen.data.tagged_parts import cut_long, draw_share
 from dolmen.data.tagged_sample import write_tagged_sample
 from dolmen.data.vectors import read_vectors
 from dolmen.metrics import tagging as metrics
@@ -26,16 +27,15 @@ from dolmen.nn.language_model import LanguageModel
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.tagger import CharacterReader, Tagger
-from dolmen.processors.tags import SHAPES, Chain, Encoder, TagProcessor, allowed, spans_of
+from dolmen.processors.tags import SHAPES, Encoder, TagProcessor, allowed, spans_of
 from dolmen.processors.text import END_OF_LINE, TextProcessor
 from dolmen.tasks import token_classification_views as views
 from dolmen.tasks.task import Batch, Budget, Dataset, Objective, Progress, Task, TaskConfig
+from dolmen.tasks.token_classification_fit import best_paths, fit_chain, fit_outside
 from dolmen.types import Arrays, CheckReport, Evaluation, Example, Prediction, Section, Spans, UserError
 
 MOST_TOKENS = 1 << 14
 """Tokens that are worked off at once, padding included."""
-LONGEST = 256
-"""Words of a training sentence; longer ones are cut."""
 MOST_CHARACTERS = 30_000
 
 
@@ -127,7 +127,7 @@ class TokenClassification(Task[TokenClassificationConfig]):
         for split, found in splits.items():
             pairs = list(zip(found, tags[split], strict=True))
             if split == "train":
-                pairs = [part for pair in pairs for part in _cut(*pair)]
+                pairs = [part for pair in pairs for part in cut_long(*pair)]
             known = [(s, t) for s, t in pairs if set(t) <= set(labels)]
             self.datasets[split] = TaggedDataset([s for s, _ in known], [t for _, t in known], self.processor)
         crf = config.crf if config.crf is not None else tagged.kind == "spans"
@@ -150,10 +150,10 @@ class TokenClassification(Task[TokenClassificationConfig]):
         found = dict(tagged.splits)
         c = self.config
         if "" in found:
-            rest, found["test"] = _draw(found.pop(""), c.test_fraction or 0.1, c.seed)
+            rest, found["test"] = draw_share(found.pop(""), c.test_fraction or 0.1, c.seed)
             found["train"] = rest
         if "val" not in found:
-            found["train"], found["val"] = _draw(found["train"], c.val_fraction or 0.1, c.seed + 1)
+            found["train"], found["val"] = draw_share(found["train"], c.val_fraction or 0.1, c.seed + 1)
         return {s: found[s] for s in ("train", "val", "test") if s in found}
 
     def _vocabulary(self, words: Counter[str], splits: dict[str, list[Sentence]]) -> list[str]:
@@ -320,7 +320,7 @@ class TokenClassification(Task[TokenClassificationConfig]):
         cuts = dataset.starts[1:-1]
         scores = np.asarray(outputs["emissions"], np.float64) / p.temperature
         parts, gold = np.split(scores, cuts), np.split(dataset.tags, cuts)
-        paths = self._paths(parts, p.lean)
+        paths = best_paths(p, parts, p.lean)
         right = np.array([[int((a == b).sum()), len(a)] for a, b in zip(paths, gold, strict=True)], np.int64)
         accuracy = float(right[:, 0].sum() / right[:, 1].sum())
         values: dict[str, float] = {"accuracy": accuracy}
@@ -346,13 +346,6 @@ class TokenClassification(Task[TokenClassificationConfig]):
         tables["calibration"] = self._calibration(parts, paths, gold)
         arrays = {"predicted": np.concatenate(paths), "gold": dataset.tags}
         return Evaluation(self.name, len(dataset), values, bounds, tables, arrays)
-
-    def _paths(self, parts: list[NDArray[np.float64]], lean: NDArray[np.float64]) -> list[NDArray[np.int64]]:
-        """The tags of each sentence, by number."""
-        if not self.processor.transitions:
-            return [(part + lean).argmax(1) for part in parts]
-        chain = self.processor.chain
-        return [np.array(chain.paths(part + lean)[0][1]) for part in parts]
 
     def _calibration(self, parts: list[Any], paths: list[Any], gold: list[Any]) -> dict[str, Any]:
         """How far confidences are from the truth: of spans, or of single tags."""
@@ -381,23 +374,12 @@ class TokenClassification(Task[TokenClassificationConfig]):
             temperature = fit_temperature(scores, dataset.tags)
         else:
             transitions = np.array(self.processor.transitions)
-            temperature = _fit_chain(np.split(scores, cuts), np.split(dataset.tags, cuts), transitions)
+            temperature = fit_chain(np.split(scores, cuts), np.split(dataset.tags, cuts), transitions)
         self.processor = self.processor.model_copy(update={"temperature": temperature, "outside": 0.0})
         if self.processor.kind == "spans":
-            outside = self._fit_outside(np.split(scores / temperature, cuts), np.split(dataset.tags, cuts))
+            parts = np.split(scores / temperature, cuts)
+            outside = fit_outside(self.processor, parts, np.split(dataset.tags, cuts))
             self.processor = self.processor.model_copy(update={"outside": outside})
-
-    def _fit_outside(self, parts: list[NDArray[np.float64]], tags: list[NDArray[np.int64]]) -> float:
-        """What to take off the score of "O" for the best F1; neighbours are averaged, so that no lucky spike wins."""
-        labels, every = self.processor.labels, max(1, len(parts) // 1000)  # enough to fit one number
-        parts, gold = parts[::every], [spans_of([labels[i] for i in g]) for g in tags[::every]]
-        tried, found = np.linspace(0, 1.5, 13), []
-        for outside in tried:
-            lean = np.where(np.array(labels) == "O", -outside, 0.0)
-            told = [spans_of([labels[i] for i in path]) for path in self._paths(parts, lean)]
-            found.append(metrics.f1(*metrics.span_counts(gold, told).sum(0))[2])
-        smooth = np.convolve(np.pad(found, 1, mode="edge"), np.ones(3) / 3, mode="valid")
-        return float(tried[smooth.argmax()])
 
     def predict(
         self, model: nn.Module, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
@@ -501,54 +483,3 @@ def _sentence(raw: Any) -> Any:
     if not text.strip():
         raise UserError(f"{raw} is empty; give a sentence")
     return text
-
-
-def _cut(sentence: Sentence, tags: list[str]) -> Iterator[tuple[Sentence, list[str]]]:
-    """A sentence in parts of at most ``LONGEST`` words, cut where no span is cut."""
-    start = 0
-    while len(tags) - start > LONGEST:
-        stop = start + LONGEST
-        while stop > start + 1 and tags[stop][:2] in ("I-", "E-"):
-            stop -= 1
-        if stop == start + 1:
-            stop = start + LONGEST
-            while stop < len(tags) and tags[stop][:2] in ("I-", "E-"):
-                stop += 1
-        yield Sentence(sentence.words[start:stop], tags[start:stop], sentence.place), tags[start:stop]
-        start = stop
-    if start < len(tags):
-        yield Sentence(sentence.words[start:], tags[start:], sentence.place), tags[start:]
-
-
-def _draw(sentences: list[Sentence], fraction: float, seed: int) -> tuple[list[Sentence], list[Sentence]]:
-    """Part off a share of the sentences at random; equal ones stay together."""
-    places: dict[tuple[str, ...], list[int]] = {}
-    for i, s in enumerate(sentences):
-        places.setdefault(tuple(s.words), []).append(i)
-    groups = list(places.values())
-    chosen: set[int] = set()
-    for g in np.random.default_rng(seed).permutation(len(groups)):
-        if len(chosen) >= max(1, round(len(sentences) * fraction)):
-            break
-        if len(chosen) + len(groups[g]) < len(sentences):
-            chosen.update(groups[g])
-    return [s for i, s in enumerate(sentences) if i not in chosen], [sentences[i] for i in sorted(chosen)]
-
-
-def _fit_chain(parts: list[Any], tags: list[Any], transitions: NDArray[np.float64]) -> float:
-    """The temperature with which the marginals make validation most likely, between 1/4 and 4."""
-    from scipy.optimize import minimize_scalar
-
-    every = max(1, len(parts) // 500)  # enough to fit one number
-
-    def loss(log_t: float) -> float:
-        t = float(np.exp(log_t))
-        chain = Chain(transitions / t)
-        told = [
-            chain.read(e / t).marginals()[np.arange(len(g)), g]
-            for e, g in zip(parts[::every], tags[::every], strict=True)
-        ]
-        return float(-np.log(np.maximum(np.concatenate(told), 1e-12)).mean())
-
-    found = minimize_scalar(loss, bounds=(-np.log(4), np.log(4)), method="bounded", options={"xatol": 0.02})
-    return float(np.exp(found.x))
