@@ -33,8 +33,10 @@ def intervals(nll: NDArray[Any], tokens_per_character: float, seed: int = 0) -> 
     """95 % intervals of ``metrics``: windows are drawn anew, since neighbouring tokens depend on each other."""
     sums = np.asarray(np.nansum(nll, 1, dtype=np.float64))
     counts = np.isfinite(nll).sum(1)
-    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), NUM_BOOTSTRAPS)
-    losses = (drawn @ sums) / np.maximum(drawn @ counts, 1)
+    rng, shares, losses = np.random.default_rng(seed), np.full(len(sums), 1 / len(sums)), np.empty(NUM_BOOTSTRAPS)
+    for i in range(NUM_BOOTSTRAPS):  # one after the other: all together would be the largest thing in memory
+        drawn = rng.multinomial(len(sums), shares)
+        losses[i] = (drawn @ sums) / max(1, int(drawn @ counts))
     low, high = (float(v) for v in np.quantile(losses, (0.025, 0.975)))
     scale = tokens_per_character / math.log(2)
     return {
