@@ -155,8 +155,8 @@ def recurrent_optimizers(
 ) -> tuple[torch.optim.Optimizer, ...]:
     """The optimisers for a network around recurrent layers.
 
-    Muon for the weights of the layers: turning all directions of a gate's weights alike needs half of the steps
-    (benchmarks/language_model.py). AdamW for the rest.
+    Muon for the weights of the layers: turning all directions of a gate's weights alike takes fewer steps (measured on
+    tinyshakespeare with 512 units: 1.54 nats after 1,024 steps, AdamW alone 1.58 after 1,689). AdamW for the rest.
 
     Args:
         model: the network.
