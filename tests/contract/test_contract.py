@@ -37,7 +37,7 @@ QUICK: dict[str, dict[str, Any]] = {
 """Choices that make a task small enough for a test."""
 BY_HEART: dict[str, dict[str, Any]] = {
     "image-classification": {"augment": "none", "label_smoothing": 0.0, "epochs": 40},
-    "text-generation": {"hidden": 128, "length": 32, "lr": 0.01, "epochs": 150},
+    "text-generation": {"hidden": 128, "length": 32, "epochs": 150},
     "token-classification": {"hidden": 32, "epochs": 250},
 }
 """Choices with which a network learns a few examples by heart."""

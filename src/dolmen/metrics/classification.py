@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.metrics.bootstrap import NUM_BOOTSTRAPS
+
 Floats = NDArray[np.float64]
-NUM_BOOTSTRAPS = 1000
 
 
 def softmax(logits: NDArray[Any], temperature: float = 1.0) -> Floats:

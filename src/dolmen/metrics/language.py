@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_BOOTSTRAPS = 1000
+from dolmen.metrics.bootstrap import resampled_sums
 
 
 def metrics(nll: NDArray[Any], tokens_per_character: float) -> dict[str, float]:
@@ -31,12 +31,8 @@ def metrics(nll: NDArray[Any], tokens_per_character: float) -> dict[str, float]:
 
 def intervals(nll: NDArray[Any], tokens_per_character: float, seed: int = 0) -> dict[str, tuple[float, float]]:
     """95 % intervals of ``metrics``: windows are drawn anew, since neighbouring tokens depend on each other."""
-    sums = np.asarray(np.nansum(nll, 1, dtype=np.float64))
-    counts = np.isfinite(nll).sum(1)
-    rng, shares, losses = np.random.default_rng(seed), np.full(len(sums), 1 / len(sums)), np.empty(NUM_BOOTSTRAPS)
-    for i in range(NUM_BOOTSTRAPS):  # one after the other: all together would be the largest thing in memory
-        drawn = rng.multinomial(len(sums), shares)
-        losses[i] = (drawn @ sums) / max(1, int(drawn @ counts))
+    sums, counts = resampled_sums(np.stack([np.nansum(nll, 1, dtype=np.float64), np.isfinite(nll).sum(1)], 1), seed).T
+    losses = sums / np.maximum(counts, 1)
     low, high = (float(v) for v in np.quantile(losses, (0.025, 0.975)))
     scale = tokens_per_character / math.log(2)
     return {

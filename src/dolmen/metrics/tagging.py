@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_BOOTSTRAPS = 1000
+from dolmen.metrics.bootstrap import resampled_sums
+
 Spans = Sequence[tuple[int, int, str]]
 
 
@@ -44,9 +45,7 @@ def per_label(gold: Sequence[Spans], predicted: Sequence[Spans]) -> list[dict[st
 
 def intervals(counts: NDArray[np.int64], of: str, seed: int = 0) -> tuple[float, float]:
     """95 % interval of F1 ((N, 3) ``span_counts``) or of a share ((N, 2): right, all): sentences are drawn anew."""
-    n = len(counts)
-    rng, shares = np.random.default_rng(seed), np.full(n, 1 / n)
-    drawn = np.stack([rng.multinomial(n, shares) @ counts for _ in range(NUM_BOOTSTRAPS)])  # all at once is much memory
+    drawn = resampled_sums(counts, seed)
     if of == "f1":
         values = 2 * drawn[:, 0] / np.maximum(drawn[:, 1] + drawn[:, 2], 1)
     else:

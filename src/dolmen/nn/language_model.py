@@ -74,15 +74,18 @@ class LanguageModel(nn.Module):
         table = self.embedding.weight
         if self.training and self.embedding_dropout:
             table = table * F.dropout(torch.ones_like(table[:, :1]), self.embedding_dropout)
-        out, state = self.layers(F.embedding(tokens, table), state)
-        return out, state
+        found: tuple[Tensor, State] = self.layers(F.embedding(tokens, table), state)
+        return found
+
+    @property
+    def _softmax_weight(self) -> Tensor:
+        return self.embedding.weight if self.head is None else self.head
 
     def logits(self, out: Tensor) -> Tensor:
         """(..., V) from the outputs of the last layer (..., H)."""
-        weight = self.embedding.weight if self.head is None else self.head
-        return F.linear(self.bridge(out), weight, self.bias)
+        return F.linear(self.bridge(out), self._softmax_weight, self.bias)
 
     def loss(self, out: Tensor, targets: Tensor) -> Tensor:
         """Summed cross-entropy of the next tokens (B, T) after the outputs of the last layer (B, T, H)."""
-        weight = self.embedding.weight if self.head is None else self.head
-        return linear_cross_entropy(self.bridge(out).flatten(0, 1), weight, self.bias, targets.flatten())
+        flat = self.bridge(out).flatten(0, 1)
+        return linear_cross_entropy(flat, self._softmax_weight, self.bias, targets.flatten())

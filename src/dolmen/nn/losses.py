@@ -69,10 +69,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = max(1, MOST_LOGITS // len(weight))
             for start in range(0, len(out), rows):
                 part, wanted = x[start : start + rows], targets[start : start + rows, None]
-                logits = F.linear(part, w).float().add_(bias)
-                total += (torch.logsumexp(logits, 1) - logits.gather(1, wanted)[:, 0]).sum()
+                log_p = F.log_softmax(F.linear(part, w).float().add_(bias), 1)
+                total -= log_p.gather(1, wanted).sum()
                 if learning:
-                    wrong = torch.softmax(logits, 1)
+                    wrong = log_p.exp_()
                     wrong.scatter_add_(1, wanted, wrong.new_full(wanted.shape, -1.0))
                     d_bias += wrong.sum(0)
                     wrong = wrong.to(dtype)

@@ -113,8 +113,7 @@ class _Recurrence(torch.autograd.Function):
         with quick_products(), torch.autocast("cpu", enabled=False):
             (steps, batch), h = x.shape[:2], w.shape[1]
             gru, training = layer.cell == "gru", any(ctx.needs_input_grad)
-            joined, own = joined_bias(a, h, gru)
-            bias = torch.cat((x.new_zeros(GATES[layer.cell] * h) if joined is None else joined, own))
+            bias = torch.cat(joined_bias(a, h, gru))
             if layer.pairs and a["weight_ih"] is not None:
                 x = x.to(torch.bfloat16, memory_format=torch.contiguous_format)
             inputs = (x if a["weight_ih"] is None else F.linear(x, a["weight_ih"].to(x.dtype))).contiguous()
@@ -131,9 +130,7 @@ class _Recurrence(torch.autograd.Function):
             saved = torch.empty((steps, batch, SAVED[layer.cell] * h) if save else (0,))
             norm = layer.layer_norm and save
             # What a padded step leaves empty is multiplied by a gradient of 0 later: it must not be NaN.
-            raw = (states.new_zeros if a["lengths"] is not None else states.new_empty)(
-                (*inputs.shape,) if norm else (0,)
-            )
+            raw = (torch.zeros if a["lengths"] is not None else torch.empty)((*inputs.shape,) if norm else (0,))
             panels = pack_columns(w, layer.pairs)
             rates = torch.tensor(layer.zoneout)
             held = {k: _plain(a[k]) for k in _NAMES[7:]}
@@ -296,11 +293,13 @@ def _weight_gradient(gradient: Tensor, values: Tensor) -> Tensor:
     return torch.mm(gradient.T, values).float()
 
 
-def joined_bias(a: Mapping[str, Tensor | None], h: int, gru: bool) -> tuple[Tensor | None, Tensor]:
-    """The bias that joins the inputs' part, and (H) that of the state's part of the GRU's new gate."""
+def joined_bias(a: Mapping[str, Tensor | None], h: int, gru: bool) -> tuple[Tensor, Tensor]:
+    """(gates H) the bias that joins the inputs' part, and (H) that of the state's part of the GRU's new gate."""
     into, back = a["bias_ih"], a["bias_hh"]
     if into is None or back is None:
-        return None, torch.zeros(h)
+        weight = a["weight_hh"]
+        assert weight is not None
+        return torch.zeros(len(weight)), torch.zeros(h)
     if not gru:
         return into + back, torch.zeros(h)
     joined = into.clone()

@@ -70,7 +70,7 @@ class Stepper:
                 x=x.data_ptr(),
                 weight_ih=self._keep(pack_columns(w["weight_ih"], pairs=False)),
                 weight_hh=self._keep(pack_columns(w["weight_hh"], pairs=False)),
-                bias=self._keep(torch.zeros(rows) if into is None else into),
+                bias=self._keep(into),
                 own_bias=self._keep(back),
                 scale_ih=self._keep(w["scale_ih"]),
                 scale_hh=self._keep(w["scale_hh"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,28 +47,33 @@ def run_torch(
         packed = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
         state = state[packed.sorted_indices]
         memory = None if memory is None else memory[packed.sorted_indices]
-    initial = state[None].contiguous() if memory is None else (state[None].contiguous(), memory[None].contiguous())
+    initial = [v[None].contiguous() for v in (state, memory) if v is not None]
     has_bias = weights["bias_ih"] is not None
     if packed is None:
 
         def through(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-            start: Any = rest[0] if memory is None else rest[:2]
-            weights = list(rest[1 if memory is None else 2 :])
-            found: tuple[Tensor, ...] = _RUN[cell](x, start, weights, has_bias, 1, 0.0, training, False, False)
+            start, own = rest[: len(initial)], list(rest[len(initial) :])
+            found: tuple[Tensor, ...] = _RUN[cell](x, _start(start), own, has_bias, 1, 0.0, training, False, False)
             return found
 
-        given = x, *([initial] if isinstance(initial, Tensor) else initial), *flat
+        given = x, *initial, *flat
         half = x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
         # Quick products help the backward pass; one sequence alone would be slower with them.
         quick = x.device.type == "cpu" and not half and torch.is_grad_enabled() and x.shape[1] > 1
         out, *last = quickly(through, *given) if quick else through(*given)
     else:
-        out, *last = _RUN[cell](packed.data, packed.batch_sizes, initial, flat, has_bias, 1, 0.0, training, False)
+        start = _start(initial)
+        out, *last = _RUN[cell](packed.data, packed.batch_sizes, start, flat, has_bias, 1, 0.0, training, False)
         out, _ = nn.utils.rnn.pad_packed_sequence(packed._replace(data=out), total_length=len(x))
         last = [v[:, packed.unsorted_indices] for v in last]
     if order is not None:
         out = out.gather(0, order[:, :, None].expand_as(out))
     return out, last[0][0], last[1][0] if memory is not None else None
+
+
+def _start(values: Sequence[Tensor]) -> Any:
+    """The initial state as torch wants it: the LSTM's two in a pair, else the one."""
+    return values[0] if len(values) == 1 else tuple(values)
 
 
 def _backwards(steps: int, batch: int, lengths: Tensor | None, device: torch.device) -> Tensor:

@@ -10,13 +10,10 @@ from torch import Tensor, nn
 
 from dolmen.nn.crf import LinearChainCRF
 from dolmen.nn.initialisers import initialise
-from dolmen.nn.language_model import CELLS as LANGUAGE_CELLS
-from dolmen.nn.recurrent import GRU, LSTM, Recurrent
-
-CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU}
-
+from dolmen.nn.language_model import CELLS
 
 HASHED = 1 << 15
+"""Places of the embeddings that are found by a hash."""
 
 
 class CharacterReader(nn.Module):
@@ -42,7 +39,7 @@ class CharacterReader(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.embedding = nn.Embedding(num_tokens, size)
-        self.layers = LANGUAGE_CELLS[cell](size, hidden, layers, batch_first=True, mogrifier=mogrifier)
+        self.layers = CELLS[cell](size, hidden, layers, batch_first=True, mogrifier=mogrifier)
         self.space, self.start = space, start
         self.register_buffer("numbers", torch.tensor(numbers))
         self.requires_grad_(False)

@@ -118,19 +118,14 @@ class TextGeneration(Task[TextGenerationConfig]):
         self.datasets = dict(datasets)
         passes = float(config.epochs or 0)
         if budget is not None:
-            self.config, passes = self._fitting(budget, (config.hidden,) if config.hidden else SIZES)
+            passes = self._fit_size(budget, (config.hidden,) if config.hidden else SIZES)
         dropout = float(np.clip(0.1 + 0.1 * math.log2(max(1.0, passes / 5)), 0.1, 0.5))
         update = {
             "dropout": dropout if config.dropout is None else config.dropout,
             "clip_norm": config.clip_norm or 1.0,
         }
-        self.config = self._of_size(self.config.hidden or SIZES[0]).model_copy(update=update)
+        self.config = _of_size(self.config, self.config.hidden or SIZES[0]).model_copy(update=update)
         return report
-
-    def _of_size(self, hidden: int) -> TextGenerationConfig:
-        """The choices for layers of this size."""
-        most = 256 if self.config.units == "characters" else 400
-        return self.config.model_copy(update={"hidden": hidden, "size": self.config.size or min(hidden, most)})
 
     def _shares(self, files: TextFiles) -> tuple[float, float]:
         """Shares of the text that are cut off to validate and to test on, where no files are for that."""
@@ -151,14 +146,14 @@ class TextGeneration(Task[TextGenerationConfig]):
         made = {s: TextDataset(t.numbers, WINDOW, t.num_characters) for s, t in tokens.items()}
         return {**{str(s): d for s, d in cut_windows(made.pop("train"), *shares).items()}, **made}
 
-    def _fitting(self, budget: Budget, sizes: Sequence[int]) -> tuple[TextGenerationConfig, float]:
-        """The choices for the largest layers with which the budget allows enough passes over the text, and how many."""
+    def _fit_size(self, budget: Budget, sizes: Sequence[int]) -> float:
+        """Choose the largest layers with which the budget allows enough passes over the text; return how many."""
         train = self.datasets["train"]
         assert isinstance(train, TextDataset)
         asked, found = self.config, None
         num = asked.batch_size or self.batch_size(len(train))
         for size in sizes:
-            self.config = self._of_size(size)
+            self.config = _of_size(asked, size)
             model = self.build_model()
             assert isinstance(model, LanguageModel)
             weights = sum(p.numel() for p in model.layers.parameters())
@@ -174,10 +169,9 @@ class TextGeneration(Task[TextGenerationConfig]):
             if found is not None and passes < ENOUGH_PASSES:
                 break
             found = self.config, passes
-            self.config = asked
-        self.config = asked
         assert found is not None
-        return found
+        self.config, passes = found
+        return passes
 
     def open(
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
@@ -417,6 +411,12 @@ class TextGeneration(Task[TextGenerationConfig]):
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out} must end in .png")
         return views.explain(model, self.processor, _prompt(raw), out)
+
+
+def _of_size(config: TextGenerationConfig, hidden: int) -> TextGenerationConfig:
+    """The choices for layers of this size."""
+    most = 256 if config.units == "characters" else 400
+    return config.model_copy(update={"hidden": hidden, "size": config.size or min(hidden, most)})
 
 
 def _nll(model: LanguageModel, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:

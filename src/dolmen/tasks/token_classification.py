@@ -320,7 +320,7 @@ class TokenClassification(Task[TokenClassificationConfig]):
         cuts = dataset.starts[1:-1]
         scores = np.asarray(outputs["emissions"], np.float64) / p.temperature
         parts, gold = np.split(scores, cuts), np.split(dataset.tags, cuts)
-        paths = best_paths(p, parts, p.lean)
+        paths = best_paths(p, parts)
         right = np.array([[int((a == b).sum()), len(a)] for a, b in zip(paths, gold, strict=True)], np.int64)
         accuracy = float(right[:, 0].sum() / right[:, 1].sum())
         values: dict[str, float] = {"accuracy": accuracy}

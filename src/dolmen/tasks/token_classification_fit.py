@@ -11,8 +11,9 @@ from dolmen.metrics import tagging as metrics
 from dolmen.processors.tags import Chain, Floats, TagProcessor, spans_of
 
 
-def best_paths(processor: TagProcessor, parts: list[Floats], lean: Floats) -> list[NDArray[np.int64]]:
+def best_paths(processor: TagProcessor, parts: list[Floats]) -> list[NDArray[np.int64]]:
     """The tags of each sentence, by number."""
+    lean = processor.lean
     if not processor.transitions:
         return [(part + lean).argmax(1) for part in parts]
     chain = processor.chain
@@ -25,8 +26,8 @@ def fit_outside(processor: TagProcessor, parts: list[Floats], tags: list[NDArray
     parts, gold = parts[::every], [spans_of([labels[i] for i in g]) for g in tags[::every]]
     tried, found = np.linspace(0, 1.5, 13), []
     for outside in tried:
-        lean = np.where(np.array(labels) == "O", -outside, 0.0)
-        told = [spans_of([labels[i] for i in path]) for path in best_paths(processor, parts, lean)]
+        leaning = processor.model_copy(update={"outside": float(outside)})
+        told = [spans_of([labels[i] for i in path]) for path in best_paths(leaning, parts)]
         found.append(metrics.f1(*metrics.span_counts(gold, told).sum(0))[2])
     smooth = np.convolve(np.pad(found, 1, mode="edge"), np.ones(3) / 3, mode="valid")
     return float(tried[smooth.argmax()])
