@@ -45,6 +45,11 @@ class _InMemory(MultiPartParser):
     """Nothing that people send is written to a disk; the body has been measured before."""
 
     spool_max_size = 1 << 40
+    ended = False
+
+    def on_end(self) -> None:
+        """The last boundary; where it is missing, so may be the end of a file."""
+        self.ended = True
 
 
 def request_of(takes: str, kind: type[BaseModel], max_inputs: int) -> type[BaseModel]:
@@ -160,6 +165,8 @@ async def _from_form(content_type: str, content: bytes, takes: str, kind: type[B
     inputs: list[Any] = []
     options: dict[str, Any] = {}
     try:
+        if not parser.ended:
+            raise Refusal(400, "the form is damaged: it ends before its last boundary")
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 found = await value.read()

@@ -102,9 +102,15 @@ async def body_of(request: Request, limits: Limits, memory: Memory) -> AsyncIter
     parts: list[bytes] = []
     held = 0
     try:
-        async for part in request.stream():
+        more = True
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part, more = message.get("body", b""), message.get("more_body", False)
             if held + len(part) > limits.max_bytes:
-                await _discard(request, limits)
+                if more:
+                    await _discard(request, limits)
                 raise too_large(limits)
             memory.take(len(part))
             held += len(part)
@@ -138,5 +144,5 @@ async def _discard(request: Request, limits: Limits) -> None:
                 left -= len(message.get("body", b""))
                 if message["type"] == "http.disconnect" or not message.get("more_body"):
                     return
-    except (TimeoutError, ClientDisconnect):
+    except TimeoutError:
         return

@@ -24,6 +24,7 @@ from dolmen.runtime.server.served import Opener
 from dolmen.types import UserError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+BACKLOG = 1024
 LINGER_S = 1.0
 """After a signal answers go on for so long, each asking its client to connect no more, before the door is shut."""
 LAST_S = 0.25
@@ -86,6 +87,7 @@ def serve(
         only_local = host in LOCAL and token is None
         app = make_app(models, open_model, limits=limits, token=token, reload=reload, only_local=only_local)
         url = _url(listener)
+        listener.listen(BACKLOG)  # from here on nobody is turned away
         if host not in LOCAL and token is None:
             logs.say("everybody who reaches this address can use the models; --token asks for one", address=url)
         announce(f"serving {', '.join(models)} at {url} (Ctrl-C ends it)")
