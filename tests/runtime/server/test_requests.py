@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from runtime.server.conftest import Start
+from runtime.server.fakes import png
 from starlette.testclient import TestClient
 
 from dolmen.processors.image import ImageProcessor
 from dolmen.runtime.server.hosting import area, grid
 from dolmen.runtime.server.limits import Limits
-from runtime.server.conftest import Start
-from runtime.server.fakes import png
 
 PREDICT = "/v1/models/{}/predict"
 LIGHT = {"label": "light", "probability": 0.989533, "probabilities": {"dark": 0.010467, "light": 0.989533}}
@@ -153,7 +153,12 @@ HOSTILE = [
     ("application/json", b'{"inputs": ["a"], "options": {"temperature": 1e999}}', 422, "a number beyond"),
     ("application/json", b'{"inputs": ["a"], "options": {"seed": 1' + b"0" * 400 + b"}}", 422, "a number beyond"),
     ("application/json", b'{"inputs": ["a"], "options": {"seed": 1' + b"0" * 9000 + b"}}", 400, "not JSON"),
-    ("application/json", b'{"inputs": ["a"], "options": {"state": "/etc/passwd"}}', 422, "names a file and is not served"),
+    (
+        "application/json",
+        b'{"inputs": ["a"], "options": {"state": "/etc/passwd"}}',
+        422,
+        "names a file and is not served",
+    ),
     ("application/json", b'{"inputs": ["a"], "options": {"stop": "' + b"x" * 2000 + b'"}}', 422, "the most is 1,000"),
     ("application/json", b'{"inputs": ["' + b"x" * 60_000 + b'"]}', 422, "the most is 50,000"),
     ("application/json", b'{"inputs": [' + b'"a",' * 300 + b'"a"]}', 422, "at most 256 items"),
@@ -274,7 +279,7 @@ def test_a_model_that_fails_is_a_sentence_and_the_others_get_theirs(
     with caplog.at_level(logging.INFO, "dolmen.server"):
         found = client.post(PREDICT.format("pictures"), json=body).json()["predictions"]
         is_problem(raw(client, "pictures", png(0)), 500, "the model failed on this input")
-    assert [list(f)[0] for f in found] == ["label", "error", "label"]
+    assert [next(iter(f)) for f in found] == ["label", "error", "label"]
     failed = [r for r in caplog.records if r.getMessage() == "model failed"]
     assert failed[0].fields["exception"] == "IndexError"  # type: ignore[attr-defined]
     assert "what people sent" not in str([r.__dict__ for r in caplog.records])
@@ -300,7 +305,9 @@ def test_token_opens_everything_but_page_and_probes(start: Start) -> None:
         is_problem(client.get(path, headers={"Authorization": "Bearer wrong"}), 401, "wants its token")
     assert client.get("/v1/models").headers["www-authenticate"] == "Bearer"
     assert client.get("/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
-    is_problem(client.post(PREDICT.format("pictures"), headers={"Authorization": "Bearer sécret".encode()}), 401, "token")
+    is_problem(
+        client.post(PREDICT.format("pictures"), headers={"Authorization": "Bearer sécret".encode()}), 401, "token"
+    )
 
 
 def test_pages_of_others_are_kept_out(start: Start) -> None:

@@ -8,12 +8,12 @@ import time
 from typing import Any
 
 import pytest
+from runtime.server.conftest import Start
+from runtime.server.fakes import png
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from dolmen.runtime.server.limits import Limits
-from runtime.server.conftest import Start
-from runtime.server.fakes import png
 
 STREAM = "/v1/models/{}/stream"
 

@@ -35,6 +35,8 @@ PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 EVENTS = "text/event-stream"
 OWNER = "x-dolmen"
+QUICK = 1 << 18
+"""Bytes of a body that are taken apart at once; larger ones would make everybody wait."""
 WHY = {
     400: "The body is damaged.",
     401: "The token is missing or wrong.",
@@ -169,7 +171,10 @@ class Answers:
 
     async def _asked(self, request: Request, body: bytes) -> Asked:
         host, kind = self.host, request.headers.get("content-type", "")
-        return await read_inputs(kind, body, host.takes, host.model.Options, host.request, self.limits)
+        told = (kind, body, host.takes, host.model.Options, host.request, self.limits)
+        if len(body) < QUICK:  # handing it to a thread would take longer
+            return read_inputs(*told)
+        return await asyncio.to_thread(read_inputs, *told)
 
     async def _done(self, job: Job, batcher: Batcher, request: Request) -> list[Outcome] | Flow:
         """Wait for a job; it is dropped if the client leaves or time is up."""

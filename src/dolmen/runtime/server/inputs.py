@@ -6,17 +6,15 @@ import base64
 import binascii
 import io
 import math
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import from_json
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from dolmen.processors.image import FORMATS
+from dolmen.runtime.server.forms import parts_of
 from dolmen.runtime.server.limits import MEBIBYTE, Limits, Refusal
 from dolmen.runtime.server.served import NOT_SERVED, options_of
 from dolmen.types import UserError
@@ -39,17 +37,6 @@ class Asked:
 
     inputs: list[Any]
     options: dict[str, Any]
-
-
-class _InMemory(MultiPartParser):
-    """Nothing that people send is written to a disk; the body has been measured before."""
-
-    spool_max_size = 1 << 40
-    ended = False
-
-    def on_end(self) -> None:
-        """The last boundary; where it is missing, so may be the end of a file."""
-        self.ended = True
 
 
 def request_of(takes: str, kind: type[BaseModel], max_inputs: int) -> type[BaseModel]:
@@ -77,7 +64,7 @@ def parse_json(content: bytes | str) -> Any:
         raise Refusal(400, f"the body is not JSON: {str(error)[:200]}") from None
 
 
-async def read_inputs(
+def read_inputs(
     content_type: str, content: bytes, takes: str, kind: type[BaseModel], request: type[BaseModel], limits: Limits
 ) -> Asked:
     """Take a body apart.
@@ -97,7 +84,7 @@ async def read_inputs(
     if media == "application/json" or media.endswith("+json"):
         return _from_json(content, takes, kind, request, limits)
     if media == "multipart/form-data":
-        return await _from_form(content_type, content, takes, kind, limits)
+        return _from_form(content_type, content, takes, kind, limits)
     if takes == "picture" and (media == "application/octet-stream" or media.startswith("image/")):
         return Asked([content], check_options({}, kind))
     if takes == "text" and media == "text/plain":
@@ -147,38 +134,19 @@ def _text(content: bytes, limits: Limits) -> Any:
         return UserError(f"the text is not UTF-8 ({error.reason} at byte {error.start:,}); convert it")
 
 
-async def _from_form(content_type: str, content: bytes, takes: str, kind: type[BaseModel], limits: Limits) -> Asked:
-    async def parts() -> AsyncGenerator[bytes, None]:
-        yield content
-
-    most = limits.max_inputs + 1
-    parser = _InMemory(
-        Headers({"content-type": content_type}), parts(), max_files=most, max_fields=most,
-        max_part_size=limits.max_bytes,
-    )  # fmt: skip
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise Refusal(400, f"the form is damaged: {error.message.rstrip('.').lower()[:200]}") from None
-    except Exception:  # of headers that are no headers the parser raises anything
-        raise Refusal(400, "the form is damaged; send it as multipart/form-data with a boundary") from None
+def _from_form(content_type: str, content: bytes, takes: str, kind: type[BaseModel], limits: Limits) -> Asked:
     inputs: list[Any] = []
     options: dict[str, Any] = {}
-    try:
-        if not parser.ended:
-            raise Refusal(400, "the form is damaged: it ends before its last boundary")
-        for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
-                found = await value.read()
-                inputs.append(found if takes == "picture" else _text(found, limits))
-            elif name == "options":
-                options = parse_json(value)
-            elif takes == "text":
-                inputs.append(_checked(value, limits))
-            else:
-                raise Refusal(422, f"the field {_short(name)} holds no file; send pictures as files")
-    finally:
-        await form.close()
+    for part in parts_of(content_type, content, limits.max_inputs + 1):
+        found = bytes(part.content)
+        if part.name == "options" and not part.is_file:
+            options = parse_json(found)
+        elif takes == "text":
+            inputs.append(_text(found, limits))
+        elif part.is_file:
+            inputs.append(found)
+        else:
+            raise Refusal(422, f"the field {_short(part.name)} holds no file; send pictures as files")
     if not inputs:
         raise Refusal(422, f"the form holds no {'file' if takes == 'picture' else 'text'}; send one at least")
     if len(inputs) > limits.max_inputs:
@@ -261,8 +229,10 @@ def num_pixels(content: bytes, most: int) -> int:
 def describe_body(takes: str, schema: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """The request's body for OpenAPI; ``schema`` is that of the JSON."""
     file = {"type": "string", "format": "binary", "maxLength": limits.max_bytes}
-    parts = {"inputs": {"type": "array", "items": file if takes == "picture" else {"type": "string"}, "minItems": 1}}
-    form = {"type": "object", "properties": parts, "required": ["inputs"]}
+    inputs = (
+        {"type": "array", "items": file, "minItems": 1} if takes == "picture" else {"description": "each is a text"}
+    )
+    form = {"type": "object", "properties": {"inputs": inputs}, "required": ["inputs"]}
     raw = {"application/octet-stream": {"schema": file}, "image/*": {"schema": file}}
     text = {"text/plain": {"schema": {"type": "string"}}}
     return {

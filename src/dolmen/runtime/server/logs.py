@@ -60,3 +60,4 @@ def configure(level: int = logging.INFO) -> None:
         logger.handlers[:] = [lines]
         logger.setLevel(least)
         logger.propagate = False
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would tell what people sent
