@@ -56,9 +56,13 @@ def test_json_holds_pictures_as_base64(client: TestClient) -> None:
 
 
 def test_multipart_holds_files(client: TestClient) -> None:
-    files = [("a", ("1.png", png(20))), ("a", ("2.png", png()))]
+    files = [("inputs", ("1.png", png(20))), ("inputs", ("2.png", png()))]
     found = client.post(PREDICT.format("pictures"), files=files).json()["predictions"]
     assert [f["label"] for f in found] == ["dark", "light"]
+    is_problem(
+        client.post(PREDICT.format("pictures"), files={"file": png()}), 422, "has a field 'file'; its fields are"
+    )
+    is_problem(client.post(PREDICT.format("pictures"), files={"inputs": (None, "a")}), 422, "send pictures as files")
 
 
 def test_texts_come_in_every_form(client: TestClient) -> None:

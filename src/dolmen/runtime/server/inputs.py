@@ -141,12 +141,14 @@ def _from_form(content_type: str, content: bytes, takes: str, kind: type[BaseMod
         found = bytes(part.content)
         if part.name == "options" and not part.is_file:
             options = parse_json(found)
+        elif part.name != "inputs":
+            raise Refusal(422, f"the form has a field {_short(part.name)}; its fields are inputs and options")
         elif takes == "text":
             inputs.append(_text(found, limits))
         elif part.is_file:
             inputs.append(found)
         else:
-            raise Refusal(422, f"the field {_short(part.name)} holds no file; send pictures as files")
+            raise Refusal(422, "a field inputs holds no file; send pictures as files")
     if not inputs:
         raise Refusal(422, f"the form holds no {'file' if takes == 'picture' else 'text'}; send one at least")
     if len(inputs) > limits.max_inputs:
@@ -232,7 +234,8 @@ def describe_body(takes: str, schema: dict[str, Any], limits: Limits) -> dict[st
     inputs = (
         {"type": "array", "items": file, "minItems": 1} if takes == "picture" else {"description": "each is a text"}
     )
-    form = {"type": "object", "properties": {"inputs": inputs}, "required": ["inputs"]}
+    parts = {"inputs": inputs, "options": {"description": "JSON"}}
+    form = {"type": "object", "properties": parts, "required": ["inputs"], "additionalProperties": False}
     raw = {"application/octet-stream": {"schema": file}, "image/*": {"schema": file}}
     text = {"text/plain": {"schema": {"type": "string"}}}
     return {
