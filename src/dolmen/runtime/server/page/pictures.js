@@ -38,6 +38,9 @@ export function picturePanel(model) {
   }
 
   input.addEventListener("change", () => { add(input.files); input.value = ""; });
+  input.addEventListener("keydown", (event) => { // browsers open it by the space bar only
+    if (event.key === "Enter") { event.preventDefault(); input.click(); }
+  });
   const heard = new AbortController();
   const on = (name, listener) => document.addEventListener(name, listener, { signal: heard.signal });
   on("paste", (event) => {

@@ -54,7 +54,7 @@ function tagged(model, predictions) {
       if (!shade.has(span.label)) shade.set(span.label, `k${shade.size % SHADES}`);
       parts.push(characters.slice(at, span.start).join(""));
       const about = make("small", {}, make("b", {}, span.label), ` ${percent(span.confidence)}`);
-      const mark = make("mark", { className: shade.get(span.label) }, characters.slice(span.start, span.end).join(""), about);
+      const mark = make("mark", { className: shade.get(span.label) }, characters.slice(span.start, span.end).join(""), " ", about);
       mark.classList.toggle("unsure", span.confidence < UNSURE);
       parts.push(mark);
       at = span.end;
