@@ -21,7 +21,7 @@ class Limits:
         max_held_bytes: of all bodies together that are being read or worked off.
         max_inputs: in one request.
         max_pixels: of a picture, by its header; and of all pictures that are decoded together.
-        max_characters: of one text; and four times as many of all texts that are worked off together.
+        max_characters: of one text, and of all texts that are worked off together.
         max_batch: inputs that are worked off together.
         max_wait_ms: how long the first of them waits for others.
         queue: inputs of one model that wait; what comes beyond is refused.
