@@ -291,7 +291,9 @@ def test_bench(command: Command, sample_run: Path) -> None:
     assert text.status == 0
     assert "latency_ms_p50" in text.out
     figures = json.loads(command("bench", sample_run, "--seconds", "0", "--json").out)
-    assert {"parameters", "latency_ms_p50", "latency_ms_p99", "examples_per_second_batch_64", "cpu"} <= set(figures)
+    assert {"parameters", "latency_ms_p50", "latency_ms_p99", "inputs_per_second_batch_64", "processors"} <= set(
+        figures
+    )
 
 
 def test_tasks(command: Command) -> None:

@@ -1,0 +1,1 @@
+"""Bundles, streams and the server: numpy and onnxruntime, never torch."""
