@@ -57,7 +57,7 @@ def to_onnx(graph: Graph, opset: int | None = None) -> Any:
     named = {d.dim_param for v in proto.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param}
     if missing := set(dims) - named:
         raise UserError(f"the graph is fixed to one size of {', '.join(sorted(missing))}; train another network")
-    proto.doc_string = ""
+    _strip(proto)
     return proto
 
 
@@ -114,6 +114,23 @@ def _recurrence(
         return op.Squeeze(out, one), op.Squeeze(last, zero), op.Squeeze(kept, zero)
     out, last = getattr(op, CELLS[cell])(*given, **more)
     return op.Squeeze(out, one), op.Squeeze(last, zero), op.Cast(op.Constant(value_ints=[0]), to=1)
+
+
+def _strip(proto: Any) -> None:
+    """Take out what the exporter noted: stack traces with the paths of this machine, a fifth of a small graph."""
+    for message in (proto, proto.graph):
+        del message.metadata_props[:]
+        message.doc_string = ""
+    for part in (proto.graph.node, proto.graph.input, proto.graph.output, proto.graph.value_info):
+        for message in part:
+            del message.metadata_props[:]
+            message.doc_string = ""
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if attribute.g.node:
+                for inner in attribute.g.node:
+                    del inner.metadata_props[:]
+    del proto.functions[:], proto.graph.value_info[:]
 
 
 def _fold(model: Any) -> None:
