@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 import dolmen
 from dolmen.exporting import bundle as exporting
-from dolmen.exporting import parity, quantise
+from dolmen.exporting import graphs, parity, quantise
 from dolmen.types import MachineError, UserError
 
 
@@ -52,6 +52,16 @@ def test_a_graph_that_differs_is_not_written(run: Any, tmp_path: Path, monkeypat
     with pytest.raises(MachineError, match=r"differs from the network by .* nothing was written"):
         dolmen.export(run, tmp_path / "b.dolmen")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_difference_is_found_where_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    from exporting.test_graphs import graph_of
+
+    graph = graph_of("lstm")
+    assert graphs.first_difference(graph, 1e-4) == ""
+    monkeypatch.setattr(graphs, "ORDER", {"lstm": (0, 3, 2, 1)})
+    found = graphs.first_difference(graph, 1e-4)
+    assert found == "at getitem, which is dolmen.recurrence.default in layers"
 
 
 def test_layers_that_lose_too_much_stay_in_fp32(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from dolmen import __version__
 from dolmen.exporting import parity, quantise
-from dolmen.exporting.graphs import to_onnx
+from dolmen.exporting.graphs import first_difference, to_onnx
 from dolmen.files import write_whole
 from dolmen.nn.torch_network import Graph, TorchNetwork
 from dolmen.run import Run
@@ -65,9 +65,10 @@ def export(
     rows = parity.differences(graph, reference, candidate)
     worst = max(rows, key=lambda row: row["difference"])
     if not worst["difference"] <= parity.TOLERANCE:
+        where = first_difference(graph, parity.TOLERANCE)
         raise MachineError(
-            f"the exported graph differs from the network by {worst['difference']:.2g} at {worst['what']} (at most "
-            f"{parity.TOLERANCE:g} is allowed){_where(graph, proto)}; nothing was written"
+            f"the exported graph differs from the network by {worst['difference']:.2g} with {worst['what']}, and at "
+            f"most {parity.TOLERANCE:g} is allowed{where and f'; it begins {where}'}; nothing was written"
         )
     name, direction = task.headline
     told, found = (parity.measure(task, network, val) for network in (reference, candidate))
@@ -107,14 +108,6 @@ def _datasets(run: Run, data: str | None, progress: Progress | None) -> dict[str
     if "val" not in datasets or not run.seen(datasets["val"]).all():
         raise UserError(f"{source} holds other data than {run.path} was trained on; name those: --data DATA")
     return datasets
-
-
-def _where(graph: Graph, proto: Any) -> str:
-    """The first output of the graph that differs, for the message; inner values are the graph's own."""
-    del graph
-    last = {name: node for node in proto.graph.node for name in node.output}
-    node = last.get(proto.graph.output[0].name)
-    return "" if node is None else f"; it ends in the node {node.name} ({node.op_type})"
 
 
 def _int8(

@@ -32,6 +32,39 @@ def to_onnx(graph: Graph, opset: int | None = None) -> Any:
     Raises:
         UserError: a network of this kind can't be written.
     """
+    program = _program(graph, opset)
+    _fold(program.model)
+    proto = program.model_proto
+    dims = {n for i in graph.inputs.values() for n in i.shape if isinstance(n, str)}
+    named = {d.dim_param for v in proto.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param}
+    if missing := dims - named:
+        raise UserError(f"the graph is fixed to one size of {', '.join(sorted(missing))}; train another network")
+    _strip(proto)
+    return proto
+
+
+def first_difference(graph: Graph, tolerance: float) -> str:
+    """The first place of a network at which its graph gives something else, in words; "" if none is found."""
+    from torch.onnx.verification import verify_onnx_program
+
+    program = _program(graph, None)
+    inputs = tuple(torch.from_numpy(v) for v in example(graph.inputs, {}).values())
+    try:
+        with _quietly():
+            found = verify_onnx_program(program, inputs, compare_intermediates=True)
+    except Exception:  # it is asked when something is wrong already, and may meet that itself
+        return ""
+    name = next((v.name for v in found if not v.max_abs_diff <= tolerance), None)
+    nodes = {node.name: node for node in program.exported_program.graph.nodes}
+    node: Any = nodes.get(name)
+    if node is None:
+        return "" if name is None else f"at {name}"
+    source = nodes.get(str(node.args[0]), node) if "getitem" in str(node.target) else node
+    *_, (path, _) = source.meta.get("nn_module_stack", {"": ("the network", "")}).values()
+    return f"at {name}, which is {source.target} in {path or 'the network'}"
+
+
+def _program(graph: Graph, opset: int | None) -> Any:
     opset = opset or OPSET
     if not OLDEST <= opset <= NEWEST:
         raise UserError(f"--opset {opset} is not possible; give {OLDEST} to {NEWEST} (default {OPSET})")
@@ -52,13 +85,7 @@ def to_onnx(graph: Graph, opset: int | None = None) -> Any:
             f"this network can't be written as a graph ({reason}); train another one, or serve the run"
         ) from error
     assert program is not None
-    _fold(program.model)
-    proto = program.model_proto
-    named = {d.dim_param for v in proto.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param}
-    if missing := set(dims) - named:
-        raise UserError(f"the graph is fixed to one size of {', '.join(sorted(missing))}; train another network")
-    _strip(proto)
-    return proto
+    return program
 
 
 def example(inputs: dict[str, Input] | Any, sizes: dict[str, int], seed: int = 0) -> Arrays:

@@ -17,7 +17,7 @@ from dolmen.types import Arrays
 TOLERANCE = 1e-4
 """Of fp32, on outputs as large as 1; of larger ones a share of the largest."""
 SIZES, BATCHES = (1, 7, 40), (1, 5)
-MOST_EXAMPLES, MOST_TOKENS = 2000, 200_000
+MOST_EXAMPLES, MOST_TOKENS = 2000, 50_000
 """Validation examples, or tokens of text, that the task's metric is measured on."""
 
 

@@ -28,7 +28,13 @@ def recurrence(
     reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(T, B, I), (B, H) and (B, H) to outputs (T, B, H), the last state and the last memory (of an LSTM, else (0,))."""
-    weights = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
+    weights = {
+        "weight_ih": weight_ih,
+        "weight_hh": weight_hh,
+        "bias_ih": bias_ih,
+        "bias_hh": bias_hh,
+        "weight_hr": None,
+    }
     out, last, kept = run_torch(cell, x, weights, state, memory, reverse, lengths, training=False)
     return out.contiguous(), last.clone(), x.new_zeros(0) if kept is None else kept.clone()
 
