@@ -1,0 +1,358 @@
+"""The application: its addresses, and what each of them does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from dolmen.runtime.server import replies
+from dolmen.runtime.server.batching import Batcher
+from dolmen.runtime.server.figures import Figures
+from dolmen.runtime.server.gate import Gate, State
+from dolmen.runtime.server.hosting import Hosted
+from dolmen.runtime.server.inputs import Asked, describe_body, read_inputs
+from dolmen.runtime.server.limits import Limits, Memory, Refusal, body_of, busy
+from dolmen.runtime.server.reload import Watcher
+from dolmen.runtime.server.served import Opener
+from dolmen.runtime.server.streams import Streams
+from dolmen.runtime.server.work import Flow, Job, ModelFailedError, Outcome
+from dolmen.types import UserError
+
+PAGE = Path(__file__).parent / "page"
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+EVENTS = "text/event-stream"
+OWNER = "x-dolmen"
+QUICK = 1 << 18
+"""Bytes of a body that are taken apart at once; larger ones would make everybody wait."""
+WHY = {
+    400: "The body is damaged.",
+    401: "The token is missing or wrong.",
+    403: "A page of another host asked.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    421: "Another name than that of this machine was asked for.",
+    422: "The request says what it should not, or no input of it can be used.",
+    429: "Too much waits; Retry-After says when to ask again.",
+    500: "The model failed on every input.",
+    503: "Time was up, or the server shuts down; Retry-After says when to ask again.",
+}
+
+
+def make_app(
+    models: Mapping[str, Path],
+    open_model: Opener,
+    *,
+    limits: Limits | None = None,
+    token: str | None = None,
+    reload: bool = True,
+    only_local: bool = False,
+) -> FastAPI:
+    """Load models and build the application that serves them.
+
+    Args:
+        models: where each lies, by the name under which it is served.
+        open_model: opens a run or a bundle.
+        limits: what requests may cost.
+        token: who asks must know it.
+        reload: look for new files in the place of the old ones.
+        only_local: answer only to names of this machine.
+
+    Raises:
+        UserError: a model can't be opened.
+    """
+    limits, figures, state = limits or Limits(), Figures(), State()
+    hosts = {name: Hosted(name, path, open_model, limits, figures) for name, path in models.items()}
+
+    @contextlib.asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(Watcher(list(hosts.values())).run()) if reload else None
+        yield
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait([watching])
+        for host in hosts.values():
+            host.close()
+
+    from dolmen import __version__
+
+    app = FastAPI(
+        title="Dolmen", version=__version__, docs_url=None, redoc_url=None, lifespan=life,
+        description="Small models over HTTP: predictions, heat maps, texts that are written, and streams.",
+    )  # fmt: skip
+    app.state.shared, app.state.hosts, app.state.figures = state, hosts, figures
+    app.add_middleware(Gate, state=state, figures=figures, token=token, only_local=only_local)
+    _say_errors(app, hosts)
+    _add_page(app)
+    _add_facts(app, hosts, state, figures)
+    memory = Memory(limits.max_held_bytes)
+    figures.held.set_function(lambda: memory.held)
+    streams = Streams(state, limits, figures)
+    for host in hosts.values():
+        figures.waiting.labels(host.name).set_function(host.num_waiting)
+        _add_model(app, host, Answers(host, limits, memory), streams, secured=token is not None)
+    _describe(app, hosts, limits)
+    return app
+
+
+class Answers:
+    """What happens between a model's address and its thread."""
+
+    def __init__(self, host: Hosted, limits: Limits, memory: Memory) -> None:
+        self.host, self.limits, self.memory = host, limits, memory
+
+    async def predict(self, request: Request) -> Response:
+        """Predict the inputs of a request."""
+        host, deadline = self.host, time.monotonic() + self.limits.timeout_s
+        seen = request.scope["state"]["seen"]
+        seen["model"] = host.name
+        async with self._in_time(request, deadline) as body:
+            asked = await self._asked(request, body)
+            seen |= {"inputs": len(asked.inputs), "bytes": len(body)}
+            bad: dict[int, Outcome] = {i: raw for i, raw in enumerate(asked.inputs) if isinstance(raw, UserError)}
+            good = [raw for i, raw in enumerate(asked.inputs) if i not in bad]
+            flows = EVENTS in request.headers.get("accept", "")
+            if flows and len(asked.inputs) != 1:
+                raise Refusal(422, f"a stream of events is of one input, this request has {len(asked.inputs)}")
+            found: list[Outcome] | Flow = []
+            if good:
+                batcher = host.current
+                job = batcher.submit(good, asked.options, deadline, flows=flows)
+                found = await self._done(job, batcher, request)
+            if isinstance(found, Flow):
+                return StreamingResponse(events(found), media_type=EVENTS)
+            rest = iter(found)
+            outcomes = [bad[i] if i in bad else next(rest) for i in range(len(asked.inputs))]
+            seen["errors"] = sum(not isinstance(o, dict) for o in outcomes) or None
+            return JSONResponse({"model": host.name, "predictions": shown(outcomes)})
+
+    async def explain(self, request: Request) -> Response:
+        """Say what the answer to a picture rests on."""
+        deadline = time.monotonic() + self.limits.timeout_s
+        request.scope["state"]["seen"]["model"] = self.host.name
+        async with self._in_time(request, deadline) as body:
+            asked = await self._asked(request, body)
+            if len(asked.inputs) != 1:
+                raise Refusal(422, f"one picture at a time can be explained, this request has {len(asked.inputs)}")
+            raw = asked.inputs[0]
+            if isinstance(raw, UserError):
+                raise Refusal(422, str(raw))
+            try:
+                return JSONResponse(await self.host.explain(raw, deadline - time.monotonic()))
+            except UserError as error:
+                raise Refusal(422, str(error)) from None
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self, request: Request, deadline: float) -> AsyncIterator[bytes]:
+        """The body; and whatever happens with it ends at the deadline."""
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                async with body_of(request, self.limits, self.memory) as body:
+                    yield body
+        except TimeoutError:
+            raise busy(
+                f"the answer was not ready after {self.limits.timeout_s:g} s; send it again later, or less at once",
+                status=503, after_s=5,
+            ) from None  # fmt: skip
+        except ClientDisconnect:
+            raise Refusal(400, "the connection ended before the body did") from None
+
+    async def _asked(self, request: Request, body: bytes) -> Asked:
+        host, kind = self.host, request.headers.get("content-type", "")
+        told = (kind, body, host.takes, host.model.Options, host.request, self.limits)
+        if len(body) < QUICK:  # handing it to a thread would take longer
+            return read_inputs(*told)
+        return await asyncio.to_thread(read_inputs, *told)
+
+    async def _done(self, job: Job, batcher: Batcher, request: Request) -> list[Outcome] | Flow:
+        """Wait for a job; it is dropped if the client leaves or time is up."""
+        left = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait((job.future, left), return_when=asyncio.FIRST_COMPLETED)
+            if not job.future.done():
+                raise Refusal(499, "the client has left")
+            return job.future.result()
+        except UserError as error:
+            raise Refusal(422, str(error)) from None
+        except ModelFailedError as error:
+            raise Refusal(500, str(error)) from None
+        finally:
+            left.cancel()
+            if not job.future.done():
+                batcher.forget(job)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def shown(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """Predictions, with a sentence where there is none.
+
+    Raises:
+        Refusal: there is none at all.
+    """
+    if not any(isinstance(o, dict) for o in outcomes):
+        first = outcomes[0]
+        if any(isinstance(o, TimeoutError) for o in outcomes):
+            raise TimeoutError
+        status = 500 if all(isinstance(o, ModelFailedError) for o in outcomes) else 422
+        none = f"none of the {len(outcomes)} inputs can be used; the first: " if len(outcomes) > 1 else ""
+        raise Refusal(status, f"{none}{first}")
+    return [o if isinstance(o, dict) else {"error": str(o) or "time was up before it was done"} for o in outcomes]
+
+
+async def events(flow: Flow) -> AsyncIterator[str]:
+    """A text as events: ``{"piece"}`` as often as needed, then ``{"done": true}``, or ``{"error"}``."""
+    try:
+        async for piece in flow:
+            yield event({"piece": piece})
+        yield event({"done": True})
+    except TimeoutError:
+        yield event({"error": "time was up before the text was done; ask for a shorter one"})
+    except UserError as error:
+        yield event({"error": str(error)})
+    except Exception:  # the model's thread has logged it
+        yield event({"error": str(ModelFailedError())})
+    finally:
+        flow.stop()
+
+
+def event(value: dict[str, Any]) -> str:
+    """One event of a stream."""
+    return f"data: {json.dumps(value)}\n\n"
+
+
+# ---- addresses
+
+
+def _add_model(app: FastAPI, host: Hosted, answers: Answers, streams: Streams, *, secured: bool) -> None:
+    base = f"/v1/models/{host.name}"
+    tags: list[str | Enum] = [host.name]
+    refused: dict[int | str, dict[str, Any]] = {
+        status: {"model": replies.Problem, "description": why}
+        for status, why in WHY.items()
+        if secured or status != 401
+    }
+    reply: dict[str, Any] = {"application/json": {"schema": replies.predictions_of(host.task, host.name)}}
+    if host.task == "text-generation":
+        reply[EVENTS] = {"schema": {"type": "string"}}
+    body = {"requestBody": {OWNER: host.name}}  # which _describe fills in
+
+    @app.get(base, summary=f"What {host.name} is", tags=tags, response_model=replies.ModelReply)
+    async def about() -> Response:
+        return JSONResponse(host.about())
+
+    @app.post(
+        f"{base}/predict", summary=f"Predict with {host.name}", tags=tags, openapi_extra=body,
+        responses={200: {"description": "Predictions, in the order of the inputs.", "content": reply}, **refused},
+    )  # fmt: skip
+    async def predict(request: Request) -> Response:
+        return await answers.predict(request)
+
+    if host.explains:
+
+        @app.post(
+            f"{base}/explain", summary="What the answer to a picture rests on", tags=tags, openapi_extra=body,
+            response_model=replies.HeatMapReply, responses=refused,
+        )  # fmt: skip
+        async def explain(request: Request) -> Response:
+            return await answers.explain(request)
+
+    @app.websocket(f"{base}/stream")
+    async def stream(socket: WebSocket) -> None:
+        await streams.serve(socket, host)
+
+
+def _add_facts(app: FastAPI, hosts: Mapping[str, Hosted], state: State, figures: Figures) -> None:
+    @app.get("/v1/models", summary="The models", response_model=replies.ModelsReply)
+    async def listed() -> Response:
+        return JSONResponse({"models": [h.about() for h in hosts.values()]})
+
+    @app.get("/healthz", summary="Whether the server is there", response_model=replies.HealthReply)
+    async def health() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    not_ready: Any = {503: {"model": replies.Problem, "description": "It shuts down."}}
+
+    @app.get("/readyz", summary="Whether it takes work", response_model=replies.HealthReply, responses=not_ready)
+    async def ready() -> Response:
+        if state.draining:
+            raise Refusal(503, "the server is shutting down", {"Retry-After": "5"})
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(figures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_page(app: FastAPI) -> None:
+    files = {f.name: f.read_bytes() for f in PAGE.iterdir() if f.suffix in KINDS}
+
+    def sent(name: str) -> Response:
+        kind = KINDS[Path(name).suffix]
+        return Response(files[name], media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return sent("index.html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def part(name: str) -> Response:
+        if name not in files:
+            raise Refusal(404, "the page has no such part")
+        return sent(name)
+
+
+def _say_errors(app: FastAPI, hosts: Mapping[str, Hosted]) -> None:
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, refusal: Exception) -> Response:
+        assert isinstance(refusal, Refusal)
+        return JSONResponse({"error": refusal.sentence}, refusal.status, refusal.headers)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path, said = request.url.path, str(error.detail)
+        if error.status_code == 404:
+            said = "there is nothing at this address; /openapi.json lists those that there are"
+            if path.startswith("/v1/models/") and path.split("/")[3] not in hosts:
+                said = f"there is no model of this name; the models are: {', '.join(hosts)}"
+        elif error.status_code == 405:
+            said = f"{request.method[:16]} is not possible here; /openapi.json says what is"
+        return JSONResponse({"error": said}, error.status_code, error.headers)
+
+
+def _describe(app: FastAPI, hosts: Mapping[str, Hosted], limits: Limits) -> None:
+    """OpenAPI from the types by which requests are checked; made once."""
+    spec = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = spec.setdefault("components", {}).setdefault("schemas", {})
+    extra: list[type[BaseModel]] = [
+        replies.Problem,
+        *(replies.PREDICTIONS.get(h.task, replies.OtherReply) for h in hosts.values()),
+    ]
+    wanted = {kind.__name__: kind for kind in [*extra, *(h.request for h in hosts.values())]}
+    for name, kind in wanted.items():
+        schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {})
+        schemas[name] = schema
+    for path in spec["paths"].values():
+        post = path.get("post", {})
+        if (name := post.get("requestBody", {}).get(OWNER)) is not None:
+            host = hosts[name]
+            reference = {"$ref": f"#/components/schemas/{host.request.__name__}"}
+            post["requestBody"] = describe_body(host.takes, reference, limits)
+    app.openapi = lambda: spec  # type: ignore[method-assign]  # as FastAPI documents it

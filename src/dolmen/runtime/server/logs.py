@@ -1,0 +1,63 @@
+"""One JSON object a line on standard error. What people send, and what the model answers, is never in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+LOGGER = logging.getLogger("dolmen.server")
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time, level, event and its fields; of an exception its kind and place, for its message may hold a payload."""
+        said: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+        }
+        fields = getattr(record, "fields", None)
+        if fields is None:
+            said |= {"event": record.name, "message": record.getMessage()[:500]}
+        else:
+            said |= {"event": record.getMessage(), **fields}
+        if record.exc_info and record.exc_info[1] is not None:
+            said |= where(record.exc_info[1])
+        return json.dumps(said, ensure_ascii=False, default=str)
+
+
+def where(error: BaseException) -> dict[str, Any]:
+    """The kind of an exception and the lines that it came through, without its message."""
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    return {
+        "exception": type(error).__name__,
+        "frames": [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames],
+    }
+
+
+def say(event: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Log an event with its fields; those that are None are left out."""
+    if LOGGER.isEnabledFor(level):
+        LOGGER.log(level, event, extra={"fields": {k: v for k, v in fields.items() if v is not None}})
+
+
+def fail(event: str, error: BaseException, /, **fields: Any) -> None:
+    """Log that something went wrong that should not."""
+    say(event, level=logging.ERROR, **fields, **where(error))
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Send our lines and uvicorn's to standard error, in one form."""
+    lines = logging.StreamHandler()
+    lines.setFormatter(JsonLines())
+    for name, least in (("dolmen.server", level), ("uvicorn", max(level, logging.WARNING))):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [lines]
+        logger.setLevel(least)
+        logger.propagate = False
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would tell what people sent

@@ -1,0 +1,140 @@
+"""The replies as OpenAPI describes them; what is sent is ``to_json()`` of the prediction types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Reply(BaseModel):
+    """Nothing is sent that is not described."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(Reply):
+    """Why there is no answer."""
+
+    error: str = Field(description="one sentence: what was found, what was expected, what to do")
+
+
+class ClassesReply(Reply):
+    """Which class it is."""
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+    probabilities: dict[str, float]
+
+
+class SpanReply(Reply):
+    """A span of a sentence; ``start`` and ``end`` count characters."""
+
+    start: int
+    end: int
+    label: str
+    text: str
+    confidence: float
+
+
+class TokenReply(Reply):
+    """A word with its tag."""
+
+    start: int
+    end: int
+    text: str
+    tag: str
+    confidence: float
+
+
+class WholeReply(Reply):
+    """A reading of a whole sentence."""
+
+    probability: float
+    tags: list[str]
+
+
+class SpansReply(Reply):
+    """A sentence with its tags."""
+
+    text: str
+    spans: list[SpanReply]
+    tokens: list[TokenReply]
+    readings: list[WholeReply] = Field(default=[], description="where n_best is more than 1")
+
+
+class TextReply(Reply):
+    """A text and how it goes on."""
+
+    prompt: str
+    text: str
+
+
+class OtherReply(BaseModel):
+    """Of a task that this version of the server knows nothing more about."""
+
+
+PREDICTIONS: dict[str, type[BaseModel]] = {
+    "image-classification": ClassesReply,
+    "token-classification": SpansReply,
+    "text-generation": TextReply,
+}
+
+
+class HeatMapReply(Reply):
+    """What an answer rests on."""
+
+    label: str
+    heat_map: list[list[float]] = Field(description="rows from the top, 0 (nothing) to 1 (the place that matters most)")
+    area: list[float] = Field(
+        min_length=4, max_length=4,
+        description="what it covers: left, top, right, bottom, as parts of the upright picture's width and height",
+    )  # fmt: skip
+
+
+class LimitsReply(Reply):
+    """What one request may hold."""
+
+    max_bytes: int
+    max_inputs: int
+    max_pixels: int
+    max_characters: int
+
+
+class ModelReply(Reply):
+    """A model that is served."""
+
+    name: str
+    task: str
+    takes: str = Field(description="picture or text")
+    kind: str = Field(description="run or bundle")
+    precision: str | None = None
+    labels: list[str] = []
+    explains: bool = Field(description="whether it has /explain")
+    options: dict[str, Any] = Field(description="JSON schema of the options")
+    version: int = Field(description="1, and one more each time that the model was loaded again")
+    limits: LimitsReply
+
+
+class ModelsReply(Reply):
+    """All models that are served."""
+
+    models: list[ModelReply]
+
+
+class HealthReply(Reply):
+    """Whether the server is there, or ready."""
+
+    status: str
+
+
+def predictions_of(task: str, name: str) -> dict[str, Any]:
+    """JSON schema of what ``predict`` replies."""
+    one = PREDICTIONS.get(task, OtherReply).__name__
+    each = {"anyOf": [{"$ref": f"#/components/schemas/{one}"}, {"$ref": "#/components/schemas/Problem"}]}
+    return {
+        "type": "object",
+        "properties": {"model": {"const": name}, "predictions": {"type": "array", "items": each, "minItems": 1}},
+        "required": ["model", "predictions"],
+        "additionalProperties": False,
+    }

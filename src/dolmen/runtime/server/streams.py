@@ -1,0 +1,238 @@
+"""A session of a model for each WebSocket connection.
+
+The client sends a picture as a binary message, or JSON of one field; the server answers
+
+========================  ==========================================================================
+``{"feed": text}``        ``{"results": [...]}``, as it does to a picture
+``{"finish": true}``      ``{"results": [...]}`` of what was held back because more could have come
+``{"write": {options}}``  ``{"piece": text}`` as often as needed, then ``{"done": true}``
+``{"stop": true}``        nothing; what is being written ends
+``{"save": true}``        ``{"saved": base64}``
+``{"restore": base64}``   ``{"done": true}``
+``{"reset": true}``       ``{"done": true}``
+anything else             ``{"error": sentence}``, as it does to what fails; the session goes on
+========================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import functools
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from fastapi import WebSocket, WebSocketDisconnect
+from starlette.responses import JSONResponse
+
+from dolmen.runtime.server.batching import Batcher
+from dolmen.runtime.server.figures import Figures
+from dolmen.runtime.server.gate import BEARER, State
+from dolmen.runtime.server.hosting import Hosted
+from dolmen.runtime.server.inputs import check_options, num_pixels, parse_json
+from dolmen.runtime.server.limits import Limits, Refusal
+from dolmen.runtime.server.logs import say
+from dolmen.runtime.server.served import Session
+from dolmen.runtime.server.work import Flow, ModelFailedError
+from dolmen.types import Prediction, UserError
+
+SUBPROTOCOL = "dolmen"
+GOING_AWAY = 1001
+COMMANDS = "feed, write, stop, finish, reset, save, restore"
+
+
+class Streams:
+    """All sessions of a server."""
+
+    def __init__(self, state: State, limits: Limits, figures: Figures) -> None:
+        self.state, self.limits, self.figures = state, limits, figures
+
+    async def serve(self, socket: WebSocket, host: Hosted) -> None:
+        """Serve one connection until either side ends it; refuse it where there are as many as there may be."""
+        if self.state.num_sessions >= self.limits.max_sessions:
+            said = f"there are {self.state.num_sessions} sessions, which is the most; connect again later"
+            await socket.send_denial_response(JSONResponse({"error": said}, 429, {"Retry-After": "10"}))
+            return
+        batcher, start, num_messages = host.current, time.monotonic(), 0
+        gauge = self.figures.sessions.labels(host.name)
+        self.state.num_sessions += 1
+        gauge.inc()
+        batcher.hold()
+        try:
+            offered = socket.scope.get("subprotocols", [])
+            chosen = SUBPROTOCOL if SUBPROTOCOL in offered else None
+            if chosen is None and any(word.startswith(BEARER) for word in offered):
+                chosen = next(word for word in offered if word.startswith(BEARER))
+            await socket.accept(chosen)
+            connection = _Connection(socket, host, batcher, self.limits)
+            num_messages = await connection.run(self.state.drained)
+        finally:
+            batcher.release()
+            gauge.dec()
+            self.state.num_sessions -= 1
+            say("session", model=host.name, messages=num_messages, seconds=round(time.monotonic() - start, 3))
+
+
+class _Connection:
+    def __init__(self, socket: WebSocket, host: Hosted, batcher: Batcher, limits: Limits) -> None:
+        self.socket, self.host, self.batcher, self.limits = socket, host, batcher, limits
+        self.model = batcher.model
+        self.next: asyncio.Task[Any] | None = None
+
+    async def run(self, drained: asyncio.Event) -> int:
+        """Answer message after message; how many there were."""
+        ending, count = asyncio.ensure_future(drained.wait()), 0
+        try:
+            self.session: Session = await self._called(
+                lambda: self.model.stream(idle_timeout_s=self.limits.idle_timeout_s)
+            )
+            while True:
+                self._listen()
+                assert self.next is not None
+                await asyncio.wait(
+                    (self.next, ending), timeout=self.limits.idle_timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not self.next.done():
+                    over = "the server is shutting down" if ending.done() else "nothing came for too long"
+                    await self._close(GOING_AWAY, f"{over}; connect again")
+                    return count
+                message = self._heard()
+                if message["type"] == "websocket.disconnect":
+                    return count
+                count += 1
+                await self._answered(message)
+        except (WebSocketDisconnect, RuntimeError):  # the client has left while we sent
+            return count
+        finally:
+            ending.cancel()
+            if self.next is not None:
+                self.next.cancel()
+
+    def _listen(self) -> None:
+        if self.next is None:
+            self.next = asyncio.ensure_future(self.socket.receive())
+
+    def _heard(self) -> Any:
+        assert self.next is not None
+        message, self.next = self.next.result(), None
+        return message
+
+    async def _answered(self, message: Any) -> None:
+        try:
+            async with contextlib.aclosing(self._answers(message)) as answers:
+                async for said in answers:
+                    await self.socket.send_json(said)
+        except Refusal as refusal:
+            await self.socket.send_json({"error": refusal.sentence})
+        except (UserError, ModelFailedError) as error:
+            await self.socket.send_json({"error": str(error)})
+        except TimeoutError:
+            await self.socket.send_json({"error": f"it was not done after {self.limits.timeout_s:g} s"})
+
+    async def _answers(self, message: Any) -> AsyncGenerator[dict[str, Any]]:
+        if (content := message.get("bytes")) is not None:
+            if self.host.takes != "picture":
+                raise Refusal(422, 'this model takes text; send {"feed": text}')
+            yield await self._results(lambda: self._seen(content))
+            return
+        values = parse_json(message["text"].encode("utf-8", "surrogatepass"))
+        if not isinstance(values, dict) or len(values) != 1:
+            raise Refusal(422, f"a message is a JSON object with one of these fields: {COMMANDS}")
+        [(name, value)] = values.items()
+        if name == "feed":
+            yield await self._results(functools.partial(self.session.feed, self._text(value)))
+        elif name == "write":
+            async with contextlib.aclosing(self._written(value)) as pieces:
+                async for said in pieces:
+                    yield said
+        elif name == "stop":
+            return  # nothing is being written any more, and the end of that was said
+        elif name == "finish":
+            yield await self._results(self.session.finish)
+        elif name == "reset":
+            await self._called(self.session.reset)
+            yield {"done": True}
+        elif name == "save":
+            yield {"saved": base64.b64encode(await self._called(self.session.save)).decode()}
+        elif name == "restore":
+            await self._called(functools.partial(self.session.restore, unpacked(value)))
+            yield {"done": True}
+        else:
+            raise Refusal(422, f"a message is a JSON object with one of these fields: {COMMANDS}")
+
+    def _seen(self, content: bytes) -> list[Prediction]:
+        num_pixels(content, self.limits.max_pixels)
+        return self.session.feed(content)
+
+    def _text(self, value: Any) -> str:
+        if self.host.takes == "picture":
+            raise Refusal(422, "this model takes pictures; send them as binary messages")
+        if not isinstance(value, str):
+            raise Refusal(422, "feed must be a text")
+        if len(value) > self.limits.max_characters:
+            raise Refusal(422, f"a piece of {len(value):,} characters, the most is {self.limits.max_characters:,}")
+        return value
+
+    async def _results(self, work: Callable[[], list[Prediction]]) -> dict[str, Any]:
+        return await self._called(lambda: {"results": [p.to_json() for p in work()]})  # type: ignore[no-any-return]
+
+    async def _called(self, work: Callable[[], Any], *, flow: bool = False) -> Any:
+        call = self.batcher.call(work, time.monotonic() + self.limits.timeout_s, flow=flow)
+        try:
+            async with asyncio.timeout(self.limits.timeout_s):
+                return await asyncio.shield(call.future)
+        finally:
+            if not call.future.done():
+                self.batcher.forget(call)
+
+    async def _written(self, options: Any) -> AsyncGenerator[dict[str, Any]]:
+        write = getattr(self.session, "write", None)
+        if write is None:
+            raise Refusal(422, "this model does not write")
+        chosen = check_options(options, self.model.Options)
+        flow: Flow = await self._called(lambda: write(**chosen), flow=True)
+        hearing = asyncio.ensure_future(self._stopped(flow))
+        try:
+            async for piece in flow:
+                yield {"piece": piece}
+        finally:
+            flow.stop()
+            hearing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await hearing
+            await flow.finished.wait()  # the session must not be touched before
+        yield {"done": True}
+
+    async def _stopped(self, flow: Flow) -> None:
+        """Listen while a text is written: a stop, or the end of the connection, ends it; all else waits."""
+        self._listen()
+        assert self.next is not None
+        await asyncio.wait((self.next,))
+        message = self.next.result()
+        if message["type"] == "websocket.disconnect":
+            flow.stop()
+        elif (message.get("text") or "").replace(" ", "") == '{"stop":true}':
+            self.next = None
+            flow.stop()
+
+    async def _close(self, code: int, reason: str) -> None:
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await self.socket.send_json({"error": reason})
+            await self.socket.close(code, reason)
+
+
+def unpacked(value: Any) -> bytes:
+    """A saved session as it came.
+
+    Raises:
+        Refusal: it is not base64.
+    """
+    try:
+        return (
+            base64.b64decode(value, validate=True) if isinstance(value, str) else base64.b64decode("?", validate=True)
+        )
+    except (binascii.Error, ValueError):
+        raise Refusal(422, "restore must be what save gave, in base64") from None

@@ -1,0 +1,212 @@
+"""The page in a real browser, by keyboard, in the dark, and on a phone."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runtime.server.fakes import png, write_fake
+from runtime.server.test_process import Running
+
+pytestmark = pytest.mark.slow
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+GIVE = """([kind, base64]) => {
+  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  const data = new DataTransfer();
+  data.items.add(new File([bytes], "given.png", { type: "image/png" }));
+  const event = kind === "paste"
+    ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true })
+    : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+  document.body.dispatchEvent(event);
+}"""
+Visit = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium here")
+    with playwright.sync_playwright() as running:
+        found = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def visit(browser: Any, tmp_path: Path) -> Iterator[Visit]:
+    """Open the page of a server of three fakes; whatever the browser complains of fails the test."""
+    complaints: list[str] = []
+    servers: list[Running] = []
+    contexts: list[Any] = []
+
+    def begin(token: str | None = None, **of_context: Any) -> Any:
+        paths = [
+            write_fake(tmp_path, "pictures", classes=["night", "dusk", "day"]),
+            write_fake(tmp_path, "sentences"),
+            write_fake(tmp_path, "texts", input_ms=2),
+        ]
+        servers.append(Running(tmp_path, *paths, token=token))
+        contexts.append(browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **of_context}))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+        page.goto(f"http://127.0.0.1:{servers[-1].port}/")
+        return page
+
+    yield begin
+    for context in contexts:
+        context.close()
+    for server in servers:
+        server.end()
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+    refused = "Failed to load resource: the server responded with a status of 4"  # tests mean some of these
+    assert [c for c in complaints if not c.startswith(refused)] == []
+
+
+def tab_to(page: Any, what: str) -> None:
+    """Press Tab until an element has the focus, and it can be seen that it has."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("(what) => document.activeElement.matches(what)", what):
+            ring = "getComputedStyle({}).outlineStyle"
+            focused, beside = (
+                ring.format("document.activeElement"),
+                ring.format("document.activeElement.nextElementSibling"),
+            )
+            assert "solid" in (
+                page.evaluate(focused),
+                page.evaluate(f"document.activeElement.nextElementSibling && {beside}"),
+            )
+            return
+    raise AssertionError(f"Tab never reaches {what}")
+
+
+def test_everything_works_by_keyboard(visit: Visit) -> None:
+    page = visit()
+    page.wait_for_selector(".drop")
+    tab_to(page, "#files")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files({"name": "light.png", "mimeType": "image/png", "buffer": png(size=(60, 20))})
+    assert "day" in page.inner_text(".card h3")
+    tab_to(page, ".card button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".card canvas")
+    assert page.get_attribute(".card button", "aria-pressed") == "true"
+    assert "rests most on the middle centre" in page.inner_text("#status")
+    picture, heat = page.locator(".card img").bounding_box(), page.locator(".card canvas").bounding_box()
+    assert heat["width"] == pytest.approx(picture["width"] / 3, abs=1)  # the network sees the square in the middle
+    assert heat["x"] == pytest.approx(picture["x"] + picture["width"] / 3, abs=1)
+    page.keyboard.press("Enter")
+    assert not page.is_visible(".card canvas")
+
+    page.keyboard.press("Control+Home")
+    page.focus("nav a >> nth=0")
+    tab_to(page, "nav a[href='#/sentences']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("textarea")
+    tab_to(page, "textarea")
+    page.keyboard.type("Anna met 12 people\nin Rome")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("mark")
+    assert re.findall(r"(\w+) (PER|DATE) \d+ %", page.inner_text("section").replace("\n", " ")) == [
+        ("Anna", "PER"), ("12", "DATE"), ("Rome", "PER"),
+    ]  # fmt: skip
+    assert page.inner_text("#status") == "3 found"
+
+    page.focus("nav a >> nth=1")
+    tab_to(page, "nav a[href='#/texts']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=How it begins")
+    tab_to(page, "textarea")
+    page.keyboard.type("So")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("output:has-text(' 3 4')")
+    assert page.is_visible("text=Writing…")
+    page.focus("button:has-text('Stop')")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=/characters in .* s, stopped/")
+    assert page.inner_text("output").startswith("So 0 1 2")
+    assert page.is_visible("button:has-text('Write on')")
+
+
+def test_text_is_written_to_its_end_with_the_options(visit: Visit) -> None:
+    page = visit()
+    page.goto(page.url.split("#")[0] + "#/texts")
+    page.wait_for_selector("text=How it begins")
+    page.click("text=Options")
+    assert page.locator(".options label").all_inner_texts() == ["Length", "Temperature", "Stop", "Seed"]
+    page.fill("#option-length", "5")
+    page.fill("#option-seed", "7")
+    page.click("button:has-text('Write')")
+    page.wait_for_selector("text=/^10,?\\d* characters in|^1\\d characters in/")
+    assert page.inner_text("output") == " 7 8 9 10 11"
+    page.click("button:has-text('Write on')")
+    page.wait_for_selector("text=/^ *7 8 9 10 11 7 8 9 10 11$/")
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_pictures_are_pasted_and_dropped(visit: Visit, kind: str) -> None:
+    page = visit()
+    page.wait_for_selector(".drop")
+    page.evaluate(GIVE, [kind, base64.b64encode(png(0)).decode()])
+    assert "night" in page.inner_text(".card h3")
+    assert page.locator(".bars tr").count() == 3
+
+
+def test_what_is_no_picture_is_a_sentence(visit: Visit) -> None:
+    page = visit()
+    page.wait_for_selector(".drop")
+    page.set_input_files("#files", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"none"})
+    assert page.inner_text(".card [role=alert]") == "The picture can't be read: not a picture."
+
+
+def test_it_is_dark_where_the_person_is(visit: Visit) -> None:
+    page = visit(color_scheme="dark")
+    page.wait_for_selector(".drop")
+    paper, ink = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (paper, ink)]
+    assert brightness[0] < 150
+    assert brightness[1] > 600
+
+
+def test_it_fits_a_phone(visit: Visit) -> None:
+    page = visit(viewport={"width": 390, "height": 844}, has_touch=True)
+    page.wait_for_selector(".drop")
+    page.evaluate(GIVE, ["paste", base64.b64encode(png(size=(400, 100))).decode()])
+    page.wait_for_selector(".bars")
+    page.tap(".card button")
+    page.wait_for_selector(".card canvas")
+    for name in ("pictures", "sentences", "texts"):
+        page.goto(page.url.split("#")[0] + f"#/{name}")
+        page.wait_for_selector(f"h1:has-text('{name}')")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        sizes = page.evaluate(
+            "[...document.querySelectorAll('button, nav a')].map((b) => b.getBoundingClientRect().height)"
+        )
+        assert all(size >= 24 for size in sizes if size)  # WCAG 2.2, 2.5.8
+
+
+def test_token_is_asked_for_until_it_is_right(visit: Visit) -> None:
+    page = visit(token="secret")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.type("wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=That was not the token.")
+    page.keyboard.type("secret")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".drop")
+    page.evaluate(GIVE, ["paste", base64.b64encode(png(255)).decode()])
+    assert "day" in page.inner_text(".card h3")
