@@ -232,7 +232,7 @@ def predict(data: str, run: Path) -> Work:
     opened = dolmen.load(run)
 
     def work() -> None:
-        for _ in opened.stream(opened.task.expand([data])):
+        for _ in opened.predict_each(opened.predictor.expand([data])):
             pass
 
     return work, peak_bytes()

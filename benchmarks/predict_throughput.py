@@ -109,10 +109,10 @@ def by_dolmen(run: Path, folder: Path) -> dict[str, Any]:
 
     opened = dolmen.load(run)
     files = sorted(folder.rglob("*.jpg"))
-    for _ in opened.stream(files[:WARM_UP]):
+    for _ in opened.predict_each(files[:WARM_UP]):
         pass
     start = time.perf_counter()
-    answers = [prediction.label for _, prediction in opened.stream(files)]
+    answers = [prediction.label for _, prediction in opened.predict_each(files)]
     return {"files_per_s": len(files) / (time.perf_counter() - start), "answers": answers}
 
 
@@ -165,7 +165,7 @@ def memory(run: Path, folder: Path) -> dict[str, Any]:
     files = sorted(folder.rglob("*.jpg"))
 
     def peak_after(times: int) -> int:
-        for _ in opened.stream(file for _ in range(times) for file in files):
+        for _ in opened.predict_each(file for _ in range(times) for file in files):
             pass
         return peak_bytes()
 

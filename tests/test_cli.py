@@ -291,7 +291,9 @@ def test_bench(command: Command, sample_run: Path) -> None:
     assert text.status == 0
     assert "latency_ms_p50" in text.out
     figures = json.loads(command("bench", sample_run, "--seconds", "0", "--json").out)
-    assert {"parameters", "latency_ms_p50", "latency_ms_p99", "examples_per_second_batch_64", "cpu"} <= set(figures)
+    assert {"parameters", "latency_ms_p50", "latency_ms_p99", "inputs_per_second_batch_64", "processors"} <= set(
+        figures
+    )
 
 
 def test_tasks(command: Command) -> None:
@@ -399,3 +401,36 @@ def test_without_a_library_it_says_so_before_an_hour_of_training(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == library else find(name))
     command("train", TASK, "x").is_mistake(rf"{TASK} needs {library} here; type: pip install 'dolmen\[train\]'")
+
+
+def test_export_and_what_reads_it(command: Command, sample_run: Path, sample_pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.dolmen"
+    done = command("export", sample_run, "--out", out)
+    assert done.status == 0
+    assert done.out == f"use it: dolmen predict {out} INPUT...\n"
+    assert "fp32: largest difference" in done.err
+    assert f"{out}: " in done.err
+    picture = next((sample_pictures / "3").glob("*.png"))
+    assert command("predict", out, picture).out.startswith(f"{picture}: ")
+    mine, theirs = (json.loads(command("predict", m, picture, "--json").out) for m in (out, sample_run))
+    assert mine["label"] == theirs["label"]
+    assert mine["probability"] == pytest.approx(theirs["probability"], abs=1e-3)
+    figures = json.loads(command("bench", out, "--seconds", "0", "--json").out)
+    assert {"precision", "bytes", "latency_ms_p50"} <= set(figures)
+    again = command("export", sample_run, "--out", out)
+    assert again.status == 2
+    assert "exists already; choose another --out" in again.err
+    wrong = command("predict", out, picture, "--threads", "0")
+    assert wrong.status == 2
+    assert "'0' is no number from 1 on" in wrong.err
+    for verb in ("evaluate", "explain"):
+        more = ("--out", tmp_path / "x.png") if verb == "explain" else ()
+        assert "needs the run that it was made of" in command(verb, out, picture, *more).err
+    assert "is not known yet; give -" in command("watch", out, "microphone").err
+
+
+def test_watch_reads_standard_input(sample_run: Path, sample_pictures: Path) -> None:
+    names = [str(p) for p in sorted((sample_pictures / "3").glob("*.png"))[:2]]
+    words = [sys.executable, "-m", "dolmen", "watch", str(sample_run), "-", "--json"]
+    done = subprocess.run(words, input="\n".join([*names, ""]), capture_output=True, text=True, check=True)
+    assert ["label" in json.loads(line) for line in done.stdout.splitlines()] == [True, True]

@@ -59,7 +59,7 @@ def test_a_run_opens_again(sample_run: Path, sample_pictures: Path) -> None:
 def test_an_input_that_cannot_be_read_is_named_and_the_others_go_on(sample_run: Path, sample_pictures: Path) -> None:
     run = dolmen.load(sample_run)
     good = next((sample_pictures / "3").glob("*.png"))
-    found = list(run.stream([good, "gone.png", b"junk", good], batch_size=2))
+    found = list(run.predict_each([good, "gone.png", b"junk", good], batch_size=2))
     assert [isinstance(p, UserError) for _, p in found] == [False, True, True, False]
     assert str(found[1][1]) == "gone.png can't be read: No such file or directory"
     assert str(found[2][1]) == "the picture can't be read: not a picture"

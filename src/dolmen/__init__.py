@@ -20,12 +20,15 @@ if TYPE_CHECKING:
         doctor,
         evaluate,
         explain,
+        export,
         load,
         predict,
         runs,
         sample,
+        serve,
         tasks,
         train,
+        watch,
     )
 
 _HOMES = {
@@ -37,18 +40,22 @@ _HOMES = {
             "doctor",
             "evaluate",
             "explain",
+            "export",
             "load",
             "predict",
             "runs",
             "sample",
+            "serve",
             "tasks",
             "train",
+            "watch",
         ),
         "dolmen.verbs",
     ),
 }
 __all__ = [  # noqa: RUF022 - in the order in which a person meets them
-    "check", "train", "load", "evaluate", "predict", "explain", "sample", "bench", "tasks", "runs", "doctor",
+    "check", "train", "load", "evaluate", "predict", "explain", "export", "watch", "serve",
+    "sample", "bench", "tasks", "runs", "doctor",
     "CheckReport", "Classes", "Evaluation", "Finding", "UserError",
 ]  # fmt: skip
 

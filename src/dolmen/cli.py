@@ -5,55 +5,23 @@ Exit status: 0 done, 1 the work failed, 2 the person's arguments or data were wr
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import json
 import os
 import sys
-import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from dolmen import __version__
+from dolmen.cli_arguments import VERBS, add_choices, choices, parser, print_json, task_of
+from dolmen.cli_use import export, predict, serve, watch
 from dolmen.tasks import TASKS, load_task
-from dolmen.types import MachineError, Text, UserError
+from dolmen.types import MachineError, UserError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    pass
 
-VERBS = {
-    "check": "TASK DATA               what is in the data, what is wrong with it, what would leak",
-    "train": "TASK DATA [--minutes 10] [--out RUN] [--resume]",
-    "evaluate": "RUN DATA                how good the model is on labelled data",
-    "predict": "RUN INPUT...            what the model says of new inputs",
-    "explain": "RUN INPUT --out P.png   why it says so",
-    "sample": "TASK DIR                a small data set in the task's own format",
-    "bench": "RUN                     how fast it is on this machine",
-    "tasks": "                        the jobs, and which of them work today",
-    "runs": "[DIR | RUN RUN...]      list runs, or compare them",
-    "doctor": "                        what this machine and installation lack, and the fix",
-}
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that says what is wrong in one sentence, by the same way as everything else."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage and leaving."""
-        raise UserError(f"{message}; {self.prog} --help shows what can be given")
-
-    def read(self, arguments: list[str]) -> argparse.Namespace:
-        """Parse, and name the flag that was probably meant."""
-        given, unknown = self.parse_known_args(arguments)
-        if not unknown:
-            return given
-        word = unknown[0].partition("=")[0]
-        flags = [s for a in self._actions for s in a.option_strings]
-        close = [s for s in flags if s.startswith(word)] or difflib.get_close_matches(word, flags, 1)
-        if close:
-            raise UserError(f"there is no flag {word}; did you mean {close[0]}? {self.prog} --help lists the flags")
-        return self.error(f"{unknown[0]} was not expected")
+USES = {"predict": predict, "export": export, "watch": watch, "serve": serve}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +64,7 @@ def _dispatch(arguments: list[str]) -> int:
             + (f"; did you mean {close[0]}?" if close else ";")
             + " dolmen --help lists them"
         )
-    command: Callable[[list[str]], int] = globals()[f"_{verb}"]
+    command: Callable[[list[str]], int] = globals().get(f"_{verb}") or USES[verb]
     return command(rest)
 
 
@@ -113,98 +81,46 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-# ---- arguments from a task's configuration
-
-
-def _parser(verb: str, usage: str = "") -> Parser:
-    return Parser(
-        prog=f"dolmen {verb}{' ' + usage if usage else ''}",
-        description=VERBS[verb].partition("  ")[2].strip() or None,
-        allow_abbrev=False,
-    )
-
-
-def _add_choices(parser: Parser, config: type[BaseModel]) -> None:
-    """One flag for each field: ``--batch-size 64``, ``--flip`` and ``--no-flip`` for yes or no."""
-    group = parser.add_argument_group("choices", "what is not given is found out from the data, budget and machine")
-    for name, field in config.model_fields.items():
-        flag, text = "--" + name.replace("_", "-"), (field.description or "").replace("%", "%%")
-        kinds = set(typing.get_args(field.annotation)) or {field.annotation}
-        if bool in kinds:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-            continue
-        allowed = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
-        metavar = "{" + ",".join(map(str, allowed)) + "}" if allowed else _metavar(kinds)
-        group.add_argument(flag, metavar=metavar, default=None, help=text)
-
-
-def _metavar(kinds: set[Any]) -> str:
-    names = {int: "N", float: "X", str: "NAME"}
-    return next((names[k] for k in (float, int, str) if k in kinds), "VALUE")
-
-
-def _choices(parsed: argparse.Namespace, config: type[BaseModel]) -> dict[str, Any]:
-    return {n: v for n in config.model_fields if (v := getattr(parsed, n)) is not None}
-
-
-def _task_of(verb: str, arguments: list[str]) -> str:
-    """The task's name, which decides what else can be given."""
-    if not arguments or arguments[0].startswith("-"):
-        if arguments and arguments[0] in {"-h", "--help"}:
-            print(
-                f"dolmen {verb} {VERBS[verb].strip()}\n\nName a task to see its choices, e.g.: "
-                f"dolmen {verb} image-classification --help\nTasks: {', '.join(n for n, e in TASKS.items() if e.page)}"
-            )
-            raise SystemExit(0)
-        folder = "digits/" if verb == "sample" else "photos/"
-        raise UserError(f"dolmen {verb} needs a task first, e.g.: dolmen {verb} image-classification {folder}")
-    return arguments[0]
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False))
-
-
 # ---- verbs
 
 
 def _check(arguments: list[str]) -> int:
-    task = _task_of("check", arguments)
+    task = task_of("check", arguments)
     config = load_task(task).Config
-    parser = _parser("check", task)
-    parser.add_argument("data", help="a path or the name of a public set")
-    parser.add_argument("--labels", action="store_true", help="also look for labels that look wrong (takes --minutes)")
-    parser.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    _add_choices(parser, config)
-    given = parser.read(arguments[1:])
+    words = parser("check", task)
+    words.add_argument("data", help="a path or the name of a public set")
+    words.add_argument("--labels", action="store_true", help="also look for labels that look wrong (takes --minutes)")
+    words.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
+    words.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    add_choices(words, config)
+    given = words.read(arguments[1:])
     from dolmen import verbs
     from dolmen.data.checks import report_text
 
     report = verbs.check(
-        task, given.data, labels=given.labels, fetch=given.fetch, quiet=given.json, **_choices(given, config)
+        task, given.data, labels=given.labels, fetch=given.fetch, quiet=given.json, **choices(given, config)
     )
     if given.json:
-        _print_json(report.model_dump())
+        print_json(report.model_dump())
     else:
         print(report_text(report))
     return 2 if report.errors or report.leaks else 0
 
 
 def _train(arguments: list[str]) -> int:
-    task = _task_of("train", arguments)
+    task = task_of("train", arguments)
     config = load_task(task).Config
-    parser = _parser("train", task)
-    parser.add_argument("data", help="a path or the name of a public set")
-    parser.add_argument("--out", metavar="RUN", help="the run's folder (default: runs/TASK-DATA-N)")
-    parser.add_argument("--resume", action="store_true", help="go on with the unfinished training in --out")
-    parser.add_argument("--config", metavar="FILE", help="JSON file with choices; flags win over it")
-    parser.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
-    parser.add_argument("--allow-leaks", action="store_true", help="train although examples leak between splits")
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard event files")
-    parser.add_argument("--quiet", action="store_true", help="show nothing while training")
-    _add_choices(parser, config)
-    given = parser.read(arguments[1:])
+    words = parser("train", task)
+    words.add_argument("data", help="a path or the name of a public set")
+    words.add_argument("--out", metavar="RUN", help="the run's folder (default: runs/TASK-DATA-N)")
+    words.add_argument("--resume", action="store_true", help="go on with the unfinished training in --out")
+    words.add_argument("--config", metavar="FILE", help="JSON file with choices; flags win over it")
+    words.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
+    words.add_argument("--allow-leaks", action="store_true", help="train although examples leak between splits")
+    words.add_argument("--tensorboard", action="store_true", help="also write TensorBoard event files")
+    words.add_argument("--quiet", action="store_true", help="show nothing while training")
+    add_choices(words, config)
+    given = words.read(arguments[1:])
     from dolmen import verbs
 
     run = verbs.train(
@@ -217,7 +133,7 @@ def _train(arguments: list[str]) -> int:
         tensorboard=given.tensorboard,
         config=given.config,
         quiet=given.quiet,
-        **_choices(given, config),
+        **choices(given, config),
     )
     if int(os.environ.get("RANK", "0")) == 0:
         print(_outcome(run.path, run.evaluation))
@@ -243,21 +159,21 @@ def _figures(evaluation: dict[str, Any]) -> str:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    parser = _parser("evaluate")
-    parser.add_argument("run", help="a run folder")
-    parser.add_argument("data", help="a path or the name of a public set")
-    parser.add_argument("--split", help="train, val or test (default: test, else val, else everything)")
-    parser.add_argument("--report", metavar="DIR", help="also write a report of this evaluation into a new folder")
-    parser.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    given = parser.read(arguments)
+    words = parser("evaluate")
+    words.add_argument("run", help="a run folder")
+    words.add_argument("data", help="a path or the name of a public set")
+    words.add_argument("--split", help="train, val or test (default: test, else val, else everything)")
+    words.add_argument("--report", metavar="DIR", help="also write a report of this evaluation into a new folder")
+    words.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
+    words.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    given = words.read(arguments)
     from dolmen import verbs
 
     evaluation = verbs.evaluate(
         given.run, given.data, split=given.split, fetch=given.fetch, report=given.report, quiet=given.json
     )
     if given.json:
-        _print_json(evaluation.to_json())
+        print_json(evaluation.to_json())
         return 0
     seen = evaluation.tables["num_seen_in_training"]
     print(
@@ -269,60 +185,18 @@ def _evaluate(arguments: list[str]) -> int:
     return 0
 
 
-def _predict(arguments: list[str]) -> int:
-    parser = _parser("predict")
-    parser.add_argument("run", help="a run folder")
-    parser.add_argument("inputs", nargs="+", help="files, or folders of files; of text-generation: how texts begin")
-    parser.add_argument("--json", action="store_true", help="JSON Lines, one object an input")
-    kind = _task_of_run(arguments)
-    if kind is not None:
-        _add_choices(parser, kind.PredictOptions)
-    given = parser.read(arguments)
-    from dolmen import verbs
-
-    run = verbs.load(given.run)
-    options = _choices(given, run.task.PredictOptions)
-    failed = 0
-    for raw, prediction in run.stream(run.task.expand(given.inputs), **options):
-        if isinstance(prediction, UserError):
-            failed += 1
-            print(f"dolmen: {prediction}", file=sys.stderr)
-            if given.json:
-                _print_json({"input": str(raw), "error": str(prediction)})
-        elif given.json:
-            _print_json({"input": str(raw), **prediction.to_json()})
-        elif isinstance(prediction, Text):  # as it comes
-            print(prediction.prompt, end="", flush=True)
-            for piece in prediction.pieces:
-                print(piece, end="", flush=True)
-            print()
-        else:
-            print(f"{raw}: {run.task.one_line(prediction)}")
-    return 2 if failed else 0
-
-
-def _task_of_run(arguments: list[str]) -> Any:
-    """The task of the run that is named first, which decides what else can be given; None if there is none."""
-    from dolmen import run
-
-    folder = next((Path(word) for word in arguments if not word.startswith("-")), None)
-    if folder is None or not run.is_run(folder):
-        return None
-    return load_task(run.require_finished(folder)["task"])
-
-
 def _explain(arguments: list[str]) -> int:
-    parser = _parser("explain")
-    parser.add_argument("run", help="a run folder")
-    parser.add_argument("input", help="what predict takes: a file, or a text")
-    parser.add_argument("--out", required=True, metavar="PICTURE.png", help="where to write the picture")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    given = parser.read(arguments)
+    words = parser("explain")
+    words.add_argument("run", help="a run folder")
+    words.add_argument("input", help="what predict takes: a file, or a text")
+    words.add_argument("--out", required=True, metavar="PICTURE.png", help="where to write the picture")
+    words.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    given = words.read(arguments)
     from dolmen import verbs
 
     facts = verbs.explain(given.run, given.input, given.out)
     if given.json:
-        _print_json(facts)
+        print_json(facts)
     else:
         for name, value in facts.items():
             rows = value if isinstance(value, list) and all(isinstance(v, dict) for v in value) else None
@@ -333,10 +207,10 @@ def _explain(arguments: list[str]) -> int:
 
 
 def _sample(arguments: list[str]) -> int:
-    task = _task_of("sample", arguments)
-    parser = _parser("sample", task)
-    parser.add_argument("folder", help="a new or empty folder")
-    given = parser.read(arguments[1:])
+    task = task_of("sample", arguments)
+    words = parser("sample", task)
+    words.add_argument("folder", help="a new or empty folder")
+    given = words.read(arguments[1:])
     from dolmen import verbs
 
     folder = verbs.sample(task, given.folder)
@@ -345,16 +219,16 @@ def _sample(arguments: list[str]) -> int:
 
 
 def _bench(arguments: list[str]) -> int:
-    parser = _parser("bench")
-    parser.add_argument("run", help="a run folder")
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes (default 3)")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    given = parser.read(arguments)
+    words = parser("bench")
+    words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
+    words.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes (default 3)")
+    words.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    given = words.read(arguments)
     from dolmen import verbs
 
-    figures = verbs.bench(given.run, seconds=given.seconds)
+    figures = verbs.bench(given.model, seconds=given.seconds)
     if given.json:
-        _print_json(figures)
+        print_json(figures)
     else:
         for name, value in figures.items():
             print(f"  {name:<34}{value}")
@@ -362,11 +236,11 @@ def _bench(arguments: list[str]) -> int:
 
 
 def _tasks(arguments: list[str]) -> int:
-    parser = _parser("tasks")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    given = parser.read(arguments)
+    words = parser("tasks")
+    words.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    given = words.read(arguments)
     if given.json:
-        _print_json({n: {**vars(e), "works": bool(e.page)} for n, e in TASKS.items()})
+        print_json({n: {**vars(e), "works": bool(e.page)} for n, e in TASKS.items()})
         return 0
     print(f"{'':<7}{'task':<22}{'pillar':<11}{'you bring':<60}measured by")
     for name, entry in TASKS.items():
@@ -376,16 +250,16 @@ def _tasks(arguments: list[str]) -> int:
 
 
 def _runs(arguments: list[str]) -> int:
-    parser = _parser("runs")
-    parser.add_argument("folders", nargs="*", default=["runs"], help="a folder of runs (default: runs), or some runs")
-    parser.add_argument("--json", action="store_true", help="JSON Lines, one object a run")
-    given = parser.read(arguments)
+    words = parser("runs")
+    words.add_argument("folders", nargs="*", default=["runs"], help="a folder of runs (default: runs), or some runs")
+    words.add_argument("--json", action="store_true", help="JSON Lines, one object a run")
+    given = words.read(arguments)
     from dolmen import verbs
 
     lines = [line for folder in given.folders for line in verbs.runs(folder)]
     if given.json:
         for line in lines:
-            _print_json(line)
+            print_json(line)
         return 0
     if not lines:
         print("no runs here yet; dolmen train makes one")
@@ -421,15 +295,15 @@ def _differences(lines: list[dict[str, Any]]) -> str:
 
 
 def _doctor(arguments: list[str]) -> int:
-    parser = _parser("doctor")
-    parser.add_argument("--json", action="store_true", help="JSON Lines, one object a finding")
-    given = parser.read(arguments)
+    words = parser("doctor")
+    words.add_argument("--json", action="store_true", help="JSON Lines, one object a finding")
+    given = words.read(arguments)
     from dolmen import verbs
 
     findings = verbs.doctor()
     for f in findings:
         if given.json:
-            _print_json(f)
+            print_json(f)
         else:
             print(f"{f['state']:<9}{f['what']:<22}{f['detail']}" + (f"\n{'':<9}fix: {f['fix']}" if f["fix"] else ""))
     return 1 if any(f["state"] == "broken" for f in findings) else 0

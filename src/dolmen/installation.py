@@ -13,6 +13,8 @@ OPTIONAL = {
     "scikit-learn": "train",
     "matplotlib": "train",
     "jinja2": "train",
+    "onnxscript": "train",
+    "fastapi": "serve",
     "timm": "timm",
     "tensorboard": "tensorboard",
 }

@@ -14,24 +14,25 @@ checkpoint/            there while the training has not ended
 
 from __future__ import annotations
 
-import difflib
+import functools
 import json
-import typing
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from dolmen.runtime.model import Model
+from dolmen.runtime.predictor import Predictor
 from dolmen.tasks import load_task
-from dolmen.types import Evaluation, Prediction, UserError
+from dolmen.types import Evaluation, UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from dolmen.report.card import Licence
     from dolmen.tasks.task import Dataset, Progress, Task
 
 CONFIG, PROCESSOR, WEIGHTS, SEEN = "config.json", "processor.json", "weights.safetensors", "seen.safetensors"
@@ -54,39 +55,6 @@ def read_json(path: Path) -> Any:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or train anew") from error
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def validated(kind: type[M], values: dict[str, Any], owner: str, help_: str) -> M:
-    """Choices that a person made, checked.
-
-    Args:
-        kind: what can be chosen.
-        values: by name.
-        owner: whose choices they are, for the message.
-        help_: what to type to see them.
-
-    Raises:
-        UserError: a name is unknown or a value is not allowed: the first mistake as a sentence.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, kind.model_fields, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ";"
-        raise UserError(f"{owner} has no choice {key!r}{hint} {help_} lists them")
-    said = first["msg"][0].lower() + first["msg"][1:]
-    hint = f"{help_} lists the choices"
-    if first["type"] == "literal_error":
-        allowed = typing.get_args(kind.model_fields[key].annotation)
-        close = difflib.get_close_matches(str(first["input"]), map(str, allowed), 1)
-        hint = (f"did you mean {close[0]!r}? " if close else "") + hint
-    raise UserError(f"{key} = {first['input']!r} is not possible: {said}; {hint}")
 
 
 def is_run(path: Path) -> bool:
@@ -123,8 +91,8 @@ def next_folder(task: str, data: str, base: Path = Path("runs")) -> Path:
     return base / f"{task}-{stem}-{n}"
 
 
-class Run:
-    """A trained model with everything around it.
+class Run(Model):
+    """A trained model with everything around it, worked off by torch.
 
     Attributes:
         path: the run folder.
@@ -132,51 +100,37 @@ class Run:
         model: the network, in evaluation mode.
     """
 
+    kind = "run"
+
     def __init__(self, path: Path, task: Task[Any], model: nn.Module) -> None:
-        self.path, self.task, self.model = path, task, model.eval()
+        self.path, self.task, self.model, self.task_name = path, task, model.eval(), task.name
+
+    @functools.cached_property
+    def predictor(self) -> Predictor[Any]:
+        """Inputs, as a person has them, to predictions."""
+        return self.task.predictor(self.model)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, task={self.task.name!r})"
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, as plain JSON values."""
+        found = self.evaluation
+        split = "test" if "test" in found else "val"
+        return {
+            **super().describe(),
+            "precision": "fp32",
+            "made_of": self.path.name,
+            "measured": {"on": split, **found[split]["metrics"]},
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "bytes": (self.path / WEIGHTS).stat().st_size,
+        }
 
     @property
     def evaluation(self) -> dict[str, Any]:
         """What training measured in the end, by split: ``{"val": {...}, "test": {...}}``."""
         values: dict[str, Any] = read_json(self.path / EVALUATION)
         return values
-
-    def predict(self, inputs: Any, **options: Any) -> Any:
-        """Predict one input, or a list of them.
-
-        Args:
-            inputs: what the task takes (for pictures: a path, the bytes of a file, an array, a PIL image), or a list.
-            options: of the task's ``PredictOptions``.
-
-        Returns:
-            One prediction, or a list of as many.
-
-        Raises:
-            UserError: an input can't be read.
-        """
-        many = isinstance(inputs, (list, tuple))
-        results = []
-        for _, prediction in self.stream(inputs if many else [inputs], **options):
-            if isinstance(prediction, UserError):
-                raise prediction
-            results.append(prediction)
-        return results if many else results[0]
-
-    def stream(
-        self, inputs: Iterable[Any], *, batch_size: int = 64, **options: Any
-    ) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """Yield ``(input, prediction)`` with flat memory; an input that can't be read gives its error.
-
-        Args:
-            inputs: as for ``predict``.
-            batch_size: inputs at once.
-            options: of the task's ``PredictOptions``.
-        """
-        chosen = validated(self.task.PredictOptions, options, self.task.name, f"dolmen predict {self.path} --help")
-        return self.task.predict(self.model, inputs, chosen, batch_size=batch_size)
 
     def evaluate(
         self,
@@ -237,10 +191,16 @@ class Run:
 
     def write_report(self, evaluations: dict[str, Evaluation]) -> None:
         """Write ``report.html`` and ``card.md``."""
-        from dolmen.report.card import Licence, write_card
+        from dolmen.report.card import write_card
         from dolmen.report.page import write_report
 
         write_report(self.path, self.task.sections(self.model, evaluations), headline=self.task.headline[0])
+        write_card(self.path, licences=self.licences())
+
+    def licences(self) -> list[Licence]:
+        """Of the code, of the data, and of weights that training started from."""
+        from dolmen.report.card import Licence
+
         found = read_json(self.path / CHECK)
         data = Licence(
             what="data",
@@ -250,11 +210,15 @@ class Run:
         )
         weights = [Licence(what="weights", name=n, licence=li, source=s) for n, li, s in self.task.weights_licences()]
         code = Licence(what="code", name="Dolmen", licence="Apache-2.0", source="the LICENSE file of the package")
-        write_card(self.path, licences=[code, data, *weights])
+        return [code, data, *weights]
 
 
-def load(path: str | Path) -> Run:
+def load(path: str | Path, threads: int | None = None) -> Run:
     """Open a finished run.
+
+    Args:
+        path: its folder.
+        threads: CPU threads that compute; None leaves torch as it is.
 
     Raises:
         UserError: it is no run, its training has not ended, or a file of it is damaged.
@@ -264,6 +228,10 @@ def load(path: str | Path) -> Run:
     from dolmen.engine import hardware
 
     hardware.keep_memory()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
     kind = load_task(saved["task"])
     from safetensors import SafetensorError
     from safetensors.torch import load_file

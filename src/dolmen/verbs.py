@@ -7,15 +7,19 @@ import math
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dolmen import run as folder_of
+from dolmen.choices import validated
 from dolmen.display import Display
 from dolmen.files import read_journal, write_json
-from dolmen.run import Run, load, opened
+from dolmen.run import Run
+from dolmen.runtime.bundle import Bundle, is_bundle, load_bundle
+from dolmen.runtime.model import Model
 from dolmen.tasks import TASKS, TaskEntry, load_task
-from dolmen.types import CheckReport, Evaluation, UserError
+from dolmen.types import CheckReport, Evaluation, Prediction, UserError
 
 if TYPE_CHECKING:
     from dolmen.tasks.task import Task, TaskConfig
@@ -27,12 +31,15 @@ __all__ = [
     "doctor",
     "evaluate",
     "explain",
+    "export",
     "load",
     "predict",
     "runs",
     "sample",
+    "serve",
     "tasks",
     "train",
+    "watch",
 ]
 
 DEFAULT_MINUTES = 10.0
@@ -51,7 +58,7 @@ def make_config(task: type[Task[Any]], choices: dict[str, Any], file: str | Path
     if given.keys() & {"minutes", "epochs"}:  # one budget given here takes the place of the file's, whichever it is
         values = {k: v for k, v in values.items() if k not in {"minutes", "epochs"}}
     values |= given
-    return folder_of.validated(task.Config, values, task.name, f"dolmen train {task.name} --help")
+    return validated(task.Config, values, task.name, f"dolmen train {task.name} --help")
 
 
 def _read_choices(file: Path) -> dict[str, Any]:
@@ -170,9 +177,32 @@ def train(
 # ---- use
 
 
-def predict(run: Run | str | Path, inputs: Any, **options: Any) -> Any:
-    """Predict one input, or a list of them; see ``Run.predict``."""
-    return opened(run).predict(inputs, **options)
+def load(path: str | Path, threads: int | None = None) -> Run | Bundle:
+    """Open a finished run, or a bundle; a bundle needs no torch.
+
+    Args:
+        path: a run folder, a bundle's folder, or a ``.dolmen`` file.
+        threads: CPU threads that compute; None for all.
+
+    Raises:
+        UserError: it is neither, its training has not ended, or a file of it is damaged or was changed.
+    """
+    if is_bundle(Path(path)):
+        return load_bundle(Path(path), threads)
+    return folder_of.load(path, threads)
+
+
+def _opened(run: Run | str | Path, verb: str) -> Run:
+    """A run, for what a bundle can't do."""
+    found = load(run) if isinstance(run, str | Path) else run
+    if not isinstance(found, Run):
+        raise UserError(f"{found.path} is a bundle, and {verb} needs the run that it was made of; name that")
+    return found
+
+
+def predict(model: Model | str | Path, inputs: Any, **options: Any) -> Any:
+    """Predict one input, or a list of them, by a run or a bundle; see ``Model.predict``."""
+    return (model if isinstance(model, Model) else load(model)).predict(inputs, **options)
 
 
 def evaluate(
@@ -196,7 +226,7 @@ def evaluate(
     """
     if report is not None and Path(report).exists() and (not Path(report).is_dir() or any(Path(report).iterdir())):
         raise UserError(f"{report} exists already; choose another --report")
-    run = opened(run)
+    run = _opened(run, "evaluate")
     with Display(quiet) as display:
         evaluation = run.evaluate(data, split=split, fetch=fetch, progress=display.progress)
     if report is not None:
@@ -231,7 +261,76 @@ def explain(run: Run | str | Path, raw: Any, out: str | Path) -> dict[str, Any]:
     Returns:
         JSON-able facts that go with the picture.
     """
-    return opened(run).explain(raw, out)
+    return _opened(run, "explain").explain(raw, out)
+
+
+def export(
+    run: Run | str | Path,
+    out: str | Path | None = None,
+    *,
+    int8: bool = False,
+    opset: int | None = None,
+    data: str | Path | None = None,
+    quiet: bool = True,
+) -> Path:
+    """Write a bundle: an ONNX graph with everything around it, which needs no torch.
+
+    Before anything is written, the graph's outputs are compared with the run's, and the task's metric is measured anew
+    on the run's validation data.
+
+    Args:
+        run: a run or its folder.
+        out: a new folder, or a file that ends in ``.dolmen``; the run's name with that ending if not given.
+        int8: store weights on eight bits; convolutions also compute on eight.
+        opset: of ONNX (default 20).
+        data: where the run's data are now; where they were if not given.
+        quiet: show nothing.
+
+    Returns:
+        Where the bundle is.
+
+    Raises:
+        UserError: the arguments are wrong, or the run's data are not there.
+        MachineError: the graph does not give what the run gives; nothing is written.
+    """
+    from dolmen.exporting.bundle import export as write
+
+    run = _opened(run, "export")
+    place = Path(out) if out is not None else run.path.with_name(f"{run.path.name}.dolmen")
+    with Display(quiet) as display:
+        write(
+            run, place, int8=int8, opset=opset, data=None if data is None else str(data), say=display.say,
+            progress=display.progress,
+        )  # fmt: skip
+    return place
+
+
+def watch(
+    model: Model | str | Path, chunks: Iterable[Any], *, idle_timeout_s: float | None = None
+) -> Iterator[Prediction]:
+    """What a model says of a live source, as it comes.
+
+    Args:
+        model: a run, a bundle, or where one is.
+        chunks: pieces of text, or pictures.
+        idle_timeout_s: after so many seconds without a piece the stream is over; None for never.
+    """
+    session = (model if isinstance(model, Model) else load(model)).stream(idle_timeout_s=idle_timeout_s)
+    for chunk in chunks:
+        yield from session.feed(chunk)
+    yield from session.finish()
+
+
+def serve(models: Sequence[str | Path], **options: Any) -> None:
+    """Serve runs and bundles over HTTP and WebSocket, with a page to try them, until stopped.
+
+    Args:
+        models: where they are; each is served under its folder's or file's name.
+        options: of ``dolmen.runtime.server.serve.serve``.
+    """
+    from dolmen.runtime.server.serve import serve as run_server
+
+    run_server([Path(m) for m in models], open_model=load, **options)
 
 
 # ---- the rest
@@ -243,14 +342,13 @@ def sample(task: str, folder: str | Path) -> Path:
     return Path(folder)
 
 
-def bench(run: Run | str | Path, *, seconds: float = 3.0) -> dict[str, Any]:
-    """Measure how fast a run predicts here: latency of one input, throughput of batches."""
+def bench(model: Model | str | Path, *, seconds: float = 3.0) -> dict[str, Any]:
+    """Measure how fast a run or a bundle predicts here: latency of one input, throughput of batches, a step."""
     if not 0 <= seconds < math.inf:
         raise UserError(f"--seconds {seconds} is not possible; give a number of seconds, 0 or more")
-    from dolmen.engine.bench import measure
+    from dolmen.runtime.bench import measure
 
-    run = opened(run)
-    return measure(run.task, run.model, seconds)
+    return measure(model if isinstance(model, Model) else load(model), seconds)
 
 
 def tasks() -> dict[str, TaskEntry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -217,6 +218,115 @@ def test_empty_input_is_a_clear_error(task: str, run: Any, tmp_path: Path) -> No
     empty.write_bytes(b"")
     with pytest.raises(UserError, match="empty"):
         run.predict(empty)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["fp32", "int8"])
+def bundle(request: pytest.FixtureRequest, run: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The run, exported: as one file in fp32, as a folder with eight bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Networks that have hardly learned answer by a hair; what eight bits may cost is tested in tests/export.
+        patch.setattr("dolmen.exporting.bundle.MOST_LOST", 0.2)
+        out = tmp_path_factory.mktemp("bundle") / ("small" if request.param else "model.dolmen")
+        return dolmen.load(dolmen.export(run, out, int8=request.param))
+
+
+def test_a_bundle_predicts_what_the_run_predicts(task: str, run: Any, bundle: Any, data: Path) -> None:
+    assert bundle.describe()["task"] == task
+    assert bundle.describe()["labels"] == run.describe()["labels"]
+    if bundle.about["precision"] == "fp32":
+        mine, theirs = (close(m.predict(an_input(data))) for m in (run, bundle))
+        assert mine == theirs
+    assert bundle.about["parity"]["largest_difference"] <= 1e-4
+    assert dolmen.bench(bundle, seconds=0.01)["latency_ms_p50"] > 0
+
+
+def close(prediction: Any) -> Any:
+    """A prediction whose numbers are rounded so that the last digit does not matter."""
+    return json.loads(json.dumps(prediction.to_json()), parse_float=lambda text: round(float(text), 3))
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "onnx", "onnxscript", "sklearn", "matplotlib", "numba", "jinja2"):
+    sys.modules[name] = None
+from dolmen.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_bundle_needs_no_torch(task: str, bundle: Any, data: Path) -> None:
+    arguments = ["predict", str(bundle.path), str(an_input(data)), "--json", "--threads", "1"]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "input" in json.loads(done.stdout.splitlines()[0])
+
+
+def test_a_changed_bundle_is_refused(task: str, bundle: Any, tmp_path: Path) -> None:
+    if bundle.path.is_dir():
+        copy = Path(shutil.copytree(bundle.path, tmp_path / "copy"))
+        graph = copy / "model.onnx"
+        graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
+        with pytest.raises(UserError, match=r"model\.onnx in .* was changed after export"):
+            dolmen.load(copy)
+        graph.unlink()
+        with pytest.raises(UserError, match=r"is damaged \(model\.onnx is missing\); export the run again"):
+            dolmen.load(copy)
+    else:
+        content = bytearray(bundle.path.read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / "copy.dolmen").write_bytes(content)
+        with pytest.raises(UserError, match=r"was changed after export|is damaged"):
+            dolmen.load(tmp_path / "copy.dolmen")
+        (tmp_path / "half.dolmen").write_bytes(content[: len(content) // 2])
+        with pytest.raises(UserError, match="is damaged"):
+            dolmen.load(tmp_path / "half.dolmen")
+
+
+def stream_of(data: Path) -> list[Any]:
+    """An input in pieces."""
+    name = an_input(data)
+    if name.suffix == ".png":
+        return [name] * 3
+    text = "Anna went to Rome.\nShe met Ben there.\n"
+    return [text[i : i + 7] for i in range(0, len(text), 7)]
+
+
+@pytest.mark.parametrize("kind", ["run", "bundle"])
+def test_a_stream_can_be_cut_anywhere(task: str, run: Any, bundle: Any, data: Path, kind: str) -> None:
+    model = run if kind == "run" else bundle
+    pieces, session = stream_of(data), model.stream()
+
+    def said(chunks: list[Any]) -> list[Any]:
+        return [close(p) for chunk in chunks for p in session.feed(chunk)]
+
+    whole = said(pieces)
+    assert whole
+    session.reset()
+    assert said(pieces) == whole
+    session.reset()
+    first, saved = said(pieces[:2]), session.save()
+    rest = said(pieces[2:])
+    assert first + rest == whole
+    session = model.stream()
+    session.restore(saved)
+    assert said(pieces[2:]) == rest
+    if not isinstance(pieces[0], Path):
+        joined = model.stream()
+        assert [close(p) for p in joined.feed("".join(pieces))] == whole
+    for wrong in (b"", b"junk", saved[:-3]):
+        with pytest.raises(UserError, match="saved session"):
+            session.restore(wrong)
+
+
+def test_a_stream_that_is_left_alone_ends(task: str, run: Any, data: Path) -> None:
+    session = run.stream(idle_timeout_s=1e-9)
+    time.sleep(0.001)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"was idle for more than 1e-09 s and is over; begin a new one"):
+            session.feed(stream_of(data)[0])
+    session.idle_timeout_s = None
+    session.reset()
+    session.feed(stream_of(data)[0])
 
 
 def test_check_and_explain(task: str, run: Any, data: Path, tmp_path: Path) -> None:

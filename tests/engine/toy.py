@@ -15,7 +15,7 @@ from dolmen.nn.convolutional import BatchNorm2d
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear
 from dolmen.tasks.task import Batch, Dataset, Moment, Objective, Task, TaskConfig
-from dolmen.types import Arrays, CheckReport, Evaluation, Example
+from dolmen.types import Arrays, CheckReport, Evaluation
 
 
 class Points:
@@ -88,13 +88,3 @@ class Toy(Task[TaskConfig]):
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
         assert isinstance(dataset, Points)
         return Evaluation("toy", len(dataset), quick_metrics(outputs["logits"], dataset.labels))
-
-    def blank_example(self) -> Example:
-        return {"points": np.zeros(4, np.float32)}
-
-
-def toy(**choices: Any) -> Toy:
-    """A prepared toy task."""
-    task = Toy(TaskConfig(**({"epochs": 4, "precision": "fp32", "threads": 1} | choices)))
-    task.prepare()
-    return task

@@ -17,7 +17,6 @@ from dolmen.engine.evaluate import gather_outputs
 from dolmen.nn.language_model import LanguageModel
 from dolmen.processors.text import fit_text
 from dolmen.tasks.text_generation import TextGeneration, TextGenerationConfig, _nll
-from dolmen.tasks.text_writer import Writer
 from dolmen.types import UserError
 
 TEXT = "she sells sea shells. " * 200
@@ -57,19 +56,19 @@ def test_a_saved_state_goes_on_as_if_nothing_had_been(run: Any, tmp_path: Path) 
     rest = run.predict("", temperature=0, length=25, state=str(state)).text
     assert first + rest == whole
     (tmp_path / "broken").write_bytes(b"no state")
-    with pytest.raises(UserError, match="is no saved state"):
+    with pytest.raises(UserError, match="broken: this is no saved session"):
         run.predict("", state=str(tmp_path / "broken"))
 
 
 def test_steps_equal_the_network(run: Any) -> None:
     processor, model = run.task.processor, run.model
-    writer = Writer(model, processor)
+    steps = run.network.steps()
     tokens = processor.encode_text("she sells sea")
-    writer.read(tokens)
+    several = np.concatenate([steps.read(tokens[:1]), steps.read(tokens[1:])])
     with torch.no_grad():
         logits, _, state = model(torch.from_numpy(tokens.astype(np.int64))[None])
-    np.testing.assert_allclose(writer.logits, logits[0, -1].numpy(), atol=1e-4)
-    np.testing.assert_allclose(writer.state.hidden.numpy(), state.hidden.numpy(), atol=1e-5)
+    np.testing.assert_allclose(several, logits[0].numpy(), atol=1e-4)
+    np.testing.assert_allclose(steps.state["hidden"], state.hidden.numpy(), atol=1e-5)
 
 
 def made(config: dict[str, Any], tokens: np.ndarray[Any, Any]) -> tuple[TextGeneration, LanguageModel, TextDataset]:

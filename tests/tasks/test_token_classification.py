@@ -50,10 +50,10 @@ def test_it_learns(run: Any) -> None:
         assert found == [("Dora", "PER"), ("Los Angeles", "LOC")]
         assert all(s["confidence"] > 0.5 for s in answer.to_json()["spans"])
         assert len(answer.readings) == 2
-        assert "Los Angeles [LOC" in run.task.one_line(answer)
+        assert "Los Angeles [LOC" in run.predictor.one_line(answer)
     else:
         assert answer.tags == ("PROPN", "VERB", "ADP", "PROPN", "PROPN", "PUNCT")
-        assert run.task.one_line(answer).startswith("Dora/PROPN went/VERB")
+        assert run.predictor.one_line(answer).startswith("Dora/PROPN went/VERB")
     assert run.predict([["Dora", "went"]])[0].words == ("Dora", "went")
     page = (run.path / "report.html").read_text()
     for title in ("Label by label", "Mistakes to look at", "Can one believe its confidences?"):
@@ -113,7 +113,7 @@ def test_an_encoder_reads_along(tmp_path: Path) -> None:
     said = run.predict("Anna went to Rome.").to_json()
     (tmp_path / "language").rename(tmp_path / "gone")
     assert dolmen.load(run.path).predict("Anna went to Rome.").to_json() == said
-    with pytest.raises(UserError, match=r"is a run of token-classification; it has to be one of text-generation"):
+    with pytest.raises(UserError, match=r"is a model of token-classification; it has to be one of text-generation"):
         dolmen.train(
             "token-classification", tmp_path / "a.conll", tmp_path / "r", epochs=1, encoder=str(run.path), **SMALL
         )

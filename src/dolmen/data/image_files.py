@@ -13,7 +13,6 @@ from dolmen.data.image_set import ImageSet, Raw, Split
 from dolmen.data.sources import Source, natural
 from dolmen.types import Skipped
 
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train",
     "training": "train",

@@ -11,14 +11,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dolmen.data import image_arrays, public
-from dolmen.data.image_files import PICTURE_SUFFIXES, SPLIT_WORDS, Listing, images_of_files
+from dolmen.data.image_files import SPLIT_WORDS, Listing, images_of_files
 from dolmen.data.image_lists import LIST_SUFFIXES, read_list
 from dolmen.data.image_set import ImageSet
 from dolmen.data.original_files import read_original_files
 from dolmen.data.sources import Source, is_archive, missing_message, open_source
+from dolmen.processors.image import PICTURE_SUFFIXES
 from dolmen.types import UserError
 
-__all__ = ["PICTURE_SUFFIXES", "read_folders", "read_images", "require_trainable"]
+__all__ = ["read_folders", "read_images", "require_trainable"]
 
 MASK = re.compile(r"_mask(_\d+)?(\.[^./]+)$")
 """How sets for segmentation name an outline beside its picture ("1_mask.png" in BUSI): learning from it is cheating."""

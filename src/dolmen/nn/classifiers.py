@@ -371,22 +371,39 @@ def build_classifier(
     return NETWORKS[name](num_classes, normalise, image_size)
 
 
-def average_views(
-    model: nn.Module, images: Tensor, views: Sequence[tuple[float, NDArray[np.int64], NDArray[np.int64]]]
-) -> Tensor:
-    """The weighted mean of the logits over several views of each picture.
+class ViewAverage(nn.Module):
+    """The weighted mean of a classifier's logits over several views of each picture.
+
+    Shapes:
+        (B, H, W, C) uint8, as stored, to (B, K) float.
 
     Args:
         model: a classifier.
-        images: (B, H, W, C) uint8, as stored.
         views: (weight, rows, columns), the indices that make the view; the weights sum to 1.
-
-    Returns:
-        (B, K) float.
     """
-    total = torch.zeros((), device=images.device)
-    for weight, rows, columns in views:
-        y, x = (torch.from_numpy(i).to(images.device) for i in (rows, columns))
-        view = images.index_select(1, y).index_select(2, x).permute(0, 3, 1, 2).float()
-        total = total + model(view).float() * weight
-    return total
+
+    def __init__(self, model: nn.Module, views: Sequence[tuple[float, NDArray[np.int64], NDArray[np.int64]]]) -> None:
+        super().__init__()
+        self.model, self.weights = model, [weight for weight, _, _ in views]
+        places = next(model.parameters()).device
+        self.places = [tuple(torch.from_numpy(i).to(places) for i in view[1:]) for view in views]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        if (
+            len(self.weights) > 1 and torch.compiler.is_exporting()
+        ):  # a graph holds the network once, and gives it all views as one batch
+            together = torch.cat([self._view(images, rows, columns) for rows, columns in self.places])
+            logits = self.model(together).view(len(self.places), images.shape[0], -1)
+            mean: Tensor = (logits * torch.tensor(self.weights)[:, None, None]).sum(0)
+            return mean
+        found = [
+            self.model(self._view(images, rows, columns)).float() * weight
+            for weight, (rows, columns) in zip(self.weights, self.places, strict=True)
+        ]
+        return torch.stack(found).sum(0)
+
+    def _view(self, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        if len(self.weights) > 1:
+            images = images.index_select(1, rows).index_select(2, columns)
+        return images.permute(0, 3, 1, 2).float()

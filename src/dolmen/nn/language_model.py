@@ -89,3 +89,16 @@ class LanguageModel(nn.Module):
         """Summed cross-entropy of the next tokens (B, T) after the outputs of the last layer (B, T, H)."""
         flat = self.bridge(out).flatten(0, 1)
         return linear_cross_entropy(flat, self._softmax_weight, self.bias, targets.flatten())
+
+
+class LanguageGraph(nn.Module):
+    """A language model with its state as plain tensors: (B, T) tokens, (L, B, H) for each part of the state."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, hidden: Tensor, cell: Tensor | None = None) -> tuple[Tensor, ...]:
+        """(B, T, V) logits and the state after them."""
+        logits, _, after = self.model(tokens, State(hidden, cell))
+        return (logits, after.hidden) if after.cell is None else (logits, after.hidden, after.cell)

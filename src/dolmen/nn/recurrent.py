@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dolmen.nn import recurrent_loop
+from dolmen.nn.recurrent_graph import run_in_graph
 from dolmen.nn.recurrent_path import choose_path
-from dolmen.nn.recurrent_state import State
+from dolmen.nn.recurrent_state import State, checked_lengths
 from dolmen.nn.recurrent_stream import Stepper
 from dolmen.nn.recurrent_torch import run_torch
 
@@ -260,15 +261,14 @@ class Recurrent(nn.Module):
         Raises:
             ValueError: shapes do not fit together.
         """
-        single = x.ndim == 2
-        if single:
+        if single := x.ndim == 2:
             x, state = x[:, None], _with_batch(state)
             reset_mask = None if reset_mask is None else reset_mask[:, None]
         elif self.batch_first:
             x = x.transpose(0, 1)
             reset_mask = None if reset_mask is None else reset_mask.transpose(0, 1)
         start, lengths, reset_mask = self._prepare(x, state, lengths, reset_mask)
-        valid = None if lengths is None else torch.arange(len(x), device=x.device)[:, None, None] < lengths[:, None]
+        valid = None if lengths is None else torch.arange(x.shape[0], device=x.device)[:, None, None] < lengths[:, None]
         y = _locked_dropout(x, self.input_dropout, self.training)
         hidden, memory, gates = [], [], []
         for layer in range(self.num_layers):
@@ -356,9 +356,7 @@ class Recurrent(nn.Module):
         if self.has_memory != (state.cell is not None):
             raise ValueError(f"this layer's state has {'a' if self.has_memory else 'no'} cell besides the hidden part")
         if lengths is not None:
-            lengths = torch.as_tensor(lengths, dtype=torch.int64, device=x.device)
-            if lengths.shape != (batch,) or bool((lengths < 1).any()) or bool((lengths > steps).any()):
-                raise ValueError(f"lengths have to be {batch} numbers from 1 to {steps}")
+            lengths = checked_lengths(lengths, steps, batch, x.device)
         if reset_mask is not None and tuple(reset_mask.shape) != (steps, batch):
             raise ValueError(f"reset_mask has the shape {tuple(reset_mask.shape)}; it has to be {(steps, batch)}")
         return state, lengths, reset_mask
@@ -396,6 +394,8 @@ class Recurrent(nn.Module):
             return run_compiled(
                 self.cell, x, weights, state, memory, bool(end), lengths, reset, starts, keep, return_gates
             )
+        if path == "graph":
+            return run_in_graph(self.cell, x, weights, state, memory, bool(end), lengths)
         if path == "torch":
             return (*run_torch(self.cell, x, weights, state, memory, bool(end), lengths, self.training), {})
 
@@ -435,7 +435,7 @@ class Recurrent(nn.Module):
             lengths: it has ``lengths``.
 
         Returns:
-            "compiled", "torch" (its own kernels) or "loop" (step by step), and the reason.
+            "compiled", "torch" (its kernels), "loop" (step by step) or "graph" (exporting), and the reason.
         """
         return choose_path(self, device=device, dtype=dtype, extras=extras, lengths=lengths)
 

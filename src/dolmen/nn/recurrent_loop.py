@@ -5,7 +5,8 @@ It runs anywhere, in any precision, and can be differentiated as often as wanted
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +109,8 @@ def run(
     Returns:
         (T, B, P) states after each step, (B, P) the last one, (B, H) the last memory, gates (T, B, H) by name.
     """
+    if torch.compiler.is_exporting():
+        return _run_in_graph(cell, into, state, memory, weight, reverse, lengths, keep, enter, parts)
     steps, outputs, shown = len(into), [], []
     for t in range(steps - 1, -1, -1) if reverse else range(steps):
         if reset is not None:
@@ -129,3 +132,27 @@ def run(
         outputs.reverse()
         shown.reverse()
     return torch.stack(outputs), state, memory, {k: torch.stack([g[k] for g in shown]) for k in shown[0]}
+
+
+def _run_in_graph(
+    cell: str, into: Tensor, state: Tensor, memory: Tensor | None, weight: Tensor, reverse: bool,
+    lengths: Tensor | None, keep: tuple[Any, Any], enter: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
+    parts: Mapping[str, Tensor | None],
+) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:  # fmt: skip
+    """``run`` as one operator with the step inside (ONNX's Scan), so that a graph takes sequences of any length."""
+    from torch._higher_order_ops.scan import scan
+
+    def forward(carried: tuple[Tensor, ...], now: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
+        x, t = now
+        state, memory = carried[0], carried[1] if len(carried) > 1 else None
+        entering, taken = (x, state) if enter is None else enter(x, state)
+        new, kept, _ = step(cell, entering, taken, memory, weight, keep=keep, **parts)
+        if lengths is not None:
+            waits = (t >= lengths)[:, None]
+            new = torch.where(waits, state, new)
+            kept = None if kept is None or memory is None else torch.where(waits, memory, kept)
+        return (new,) if kept is None else (new, kept), new.clone()
+
+    start = (state,) if memory is None else (state, memory)
+    last, out = scan(forward, start, (into, torch.arange(into.shape[0], device=into.device)), dim=0, reverse=reverse)
+    return out, last[0], last[1] if memory is not None else None, {}

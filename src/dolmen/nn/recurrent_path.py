@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 def choose_path(layer: Recurrent, *, device: str, dtype: torch.dtype, extras: bool, lengths: bool) -> tuple[str, str]:
     """See ``Recurrent.path``."""
     plain = not (layer.layer_norm or any(layer.zoneout) or extras)
+    if torch.compiler.is_exporting():
+        if plain and not layer.mogrifier and not layer.proj_size:
+            return "graph", "ONNX has a node for this cell"
+        return "loop", "ONNX has no node for this cell; its steps become the body of a Scan"
     if layer.mogrifier:
         return "loop", "the mogrifier's rounds have no kernel"
     if layer.proj_size and not (plain and layer.cell == "lstm" and device != "cpu"):

@@ -32,3 +32,16 @@ class State(NamedTuple):
     def to(self, *args: Any, **kwargs: Any) -> State:
         """On another device or in another precision, as ``Tensor.to``."""
         return State(self.hidden.to(*args, **kwargs), None if self.cell is None else self.cell.to(*args, **kwargs))
+
+
+def checked_lengths(lengths: Any, steps: int, batch: int, device: torch.device) -> Tensor:
+    """(B) int64.
+
+    Raises:
+        ValueError: they are not from 1 to the number of steps, one for each sequence.
+    """
+    found = torch.as_tensor(lengths, dtype=torch.int64, device=device)
+    known = not torch.compiler.is_exporting()  # while a graph is written, no values are there yet
+    if found.shape != (batch,) or (known and bool(((found < 1) | (found > steps)).any())):
+        raise ValueError(f"lengths have to be {batch} numbers from 1 to {steps}")
+    return found

@@ -68,8 +68,11 @@ class CharacterReader(nn.Module):
         rows = torch.arange(b, device=read.device)[:, None].expand_as(at)
         chosen = there.flatten(1)
         sequence[rows[chosen], at[chosen]] = read.flatten(1)[chosen]
-        out, _ = self.layers(self.embedding(sequence))
-        ends = at.view(b, t, -1)[:, :, -1] - int(self.space is not None)
+        return self.read(sequence, at.view(b, t, -1)[:, :, -1] - int(self.space is not None))
+
+    def read(self, reading: Tensor, ends: Tensor) -> Tensor:
+        """(B, S) in its vocabulary, and (B, T) the place of each word's end, to (B, T, H)."""
+        out, _ = self.layers(self.embedding(reading))
         found: Tensor = out.gather(1, ends.clamp(min=0)[..., None].expand(-1, -1, out.shape[2]))
         return found
 
@@ -125,8 +128,11 @@ class Tagger(nn.Module):
                 nn.init.uniform_(table.weight, -bound, bound)
         initialise(self.layers)
 
-    def forward(self, words: Tensor, characters: Tensor, shapes: Tensor, lengths: Tensor) -> Tensor:
-        """See the class."""
+    def forward(
+        self, words: Tensor, characters: Tensor, shapes: Tensor, lengths: Tensor,
+        reading: Tensor | None = None, ends: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """See the class; what the language model reads is worked out from the characters where it is not given."""
         words = words.long()
         if self.training and self.word_dropout:
             rate = torch.where(words >= self.first_rare, max(0.5, self.word_dropout), self.word_dropout)
@@ -137,7 +143,10 @@ class Tagger(nn.Module):
         if self.affixes is not None:
             parts.append(self.affixes(_affixes(characters)).flatten(2))
         if self.reader is not None:
-            parts.append(self.reader(characters, lengths))
+            if reading is None or ends is None:
+                parts.append(self.reader(characters, lengths))
+            else:
+                parts.append(self.reader.read(reading, ends))
         out, _ = self.layers(torch.cat([p.float() for p in parts], -1), lengths=lengths)
         emissions: Tensor = self.head(out)
         return emissions
@@ -145,6 +154,8 @@ class Tagger(nn.Module):
     def spelled(self, characters: Tensor) -> Tensor:
         """(B, T, L) to (B, T, filters): each different word once."""
         flat = characters.flatten(0, 1).long()
+        if torch.compiler.is_exporting():  # a graph has no way to skip what it has seen
+            return self._spelled(flat).view(*characters.shape[:2], -1)
         powers = torch.arange(1, flat.shape[1] + 1, device=flat.device) * 0x9E3779B97F4A7C1 + 1
         _, inverse = torch.unique(((flat + 1) * powers).sum(1), return_inverse=True)  # a hash of each word
         num = int(inverse.max()) + 1
@@ -152,11 +163,13 @@ class Tagger(nn.Module):
         first[inverse] = torch.arange(len(flat), device=flat.device)
         rows = flat[first]
         longest = max(1, int((rows > 0).any(0).sum()))
-        found = self.spelling(self.characters(rows[:, :longest]).transpose(1, 2))
-        found = found.masked_fill(
-            (rows[:, None, :longest] == 0) & (torch.arange(longest, device=flat.device) > 0), -1e4
-        )
-        return F.relu(found).amax(2)[inverse].view(*characters.shape[:2], -1)
+        return self._spelled(rows[:, :longest])[inverse].view(*characters.shape[:2], -1)
+
+    def _spelled(self, rows: Tensor) -> Tensor:
+        """(N, L), 0 behind a word, to (N, filters)."""
+        found = self.spelling(self.characters(rows).transpose(1, 2))
+        behind = (rows[:, None] == 0) & (torch.arange(rows.shape[1], device=rows.device) > 0)
+        return F.relu(found.masked_fill(behind, -1e4)).amax(2)
 
 
 def _affixes(characters: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "MPO", "DIB")
 """Pillow knows more of them; some start other programs (EPS), and none of those is how people keep photographs."""
 
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+"""How the names of such files end."""
+
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
 """How these files begin: one that begins so and can't be opened is damaged, any other is no picture."""
 

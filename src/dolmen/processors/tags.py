@@ -151,6 +151,7 @@ class TagProcessor(BaseModel):
         temperature: scores are divided by it; fitted on validation.
         transitions: (K + 2, K) from tag to tag; row K: from the beginning; row K + 1: to the end. Empty without a CRF.
         encoder: the language model that reads along, if there is one.
+        encoding: of text files.
         outside: subtracted from the score of "O" where tags are chosen; fitted on validation for the best F1. Rare
             spans are seldom the most probable, and leaving all of those out is not what F1 asks for.
     """
@@ -166,6 +167,7 @@ class TagProcessor(BaseModel):
     transitions: tuple[tuple[float, ...], ...] = ()
     encoder: Encoder | None = None
     outside: float = 0.0
+    encoding: str = "utf-8"
 
     @functools.cached_property
     def _words(self) -> dict[str, int]:
@@ -199,12 +201,29 @@ class TagProcessor(BaseModel):
         return out
 
     def encode_words(self, words: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """``{"words": (T,), "characters": (T, LONGEST_WORD), "shapes": (T,)}`` int64."""
-        return {
+        """``{"words": (T,), "characters": (T, LONGEST_WORD), "shapes": (T,)}`` int64; see also ``reading``."""
+        found = {
             "words": np.array([self.word(w) for w in words], np.int64),
             "characters": np.stack([self.spelling(w) for w in words]),
             "shapes": np.array([shape(w) for w in words], np.int64),
         }
+        return found | self.reading(found["characters"])
+
+    def reading(self, characters: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """What the language model reads that reads along: ``{"reading": (S,), "ends": (T,)}``, each word's last place.
+
+        Args:
+            characters: (T, LONGEST_WORD), 0 behind a word.
+        """
+        if self.encoder is None:
+            return {}
+        numbers, between = np.array(self.encoder.numbers), [] if self.encoder.space is None else [self.encoder.space]
+        read, ends = [self.encoder.start], []
+        for word in characters:
+            read += numbers[word[word > 0]].tolist()
+            ends.append(len(read) - 1)
+            read += between
+        return {"reading": np.array(read, np.int64), "ends": np.array(ends, np.int64)}
 
     def cut(self, raw: Any) -> tuple[str, list[tuple[int, int]]]:
         """The text and its words' places, from a text or from words.

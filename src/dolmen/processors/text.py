@@ -182,5 +182,5 @@ def _sentencepiece() -> Any:
     try:
         import sentencepiece
     except ImportError:
-        raise UserError("--units bpe needs sentencepiece; type: pip install 'dolmen[train]'") from None
+        raise UserError("--units bpe needs sentencepiece; type: pip install sentencepiece") from None
     return sentencepiece

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,28 +18,27 @@ from dolmen.data.batches import ImageDataset, image_dataset
 from dolmen.data.checks import check_images
 from dolmen.data.decoded import Decoded, decode_all
 from dolmen.data.image_set import ImageSet, relabel
-from dolmen.data.images import PICTURE_SUFFIXES, read_images, require_trainable
+from dolmen.data.images import read_images, require_trainable
 from dolmen.data.labels import suspect_labels
 from dolmen.data.mirror import mirror_test
 from dolmen.data.sample import write_image_sample
 from dolmen.data.shapes import common_shape
 from dolmen.data.splits import assign_splits, leave_out_few_copies
 from dolmen.metrics import classification as metrics
-from dolmen.nn.classifiers import NETWORKS, average_views, build_classifier, initialise_from_data
+from dolmen.nn.classifiers import NETWORKS, ViewAverage, build_classifier, initialise_from_data
 from dolmen.nn.convolutional import Normalise
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
-from dolmen.processors.image import ImageProcessor, UnreadableImageError, quiet_pillow
+from dolmen.nn.torch_network import Graph, Input, TorchNetwork
+from dolmen.processors.image import ImageProcessor
+from dolmen.runtime.pictures import PicturePredictor
 from dolmen.tasks import image_classification_views as views
 from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
 from dolmen.types import (
     Arrays,
     CheckReport,
-    Classes,
     Evaluation,
-    Example,
     Finding,
-    Prediction,
     Section,
     UserError,
 )
@@ -86,6 +83,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
     name: ClassVar[str] = "image-classification"
     Config = ImageClassificationConfig
     Processor = ImageProcessor
+    Predictor = PicturePredictor
     headline = ("accuracy", "max")
     monitor = ("calibrated_loss", "min")
 
@@ -260,11 +258,17 @@ class ImageClassification(Task[ImageClassificationConfig]):
 
     def outputs(self, model: nn.Module, batch: Batch) -> Batch:
         """``{"logits": (B, K)}``, the weighted mean over the processor's views."""
-        return {"logits": average_views(model, batch["images"], self.processor.views())}
+        return {"logits": ViewAverage(model, self.processor.views())(batch["images"])}
 
     def quick_outputs(self, model: nn.Module, batch: Batch) -> Batch:
         """``{"logits": (B, K)}`` from the pictures as they are."""
         return {"logits": model(batch["images"].permute(0, 3, 1, 2).float()).float()}
+
+    def graph(self, model: nn.Module) -> Graph:
+        """``images`` (B, H, W, C) uint8 to ``logits`` (B, K)."""
+        p = self.processor
+        shape = ("batch", p.height, p.width, p.channels)
+        return Graph(ViewAverage(model, p.views()), {"images": Input("uint8", shape)}, ("logits",))
 
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
         """See ``Task.evaluate``. Decided is the most probable class, or the threshold's where one was asked for."""
@@ -327,46 +331,6 @@ class ImageClassification(Task[ImageClassificationConfig]):
                 update["decide_by_threshold"] = self.config.specificity is not None
         self.processor = self.processor.model_copy(update=update)
 
-    def blank_example(self) -> Example:
-        """``{"images": (H, W, C) uint8}`` of zeros."""
-        p = self.processor
-        return {"images": np.zeros((p.height, p.width, p.channels), np.uint8)}
-
-    def encode(self, raw: Any) -> Example | UserError:
-        """Encode one picture, or return why it can't be read."""
-        try:
-            return self.processor.encode(raw)
-        except UnreadableImageError as error:
-            return UserError(f"{raw if isinstance(raw, (str, Path)) else 'the picture'} can't be read: {error}")
-        except OSError as error:
-            return UserError(f"{raw} can't be read: {error.strerror or error}")
-
-    def encode_all(self, inputs: Sequence[Any]) -> list[Example | UserError]:
-        """Encode pictures on a few threads: decoding releases Python's lock."""
-        if len(inputs) == 1:
-            return [self.encode(inputs[0])]
-        with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return list(pool.map(self.encode, inputs))
-
-    def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
-        """Files as they are; of a folder every picture below it, in order of name."""
-        for name in inputs:
-            path = Path(name)
-            if not path.is_dir():
-                yield path
-                continue
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-            if not found:
-                raise UserError(f"{name} holds no pictures; name a picture, or a folder of them")
-            yield from found
-
-    def one_line(self, prediction: Prediction) -> str:
-        """``cat 97.1 %  (dog 2.0 %, deer 0.5 %)``."""
-        assert isinstance(prediction, Classes)
-        others = [(n, p) for n, p in prediction.top(4) if n != prediction.label][:2]
-        rest = ", ".join(f"{n} {p:.1%}" for n, p in others)
-        return f"{prediction.label} {prediction.probability:.1%}" + (f"  ({rest})" if rest else "")
-
     def suspects(self, outputs: Arrays, dataset: Dataset) -> Finding:
         """Labels that networks which never saw them doubt (confident learning)."""
         assert isinstance(dataset, ImageDataset)
@@ -406,7 +370,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         """See ``Task.explain``."""
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out} must end in .png")
-        example = self.encode(raw)
+        example = PicturePredictor(self.processor, TorchNetwork(self.graph(model))).encode(raw)
         if isinstance(example, UserError):
             raise example
         title = str(raw) if isinstance(raw, (str, Path)) else "picture"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dolmen.data.batches import ImageDataset
 from dolmen.nn import gradcam
-from dolmen.nn.classifiers import average_views
+from dolmen.nn.classifiers import ViewAverage
 from dolmen.processors.image import ImageProcessor
 from dolmen.report import classification
 from dolmen.report.explanation import explanation_picture
@@ -85,7 +85,7 @@ def explain(
     device = next(model.parameters()).device
     pixels = torch.from_numpy(np.array(picture[None])).permute(0, 3, 1, 2).float().to(device)
     with torch.inference_mode():
-        logits = average_views(model, torch.from_numpy(np.array(picture[None])).to(device), processor.views())
+        logits = ViewAverage(model, processor.views())(torch.from_numpy(np.array(picture[None])).to(device))
     prediction = processor.decode({"logits": logits.cpu().numpy()})[0]
     chosen = torch.tensor([processor.classes.index(prediction.label)], device=device)
     cam = gradcam.grad_cam(model, pixels, chosen)[0].cpu().numpy()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
@@ -19,6 +18,9 @@ from torch import Tensor, nn
 
 from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import Schedule
+from dolmen.nn.torch_network import Graph, TorchNetwork
+from dolmen.runtime import predictor
+from dolmen.runtime.network import Network
 from dolmen.types import Arrays, CheckReport, Evaluation, Example, Finding, Prediction, Section, UserError
 
 Batch = dict[str, Tensor]
@@ -84,12 +86,6 @@ class TaskConfig(BaseModel):
         lt=1,
         description="share of the data held out for the test where the data name no splits at all",
     )
-
-
-class NoOptions(BaseModel):
-    """What can be chosen for a prediction where there is nothing to choose."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -196,7 +192,7 @@ class Task(ABC, Generic[C]):
     name: ClassVar[str]
     Config: ClassVar[type[TaskConfig]]
     Processor: ClassVar[type[Any]]
-    PredictOptions: ClassVar[type[BaseModel]] = NoOptions
+    Predictor: ClassVar[type[predictor.Predictor[Any]]]
     headline: ClassVar[tuple[str, Literal["max", "min"]]]
     """The metric that a person asks for first, and which way is better."""
     monitor: ClassVar[tuple[str, Literal["max", "min"]]]
@@ -247,6 +243,12 @@ class Task(ABC, Generic[C]):
             UserError: the data can't be used, or hold a class that training never saw.
         """
 
+    def reopen(self, data: str, progress: Progress | None = None) -> dict[str, Dataset]:
+        """The same datasets again that ``prepare`` made, for a run of which only the choices are left."""
+        fresh = type(self)(self.config)
+        fresh.prepare(data, progress=progress)
+        return fresh.datasets
+
     # ---- learning
 
     @abstractmethod
@@ -292,10 +294,6 @@ class Task(ABC, Generic[C]):
         """About how many training steps a look at validation costs. Counted, not timed: two trainings look alike."""
         return len(self.datasets["val"]) / batch_size / 3
 
-    def blank_example(self) -> Example:
-        """An example of zeros in the shape that the network takes, to measure speed with."""
-        raise NotImplementedError
-
     # ---- use
 
     @abstractmethod
@@ -305,6 +303,18 @@ class Task(ABC, Generic[C]):
     def quick_outputs(self, model: nn.Module, batch: Batch) -> Batch:
         """The same by one pass of the network, for looks at validation while it trains."""
         return self.outputs(model, batch)
+
+    @abstractmethod
+    def graph(self, model: nn.Module) -> Graph:
+        """The part of the model that prediction needs: arrays in, arrays out."""
+
+    def predictor(self, model: nn.Module) -> predictor.Predictor[Any]:
+        """Inputs, as a person has them, to predictions."""
+        return self.Predictor(self.processor, TorchNetwork(self.graph(model)))
+
+    def outputs_by(self, network: Network, batch: Arrays) -> Arrays:
+        """What ``outputs`` gives, by a network that need not be torch's: to measure an exported one."""
+        return network(batch)
 
     @abstractmethod
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
@@ -319,54 +329,6 @@ class Task(ABC, Generic[C]):
     def calibrate(self, outputs: Arrays, dataset: Dataset) -> None:
         """Fit what the processor takes from validation (temperature, thresholds), in place. Default: nothing."""
         del outputs, dataset
-
-    def predict(
-        self, model: nn.Module, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
-    ) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """Yield ``(input, prediction)`` in order, holding one batch in memory.
-
-        An input that can't be read gives its ``UserError`` instead, and the others go on.
-
-        Args:
-            model: in evaluation mode.
-            inputs: as a person has them.
-            options: of the class ``PredictOptions``.
-            batch_size: inputs at once.
-        """
-        del options
-        device = next(model.parameters()).device
-        iterator = iter(inputs)
-        while chunk := list(islice(iterator, batch_size)):
-            examples = self.encode_all(chunk)
-            good = [e for e in examples if not isinstance(e, UserError)]
-            predictions: Iterator[Prediction] = iter(())
-            if good:
-                batch = {k: torch.from_numpy(np.stack([e[k] for e in good])).to(device) for k in good[0]}
-                with torch.inference_mode():
-                    outputs = {k: v.float().cpu().numpy() for k, v in self.outputs(model, batch).items()}
-                predictions = iter(self.processor.decode(outputs))
-            for raw, example in zip(chunk, examples, strict=True):
-                yield raw, example if isinstance(example, UserError) else next(predictions)
-
-    def encode_all(self, inputs: Sequence[Any]) -> list[Example | UserError]:
-        """Encode inputs, a ``UserError`` in the place of one that can't be read."""
-        return [self.encode(raw) for raw in inputs]
-
-    def encode(self, raw: Any) -> Example | UserError:
-        """Encode one input, or return why it can't be read."""
-        try:
-            example: Example = self.processor.encode(raw)
-        except UserError as error:
-            return error
-        return example
-
-    def expand(self, inputs: Sequence[str]) -> Iterator[Any]:
-        """What the person named on the command line -> single inputs (a folder: the files in it)."""
-        yield from inputs
-
-    def one_line(self, prediction: Prediction) -> str:
-        """A prediction as a person reads it in a terminal."""
-        return str(prediction.to_json())
 
     def suspects(self, outputs: Arrays, dataset: Dataset) -> Finding:
         """Which labels of ``dataset`` look wrong to networks that did not train on them.

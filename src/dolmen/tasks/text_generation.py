@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from dolmen.data.text import Stretch, TextDataset, Tokens, cut_windows, split_text, tokenise
@@ -18,16 +19,18 @@ from dolmen.data.text_checks import check_text
 from dolmen.data.text_files import TextFiles, find_text
 from dolmen.data.text_sample import write_text_sample
 from dolmen.metrics import language as metrics
-from dolmen.nn.language_model import LanguageModel
+from dolmen.nn.language_model import LanguageGraph, LanguageModel
+from dolmen.nn.language_steps import LanguageSteps
 from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.recurrent_state import State
-from dolmen.processors.sampling import Sampler
-from dolmen.processors.text import END_OF_LINE, TextProcessor, fit_text
+from dolmen.nn.torch_network import Graph, Input
+from dolmen.processors.text import TextProcessor, fit_text
+from dolmen.runtime.network import Network
+from dolmen.runtime.texts import TextPredictor, prompt
 from dolmen.tasks import text_generation_views as views
 from dolmen.tasks.task import Batch, Budget, Dataset, Objective, Progress, Task, TaskConfig
-from dolmen.tasks.text_writer import Writer
-from dolmen.types import Arrays, CheckReport, Evaluation, Example, Prediction, Section, Text, UserError
+from dolmen.types import Arrays, CheckReport, Evaluation, Section, UserError
 
 STREAMS, MOST_LOGITS = 16, 1 << 24
 """Windows that are evaluated side by side, and logits that are held at once."""
@@ -67,30 +70,13 @@ class TextGenerationConfig(TaskConfig):
     length: int = Field(64, ge=2, description="mean tokens that a gradient flows back through")
 
 
-class GenerationOptions(BaseModel):
-    """Choices for a text that is written."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    length: int = Field(400, ge=1, description="tokens to write (default 400)")
-    temperature: float = Field(0.8, ge=0, description="below 1 bolder, above 1 more varied, 0 no chance (default 0.8)")
-    top_k: int = Field(0, ge=0, description="choose among so many most probable tokens only")
-    top_p: float = Field(1.0, gt=0, le=1, description="choose among the most probable with this probability together")
-    repetition_penalty: float = Field(1.0, gt=0, description="above 1, what came lately becomes less likely")
-    stop: str | None = Field(None, description="end before this text")
-    seed: int = Field(0, ge=0, description="of the choices")
-    state: str | None = Field(
-        None, description="a file: go on from the state in it, if it is there, and leave the new state in it"
-    )
-
-
 class TextGeneration(Task[TextGenerationConfig]):
     """Plain text in; perplexity, bits per character, and texts out."""
 
     name = "text-generation"
     Config: ClassVar[type[TaskConfig]] = TextGenerationConfig
     Processor = TextProcessor
-    PredictOptions = GenerationOptions
+    Predictor = TextPredictor
     headline = ("bits_per_character", "min")
     monitor = ("loss", "min")
 
@@ -278,10 +264,6 @@ class TextGeneration(Task[TextGenerationConfig]):
         assert isinstance(val, TextDataset)
         return val.num_targets / (batch_size * self.config.length) / 3
 
-    def blank_example(self) -> Example:
-        """A window of the first token."""
-        return {"tokens": np.zeros(WINDOW + 1, np.int64), "before": np.full(WINDOW, -1, np.int64)}
-
     # ---- use
 
     def outputs(self, model: nn.Module, batch: Batch) -> Batch:
@@ -333,6 +315,36 @@ class TextGeneration(Task[TextGenerationConfig]):
         assert hidden is not None
         return State(hidden, chosen("cell"))
 
+    def graph(self, model: nn.Module) -> Graph:
+        """``tokens`` (B, T) and the state to ``logits`` (B, T, V) of the next tokens and the state after them."""
+        assert isinstance(model, LanguageModel)
+        layers = model.layers
+        state = Input("float32", (layers.num_layers, "batch", layers.hidden_size))
+        states = {"hidden": state} | ({"cell": state} if layers.has_memory else {})
+        tokens = Input("int64", ("batch", "time"), len(self.processor))
+        return Graph(
+            LanguageGraph(model), {"tokens": tokens, **states}, ("logits", *(f"next_{name}" for name in states)),
+            {f"next_{name}": name for name in states}, lambda: LanguageSteps(model),
+        )  # fmt: skip
+
+    def outputs_by(self, network: Network, batch: Arrays) -> Arrays:
+        """``{"nll": (B, W)}`` with the state carried from window to window, in a few streams that begin empty."""
+        tokens = batch["tokens"]
+        nll = np.full((len(tokens), tokens.shape[1] - 1), np.nan, np.float32)
+        length, state = math.ceil(len(tokens) / STREAMS), dict[str, NDArray[np.float32]]()
+        first = network.steps().state
+        for j in range(length):
+            rows = np.arange(j, len(tokens), length)
+            state = {k: (state[k][:, : len(rows)] if state else np.repeat(v, len(rows), 1)) for k, v in first.items()}
+            for start in range(0, nll.shape[1], 64):  # all logits of a window are many
+                part = np.maximum(tokens[rows, start : start + 65], 0).astype(np.int64)
+                found = network({"tokens": np.ascontiguousarray(part[:, :-1]), **state})
+                state = {k: found[f"next_{k}"] for k in first}
+                z = found["logits"] - found["logits"].max(-1, keepdims=True)
+                own = np.take_along_axis(z, part[:, 1:, None], -1)[..., 0]
+                nll[rows, start : start + part.shape[1] - 1] = np.log(np.exp(z).sum(-1)) - own
+        return {"nll": np.where(tokens[:, 1:] < 0, np.nan, nll)}
+
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
         """See ``Task.evaluate``."""
         assert isinstance(dataset, TextDataset)
@@ -355,44 +367,6 @@ class TextGeneration(Task[TextGenerationConfig]):
             self.name, len(dataset), values, metrics.intervals(nll, share), tables, {"nll": nll, "nll_alone": alone}
         )
 
-    def predict(
-        self, model: nn.Module, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
-    ) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """Go on from each prompt: a text that is written while it is read."""
-        assert isinstance(options, GenerationOptions)
-        for raw in inputs:
-            try:
-                yield raw, self._text(model, raw, options)
-            except UserError as error:
-                yield raw, error
-
-    def expand(self, inputs: Sequence[str]) -> Iterator[Any]:
-        """Texts to begin with; the name of a file stands for what is in it."""
-        for name in inputs:
-            yield Path(name) if len(name) < 256 and Path(name).is_file() else name
-
-    def _text(self, model: nn.Module, raw: Any, options: GenerationOptions) -> Text:
-        assert isinstance(model, LanguageModel)
-        prompt = _prompt(raw)
-        writer = Writer(model, self.processor)
-        place = None if options.state is None else Path(options.state)
-        if place is not None and place.exists():
-            writer.state = views.read_state(place, model)
-        elif not prompt and END_OF_LINE in self.processor.symbols:
-            writer.read([self.processor.symbols.index(END_OF_LINE)])
-        writer.read(self.processor.encode_text(prompt))
-        sampler = Sampler(
-            temperature=options.temperature, top_k=options.top_k, top_p=options.top_p,
-            repetition_penalty=options.repetition_penalty, seed=options.seed,
-        )  # fmt: skip
-
-        def pieces() -> Iterator[str]:
-            yield from writer.write(sampler, options.length, () if options.stop is None else (options.stop,))
-            if place is not None:
-                views.write_state(place, writer.state)
-
-        return Text(prompt, pieces())
-
     # ---- showing
 
     @classmethod
@@ -410,7 +384,7 @@ class TextGeneration(Task[TextGenerationConfig]):
         assert isinstance(model, LanguageModel)
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out} must end in .png")
-        return views.explain(model, self.processor, _prompt(raw), out)
+        return views.explain(model, self.processor, prompt(raw), out)
 
 
 def _of_size(config: TextGenerationConfig, hidden: int) -> TextGenerationConfig:
@@ -431,23 +405,6 @@ def _nll(model: LanguageModel, tokens: Tensor, state: State | None) -> tuple[Ten
     ]
     nll = torch.cat(parts).view(targets.shape)
     return nll.masked_fill(targets < 0, math.nan), after
-
-
-def _prompt(raw: Any) -> str:
-    """What a text begins with: the text itself, or the content of a file."""
-    if isinstance(raw, Path):
-        try:
-            text = raw.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"{raw} is not text in UTF-8; convert it") from None
-        except OSError as error:
-            raise UserError(f"{raw} can't be read: {error.strerror}") from None
-        if not text:
-            raise UserError(f"{raw} is empty; give a text to begin with")
-        return text
-    if not isinstance(raw, str):
-        raise UserError(f"a text to begin with was expected, not {type(raw).__name__}")
-    return raw
 
 
 def _known(encoding: str) -> str:

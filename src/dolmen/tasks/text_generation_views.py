@@ -1,4 +1,4 @@
-"""What text generation shows: its sections of the report, the picture that explains one text, and saved states."""
+"""What text generation shows: its sections of the report, and the picture that explains one text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dolmen.data.text import TextDataset
-from dolmen.files import write_whole
 from dolmen.nn.language_model import LanguageModel
-from dolmen.nn.recurrent_state import State
 from dolmen.processors.text import TextProcessor
 from dolmen.report import text as page
 from dolmen.report.tables import numbers
@@ -196,31 +194,3 @@ def _correlation(outputs: NDArray[Any], values: NDArray[Any]) -> NDArray[np.floa
 
 
 # ---- states in files
-
-
-def write_state(path: Path, state: State) -> None:
-    """Save what a writer has in mind."""
-    from safetensors.torch import save
-
-    tensors = {"hidden": state.hidden} | ({} if state.cell is None else {"cell": state.cell})
-    write_whole(path, save({k: v.contiguous() for k, v in tensors.items()}), otherwise="choose another --state")
-
-
-def read_state(path: Path, model: LanguageModel) -> State:
-    """Undo ``write_state``.
-
-    Raises:
-        UserError: it is no state, or one of another network.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    start = model.layers.initial_state(1)
-    try:
-        tensors = load_file(path)
-        state = State(tensors["hidden"], tensors.get("cell"))
-    except (SafetensorError, KeyError, OSError) as error:
-        raise UserError(f"{path} is no saved state ({error}); name a new file") from None
-    if [None if s is None else s.shape for s in state] != [None if s is None else s.shape for s in start]:
-        raise UserError(f"{path} is the state of another network; name a new file")
-    return state

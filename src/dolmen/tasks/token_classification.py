@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from dolmen.data.tagged import Sentence, Tagged, canonical, read_tagged
@@ -27,15 +25,16 @@ from dolmen.nn.language_model import LanguageModel
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.tagger import CharacterReader, Tagger
-from dolmen.processors.tags import SHAPES, Encoder, TagProcessor, allowed, spans_of
+from dolmen.nn.torch_network import Graph, Input, TorchNetwork
+from dolmen.processors.tags import LONGEST_WORD, SHAPES, Encoder, TagProcessor, allowed, spans_of
 from dolmen.processors.text import END_OF_LINE, TextProcessor
+from dolmen.runtime.network import Network
+from dolmen.runtime.sentences import SentencePredictor, TaggingOptions, batches_of
 from dolmen.tasks import token_classification_views as views
 from dolmen.tasks.task import Batch, Budget, Dataset, Objective, Progress, Task, TaskConfig
 from dolmen.tasks.token_classification_fit import best_paths, fit_chain, fit_outside
-from dolmen.types import Arrays, CheckReport, Evaluation, Example, Prediction, Section, Spans, UserError
+from dolmen.types import Arrays, CheckReport, Evaluation, Example, Section, Spans, UserError
 
-MOST_TOKENS = 1 << 14
-"""Tokens that are worked off at once, padding included."""
 MOST_CHARACTERS = 30_000
 
 
@@ -61,21 +60,13 @@ class TokenClassificationConfig(TaskConfig):
     )
 
 
-class TaggingOptions(BaseModel):
-    """Choices for a prediction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    n_best: int = Field(1, ge=1, le=100, description="so many readings of each sentence, with their probabilities")
-
-
 class TokenClassification(Task[TokenClassificationConfig]):
     """Words with tags in; entity F1 or token accuracy."""
 
     name = "token-classification"
     Config: ClassVar[type[TaskConfig]] = TokenClassificationConfig
     Processor = TagProcessor
-    PredictOptions = TaggingOptions
+    Predictor = SentencePredictor
 
     processor: TagProcessor
 
@@ -118,24 +109,34 @@ class TokenClassification(Task[TokenClassificationConfig]):
             labels=tuple(labels),
             units=units,
             encoder=encoder,
+            encoding=config.encoding,
         )
         report = check_tagged(tagged, splits, tags, self.processor)
         if report.errors:
             raise UserError(report.errors[0].message)
         self._counts = words
-        self.datasets = {}
-        for split, found in splits.items():
-            pairs = list(zip(found, tags[split], strict=True))
-            if split == "train":
-                pairs = [part for pair in pairs for part in cut_long(*pair)]
-            known = [(s, t) for s, t in pairs if set(t) <= set(labels)]
-            self.datasets[split] = TaggedDataset([s for s, _ in known], [t for _, t in known], self.processor)
+        self.datasets = self._datasets(splits)
         crf = config.crf if config.crf is not None else tagged.kind == "spans"
         update: dict[str, Any] = {"crf": crf, "clip_norm": config.clip_norm or 5.0}
         if config.vectors is not None:
             update["word_size"] = len(next(iter(self._vectors.values())))
         self.config = config.model_copy(update=update)
         return report
+
+    def reopen(self, data: str, progress: Progress | None = None) -> dict[str, Dataset]:
+        """See ``Task.reopen``; vectors and the language model that reads along are in the run already."""
+        del progress
+        return self._datasets(self._split(self._read(data)))
+
+    def _datasets(self, splits: dict[str, list[Sentence]]) -> dict[str, Dataset]:
+        made: dict[str, Dataset] = {}
+        for split, found in splits.items():
+            pairs = [(s, canonical(s, self.processor.kind)) for s in found]
+            if split == "train":
+                pairs = [part for pair in pairs for part in cut_long(*pair)]
+            known = [(s, t) for s, t in pairs if set(t) <= set(self.processor.labels)]
+            made[split] = TaggedDataset([s for s, _ in known], [t for _, t in known], self.processor)
+        return made
 
     def _read(self, data: str) -> Tagged:
         c = self.config
@@ -170,10 +171,10 @@ class TokenClassification(Task[TokenClassificationConfig]):
         """The language model of another run; adds to ``characters`` those that only it knows."""
         import dolmen  # a run is above a task; this is the one task that reads another's
 
-        run = dolmen.load(place)
-        model, reads = run.model, run.task.processor
+        run: Any = dolmen.load(place)
+        model, reads = getattr(run, "model", None), run.processor
         if not isinstance(model, LanguageModel) or not isinstance(reads, TextProcessor) or reads.units != "characters":
-            what = f"a run of {run.task.name}" + (f" with {reads.units}" if isinstance(reads, TextProcessor) else "")
+            what = f"a model of {run.task_name}" + (f" with {reads.units}" if isinstance(reads, TextProcessor) else "")
             raise UserError(
                 f"--encoder {place} is {what}; it has to be one of text-generation with characters: "
                 "dolmen train text-generation TEXT"
@@ -284,34 +285,58 @@ class TokenClassification(Task[TokenClassificationConfig]):
         """See ``Task.enough_steps``: many passes learn a small set by heart, and nothing more."""
         return max(600, 40 * self.steps_per_epoch(batch_size))
 
-    def blank_example(self) -> Example:
-        """A sentence of 20 unknown words."""
-        return self.processor.encode_words(["word"] * 20) | {"lengths": np.array(20)}
-
     # ---- use
 
     def outputs(self, model: nn.Module, batch: Batch) -> Batch:
         """``{"emissions": (M, K)}`` of all words of the batch, sentence after sentence."""
         assert isinstance(model, Tagger)
-        if model.crf is not None:  # decoding is the processor's, with the transitions of this network
-            scores = model.crf.transitions().detach().cpu().numpy()
-            self.processor = self.processor.model_copy(update={"transitions": tuple(map(tuple, scores.tolist()))})
+        self._take_transitions(model)
         lengths = batch["lengths"]
-        order = torch.argsort(lengths, stable=True)
         found: list[torch.Tensor] = [lengths] * len(lengths)
-        start = 0
-        while start < len(order):
-            stop = start + 1  # sorted by length: the last one decides how much padding there is
-            while stop < len(order) and (stop + 1 - start) * int(lengths[order[stop]]) <= MOST_TOKENS:
-                stop += 1
-            rows = order[start:stop]
+        for places in batches_of(lengths.cpu().numpy()):
+            rows = torch.from_numpy(places).to(lengths.device)
             longest = int(lengths[rows].max())
             parts = (batch[k][rows, :longest] for k in ("words", "characters", "shapes"))
             emissions = model(*parts, lengths[rows])
             for row, values in zip(rows.tolist(), emissions, strict=True):
                 found[row] = values[: int(lengths[row])]
-            start = stop
         return {"emissions": torch.cat(found)}
+
+    def _take_transitions(self, model: Tagger) -> None:
+        """Decoding is the processor's, with the transitions of this network."""
+        if model.crf is not None:
+            scores = model.crf.transitions().detach().cpu().numpy()
+            self.processor = self.processor.model_copy(update={"transitions": tuple(map(tuple, scores.tolist()))})
+
+    def graph(self, model: nn.Module) -> Graph:
+        """Words, characters, shapes and lengths, and what a language model reads along, to emissions (B, T, K)."""
+        assert isinstance(model, Tagger)
+        self._take_transitions(model)
+        p = self.processor
+        inputs = {
+            "words": Input("int64", ("batch", "time"), len(p.words)),
+            "characters": Input("int64", ("batch", "time", LONGEST_WORD), len(p.characters)),
+            "shapes": Input("int64", ("batch", "time"), SHAPES),
+            "lengths": Input("int64", ("batch",), least=1, up_to="time"),
+        }
+        if p.encoder is not None:
+            inputs["reading"] = Input("int64", ("batch", "read"), p.encoder.num_tokens)
+            inputs["ends"] = Input("int64", ("batch", "time"), up_to="read")
+        return Graph(model, inputs, ("emissions",))
+
+    def outputs_by(self, network: Network, batch: Arrays) -> Arrays:
+        """``{"emissions": (M, K)}`` of all words, sentence after sentence."""
+        lengths = batch["lengths"]
+        found = SentencePredictor(self.processor, network).emissions(
+            [
+                self._example({k: batch[k][i, :n] for k in ("words", "characters", "shapes")})
+                for i, n in enumerate(lengths)
+            ]
+        )
+        return {"emissions": np.concatenate(found)}
+
+    def _example(self, arrays: Arrays) -> Example:
+        return {k: v.astype(np.int64) for k, v in (arrays | self.processor.reading(arrays["characters"])).items()}
 
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
         """See ``Task.evaluate``."""
@@ -381,61 +406,6 @@ class TokenClassification(Task[TokenClassificationConfig]):
             outside = fit_outside(self.processor, parts, np.split(dataset.tags, cuts))
             self.processor = self.processor.model_copy(update={"outside": outside})
 
-    def predict(
-        self, model: nn.Module, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
-    ) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """See ``Task.predict``."""
-        assert isinstance(options, TaggingOptions)
-        device = next(model.parameters()).device
-        iterator = iter(inputs)
-        while chunk := list(islice(iterator, batch_size)):
-            examples = self.encode_all(chunk)
-            good = [e for e in examples if not isinstance(e, UserError)]
-            emissions: Iterator[NDArray[Any]] = iter(())
-            if good:
-                lengths = np.array([len(e["words"]) for e in good])
-                batch = {"lengths": torch.from_numpy(lengths).to(device)}
-                for key in ("words", "characters", "shapes"):
-                    padded = np.zeros((len(good), lengths.max(), *good[0][key].shape[1:]), np.int64)
-                    for row, e in zip(padded, good, strict=True):
-                        row[: len(e[key])] = e[key]
-                    batch[key] = torch.from_numpy(padded).to(device)
-                with torch.inference_mode():
-                    flat = self.outputs(model, batch)["emissions"].float().cpu().numpy()
-                emissions = iter(np.split(flat, np.cumsum(lengths)[:-1]))
-            for raw, example in zip(chunk, examples, strict=True):
-                if isinstance(example, UserError):
-                    yield raw, example
-                else:
-                    yield raw, self.processor.answer(_sentence(raw), next(emissions), options.n_best)
-
-    def encode(self, raw: Any) -> Example | UserError:
-        """Encode one sentence, or return why it can't be read."""
-        try:
-            return self.processor.encode(_sentence(raw))
-        except UserError as error:
-            return error
-
-    def expand(self, inputs: Sequence[str]) -> Iterator[Any]:
-        """Sentences as they are; of a file each line."""
-        for name in inputs:
-            if len(name) < 256 and os.path.isfile(name):
-                try:
-                    with open(name, encoding=self.config.encoding) as file:
-                        yield from (line.rstrip("\n") for line in file if line.strip())
-                except UnicodeDecodeError as error:
-                    raise UserError(f"{name} is not text in {self.config.encoding}: {error.reason}") from None
-            else:
-                yield name
-
-    def one_line(self, prediction: Prediction) -> str:
-        """``Anna[PER 99 %] lives in Rome[LOC 97 %]``; with labels ``Anna/PROPN lives/VERB``."""
-        assert isinstance(prediction, Spans)
-        if self.processor.kind == "labels":
-            return " ".join(f"{w}/{t}" for w, t in zip(prediction.words, prediction.tags, strict=True))
-        found = [f"{text} [{label} {p:.0%}]" for _, _, label, text, p in prediction.spans]
-        return ", ".join(found) or "no spans"
-
     # ---- showing
 
     @classmethod
@@ -455,10 +425,11 @@ class TokenClassification(Task[TokenClassificationConfig]):
         """See ``Task.explain``: which words each tag rests on."""
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out} must end in .png")
-        example = self.encode(raw)
+        predictor = SentencePredictor(self.processor, TorchNetwork(self.graph(model)))
+        example = predictor.encode(raw)
         if isinstance(example, UserError):
             raise example
-        answer = next(self.predict(model, [raw], TaggingOptions()))[1]
+        answer = next(predictor.predict([raw], TaggingOptions()))[1]
         assert isinstance(answer, Spans)
 
         def emissions(batch: Batch) -> NDArray[Any]:
@@ -467,19 +438,5 @@ class TokenClassification(Task[TokenClassificationConfig]):
                 found = self.outputs(model, {k: v.to(device) for k, v in batch.items()})["emissions"]
             return found.float().cpu().numpy()
 
+        example = {k: example[k] for k in ("words", "characters", "shapes")}
         return views.explain(self.processor, answer, example, emissions, out)
-
-
-def _sentence(raw: Any) -> Any:
-    """A sentence as a person gave it; of a file its text."""
-    if not isinstance(raw, Path):
-        return raw
-    try:
-        text = raw.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{raw} is not text in UTF-8; convert it") from None
-    except OSError as error:
-        raise UserError(f"{raw} can't be read: {error.strerror}") from None
-    if not text.strip():
-        raise UserError(f"{raw} is empty; give a sentence")
-    return text

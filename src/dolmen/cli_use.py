@@ -1,0 +1,133 @@
+"""The verbs that use a model: predict, export, watch, serve."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from dolmen.cli_arguments import add_choices, choices, count, parser, print_json
+from dolmen.tasks import load_task
+from dolmen.types import Text, UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def predict(arguments: list[str]) -> int:
+    """What a model says of new inputs."""
+    words = parser("predict")
+    words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
+    words.add_argument("inputs", nargs="+", help="files, or folders of files; of text-generation: how texts begin")
+    words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
+    words.add_argument("--json", action="store_true", help="JSON Lines, one object an input")
+    options_of = _options_of_model(arguments)
+    add_choices(words, options_of)
+    given = words.read(arguments)
+    from dolmen import verbs
+
+    model = verbs.load(given.model, threads=given.threads)
+    options = choices(given, options_of)
+    failed = 0
+    for raw, prediction in model.predict_each(model.predictor.expand(given.inputs), **options):
+        if isinstance(prediction, UserError):
+            failed += 1
+            print(f"dolmen: {prediction}", file=sys.stderr)
+            if given.json:
+                print_json({"input": str(raw), "error": str(prediction)})
+        elif given.json:
+            print_json({"input": str(raw), **prediction.to_json()})
+        elif isinstance(prediction, Text):  # as it comes
+            print(prediction.prompt, end="", flush=True)
+            for piece in prediction.pieces:
+                print(piece, end="", flush=True)
+            print()
+        else:
+            print(f"{raw}: {model.predictor.one_line(prediction)}")
+    return 2 if failed else 0
+
+
+def _options_of_model(arguments: list[str]) -> type[BaseModel]:
+    """What can be chosen for predictions of the model that is named first; nothing if there is none."""
+    from dolmen.runtime import bundle, predictor
+
+    path = next((Path(word) for word in arguments if not word.startswith("-")), None)
+    if path is None:
+        return predictor.NoOptions
+    if bundle.is_bundle(path):
+        return predictor.predictor_of(bundle.task_of(path)).Options
+    from dolmen import run
+
+    if not run.is_run(path):
+        return predictor.NoOptions
+    return load_task(run.require_finished(path)["task"]).Predictor.Options
+
+
+def export(arguments: list[str]) -> int:
+    """A run to a bundle."""
+    words = parser("export")
+    words.add_argument("run", help="a run folder")
+    words.add_argument("--out", metavar="BUNDLE", help="a new folder, or a file NAME.dolmen (default: RUN.dolmen)")
+    words.add_argument("--int8", action="store_true", help="weights on eight bits; convolutions compute on eight, too")
+    words.add_argument("--opset", type=count, help="of ONNX (default 20)")
+    words.add_argument("--data", help="where the run's data are now (default: where they were)")
+    words.add_argument("--quiet", action="store_true", help="show nothing on the way")
+    given = words.read(arguments)
+    from dolmen import verbs
+
+    out = verbs.export(given.run, given.out, int8=given.int8, opset=given.opset, data=given.data, quiet=given.quiet)
+    print(f"use it: dolmen predict {out} INPUT...")
+    return 0
+
+
+def watch(arguments: list[str]) -> int:
+    """A live source to predictions, as they come."""
+    words = parser("watch")
+    words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
+    words.add_argument("source", help="- for standard input: a text, or with pictures a file name a line")
+    words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
+    words.add_argument("--json", action="store_true", help="JSON Lines, one object a prediction")
+    given = words.read(arguments)
+    if given.source != "-":
+        raise UserError(
+            f"the source {given.source!r} is not known yet; give - and pipe a text: cat text | dolmen watch ..."
+        )
+    from dolmen import verbs
+
+    model = verbs.load(given.model, threads=given.threads)
+    lines: Iterable[Any] = _pieces(sys.stdin)
+    if model.predictor.takes == "picture":
+        lines = (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
+    for prediction in verbs.watch(model, lines):
+        if given.json:
+            print_json(prediction.to_json())
+        else:
+            print(model.predictor.one_line(prediction))
+        sys.stdout.flush()
+    return 0
+
+
+def _pieces(stream: TextIO) -> Iterator[str]:
+    """What a stream of text has at each moment; it is not waited for more."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    while content := stream.buffer.read1(1 << 16):  # type: ignore[attr-defined]
+        try:
+            text = decoder.decode(content)
+        except UnicodeDecodeError as error:
+            raise UserError(f"standard input is not text in UTF-8 ({error.reason}); convert it") from None
+        if text:
+            yield text
+
+
+def serve(arguments: list[str]) -> int:
+    """Models over HTTP, until stopped."""
+    words = parser("serve")
+    words.add_argument("models", nargs="+", metavar="RUN|BUNDLE", help="each is served under its name")
+    words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
+    given = words.read(arguments)
+    from dolmen import verbs
+
+    verbs.serve(given.models, threads=given.threads)
+    return 0

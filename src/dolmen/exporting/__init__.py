@@ -1,0 +1,1 @@
+"""A run becomes a bundle: ONNX graphs, the processor, licences, and proof that both give the same."""

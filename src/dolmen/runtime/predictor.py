@@ -1,0 +1,186 @@
+"""From a person's inputs to predictions: a processor and a network, the same in a run, a bundle and the server."""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from dolmen.runtime.network import Network
+from dolmen.types import Arrays, Prediction, UserError
+
+P = TypeVar("P")
+
+
+class NoOptions(BaseModel):
+    """What can be chosen for a prediction where there is nothing to choose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Predictor(ABC, Generic[P]):
+    """What a task does with a trained network.
+
+    Attributes:
+        processor: raw input to arrays, outputs to predictions.
+        network: arrays to arrays.
+        takes: what an input is: the bytes of a picture file, or a text.
+    """
+
+    Processor: ClassVar[type[Any]]
+    takes: ClassVar[str]
+    streams: ClassVar[bool] = False
+    """Whether the network has a state that goes from token to token."""
+    briefly: ClassVar[dict[str, Any]] = {}
+    """Options for one short prediction, to measure speed with."""
+    Options: ClassVar[type[BaseModel]] = NoOptions
+
+    def __init__(self, processor: P, network: Network) -> None:
+        self.processor, self.network = processor, network
+
+    @abstractmethod
+    def predict(
+        self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
+    ) -> Iterator[tuple[Any, Prediction | UserError]]:
+        """Yield ``(input, prediction)`` in order, holding one batch in memory.
+
+        An input that can't be read gives its ``UserError`` instead, and the others go on.
+
+        Args:
+            inputs: as a person has them.
+            options: of the class ``Options``.
+            batch_size: inputs at once.
+        """
+
+    @abstractmethod
+    def example(self) -> Any:
+        """An input, to measure speed with."""
+
+    @abstractmethod
+    def session(self, idle_timeout_s: float | None) -> Session:
+        """A stream; see ``Session``."""
+
+    def expand(self, inputs: Sequence[str]) -> Iterator[Any]:
+        """What the person named on the command line -> single inputs (a folder: the files in it)."""
+        yield from inputs
+
+    def one_line(self, prediction: Prediction) -> str:
+        """A prediction as a person reads it in a terminal."""
+        return str(prediction.to_json())
+
+    def labels(self) -> tuple[str, ...]:
+        """What it can answer, where that is a list of names."""
+        return ()
+
+
+class Session(ABC):
+    """A stream: pieces of input come, predictions go, and memory stays as it is. For one thread at a time.
+
+    Args:
+        idle_timeout_s: after so many seconds without a call the stream is over; None for never.
+    """
+
+    def __init__(self, idle_timeout_s: float | None = None) -> None:
+        self.idle_timeout_s, self._last, self._over = idle_timeout_s, time.monotonic(), False
+
+    def feed(self, chunk: Any) -> list[Prediction]:
+        """Take in the next piece; what has become clear with it.
+
+        Raises:
+            UserError: it can't be read, or the stream is over.
+        """
+        self._awake()
+        return self._feed(chunk)
+
+    def finish(self) -> list[Prediction]:
+        """What was held back because more could have come; the stream goes on after it as at a boundary."""
+        self._awake()
+        return self._finish()
+
+    def reset(self) -> None:
+        """Begin anew; a stream that was over begins anew as well."""
+        self._last, self._over = time.monotonic(), False
+        self._reset()
+
+    def save(self) -> bytes:
+        """All that ``restore`` needs to go on exactly here."""
+        self._awake()
+        from safetensors.numpy import save
+
+        arrays, about = self._save()
+        text = json.dumps({"session": type(self).__name__, **about}).encode()
+        packed: bytes = save({**arrays, "about": np.frombuffer(text, np.uint8)})
+        return packed
+
+    def restore(self, saved: bytes) -> None:
+        """Go on where ``save`` was called, here or in another process.
+
+        Raises:
+            UserError: it is no saved session, or one of another network; the stream stays where it was.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            arrays = load(saved)
+            about = json.loads(arrays.pop("about").tobytes())
+            fits = about.pop("session") == type(self).__name__ and self._restore(arrays, about)
+        except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"this is no saved session ({str(error).splitlines()[0]}); save one anew") from None
+        if not fits:
+            raise UserError("this is a saved session of another network; restore one that this network saved")
+        self._last, self._over = time.monotonic(), False
+
+    def _awake(self) -> None:
+        now = time.monotonic()
+        if self.idle_timeout_s is not None and now - self._last > self.idle_timeout_s and not self._over:
+            self._over = True
+            self._reset()
+        if self._over:
+            raise UserError(
+                f"the session was idle for more than {self.idle_timeout_s:g} s and is over; begin a new one"
+            )
+        self._last = now
+
+    @abstractmethod
+    def _feed(self, chunk: Any) -> list[Prediction]: ...
+
+    def _finish(self) -> list[Prediction]:
+        return []
+
+    @abstractmethod
+    def _reset(self) -> None: ...
+
+    @abstractmethod
+    def _save(self) -> tuple[Arrays, dict[str, Any]]:
+        """Arrays, and plain values."""
+
+    @abstractmethod
+    def _restore(self, arrays: Arrays, about: dict[str, Any]) -> bool:
+        """Undo ``_save``; False if it is of another network."""
+
+
+def predictor_of(task: str) -> type[Predictor[Any]]:
+    """The predictor of a task.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if task == "image-classification":
+        from dolmen.runtime.pictures import PicturePredictor
+
+        return PicturePredictor
+    if task == "text-generation":
+        from dolmen.runtime.texts import TextPredictor
+
+        return TextPredictor
+    if task == "token-classification":
+        from dolmen.runtime.sentences import SentencePredictor
+
+        return SentencePredictor
+    raise UserError(f"this version of Dolmen has no task {task!r}; upgrade it: pip install -U dolmen")

@@ -1,0 +1,78 @@
+"""Eight bits: what becomes smaller, what stays, and how far answers move."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from dolmen.exporting import quantise
+from dolmen.exporting.graphs import example, to_onnx
+from dolmen.nn.classifiers import ViewAverage, build_classifier
+from dolmen.nn.convolutional import Normalise
+from dolmen.nn.language_model import LanguageGraph, LanguageModel
+from dolmen.nn.torch_network import Graph, Input
+from dolmen.processors.image import ImageProcessor
+from dolmen.runtime.onnx_network import OnnxNetwork
+
+
+def language_graph(cell: str) -> Graph:
+    torch.manual_seed(0)
+    model = LanguageModel(200, size=48, hidden=64, layers=2, cell=cell).eval()
+    state = Input("float32", (2, "batch", 64))
+    states = {"hidden": state} | ({"cell": state} if cell == "lstm" else {})
+    names = {f"next_{n}": n for n in states}
+    tokens = Input("int64", ("batch", "time"), 200)
+    return Graph(LanguageGraph(model), {"tokens": tokens, **states}, ("logits", *names), names)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_recurrent_weights(cell: str) -> None:
+    graph = language_graph(cell)
+    proto = to_onnx(graph)
+    small = quantise.weights_to_int8(proto)
+    onnx.checker.check_model(small, full_check=True)
+    assert quantise.is_recurrent(proto)
+    assert len(proto.SerializeToString()) > 2.9 * len(small.SerializeToString())
+    kinds = Counter(n.op_type for n in small.graph.node)
+    assert kinds[cell.upper()] == 2
+    # Two layers with two matrices, the embedding that the softmax shares, the bridge between.
+    assert kinds["DequantizeLinear"] == 6
+    inputs = example(graph.inputs, {"batch": 3, "time": 9})
+    whole = OnnxNetwork(proto.SerializeToString(), graph.states)(inputs)
+    for widen in (True, False):
+        found = OnnxNetwork(small.SerializeToString(), graph.states, widen=widen)(inputs)
+        apart = np.abs(found["logits"] - whole["logits"]).max() / np.abs(whole["logits"]).max()
+        assert 0 < apart < 0.03
+
+
+def classifier() -> tuple[Graph, ImageProcessor]:
+    torch.manual_seed(0)
+    p = ImageProcessor(classes=("a", "b", "c"), height=16, width=16, channels=3, num_views=2)
+    model = build_classifier("resnet8", 3, Normalise([127.5] * 3, [64.0] * 3), 16).eval()
+    return Graph(ViewAverage(model, p.views()), {"images": Input("uint8", ("batch", 16, 16, 3))}, ("logits",)), p
+
+
+def test_convolutions_compute_on_eight_bits() -> None:
+    graph, _ = classifier()
+    proto = to_onnx(graph)
+    before = proto.SerializeToString()
+    inputs = example(graph.inputs, {"batch": 40})
+    small = quantise.static_int8(proto, inputs)
+    assert proto.SerializeToString() == before
+    assert len(before) > 3.5 * len(small.SerializeToString())
+    whole, found = (OnnxNetwork(p.SerializeToString())(inputs)["logits"] for p in (proto, small))
+    assert 0 < np.abs(whole - found).max() < 0.1 * np.abs(whole).max()
+    layers = quantise.layers_of(proto)
+    kept = quantise.static_int8(proto, inputs, float_layers=layers[:2])
+    weights = {
+        t.name
+        for t in kept.graph.initializer
+        if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4 and t.dims[0] > 1
+    }
+    assert len(weights) == 2
+    order = quantise.most_sensitive(proto, inputs, whole)
+    assert sorted(order) == sorted(layers)
