@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -124,10 +125,25 @@ def _pieces(stream: TextIO) -> Iterator[str]:
 def serve(arguments: list[str]) -> int:
     """Models over HTTP, until stopped."""
     words = parser("serve")
-    words.add_argument("models", nargs="+", metavar="RUN|BUNDLE", help="each is served under its name")
-    words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
+    words.add_argument("models", nargs="+", metavar="RUN|BUNDLE", help="each under its own name, or as NAME=PATH")
+    words.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine only)"
+    )
+    words.add_argument("--port", type=int, default=8000, help="0 takes any that is free (default 8000)")
+    words.add_argument("--token", help="who asks must know it ($DOLMEN_TOKEN; default: nobody has to)")
+    words.add_argument("--threads", type=count, help="CPU threads that compute, for each model (default: all)")
+    words.add_argument("--max-batch", type=count, default=32, help="inputs that are worked off together (default 32)")
+    words.add_argument("--max-wait-ms", type=float, default=2.0, help="that the first of them waits (default 2)")
+    words.add_argument("--queue", type=count, default=256, help="inputs that wait at most; then 429 (default 256)")
+    words.add_argument("--timeout-s", type=float, default=30.0, help="for a request; then 503 (default 30)")
+    words.add_argument("--max-mb", type=float, default=16.0, help="of a request (default 16)")
+    words.add_argument("--no-reload", action="store_true", help="do not take over a model that is written anew")
     given = words.read(arguments)
     from dolmen import verbs
 
-    verbs.serve(given.models, threads=given.threads)
+    verbs.serve(
+        given.models, host=given.host, port=given.port, token=given.token or os.environ.get("DOLMEN_TOKEN") or None,
+        threads=given.threads, max_batch=given.max_batch, max_wait_ms=given.max_wait_ms, queue=given.queue,
+        timeout_s=given.timeout_s, max_bytes=int(given.max_mb * (1 << 20)), reload=not given.no_reload,
+    )  # fmt: skip
     return 0

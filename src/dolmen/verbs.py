@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import shutil
@@ -321,16 +322,26 @@ def watch(
     yield from session.finish()
 
 
-def serve(models: Sequence[str | Path], **options: Any) -> None:
+def serve(models: Sequence[str | Path], *, threads: int | None = None, **options: Any) -> None:
     """Serve runs and bundles over HTTP and WebSocket, with a page to try them, until stopped.
 
     Args:
-        models: where they are; each is served under its folder's or file's name.
-        options: of ``dolmen.runtime.server.serve.serve``.
+        models: where they are; each under its file's or folder's name, or under one of your own: ``NAME=PATH``.
+        threads: CPU threads that compute, for each model; None for all.
+        options: of ``dolmen.runtime.server.serve.serve``: host, port, token, max_batch, max_wait_ms, queue, timeout_s,
+            max_bytes, reload.
+
+    Raises:
+        UserError: a model can't be opened, the address can't be had, or the extra ``serve`` is missing.
     """
+    for library, package in (("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("prometheus_client", "prometheus-client"),
+                             ("python_multipart", "python-multipart"), ("websockets", "websockets")):  # fmt: skip
+        if importlib.util.find_spec(library) is None:
+            raise UserError(f"serve needs {package} here; type: pip install 'dolmen[serve]'")
+    from dolmen.runtime.server.serve import named
     from dolmen.runtime.server.serve import serve as run_server
 
-    run_server([Path(m) for m in models], open_model=load, **options)
+    run_server(named([str(m) for m in models]), open_model=lambda path: load(path, threads), **options)
 
 
 # ---- the rest
