@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runtime.server.fakes import open_fake, write_fake
 from starlette.testclient import TestClient
 
 from dolmen.runtime.server.app import make_app

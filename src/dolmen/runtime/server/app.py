@@ -96,14 +96,14 @@ def make_app(
     app.state.shared, app.state.hosts, app.state.figures = state, hosts, figures
     app.add_middleware(Gate, state=state, figures=figures, token=token, only_local=only_local)
     _say_errors(app, hosts)
-    _add_page(app)
-    _add_facts(app, hosts, state, figures)
     memory = Memory(limits.max_held_bytes)
     figures.held.set_function(lambda: memory.held)
     streams = Streams(state, limits, figures)
     for host in hosts.values():
         figures.waiting.labels(host.name).set_function(host.num_waiting)
         _add_model(app, host, Answers(host, limits, memory), streams, secured=token is not None)
+    _add_page(app)
+    _add_facts(app, hosts, state, figures)
     _describe(app, hosts, limits)
     return app
 
