@@ -98,7 +98,8 @@ def compare(args: argparse.Namespace) -> None:
         data = pictures(args, folder)
         model = args.model.resolve() if args.model else bundle(args, data, folder)
         arrays = arrays_of(data)
-        write_jpegs(folder / "set", arrays["test_images"][:256], ["any"] * 256, None)
+        images = arrays["test_images"][:256]
+        write_jpegs(folder / "set", images, ["any"] * len(images), None)
         told = ("--set", folder / "set", "--clients", args.clients)
         if args.soak:
             with running(args, model, 32) as (process, port):
