@@ -1,8 +1,8 @@
 """What micro-batching gives `dolmen serve` under 64 clients, and whether it stays whole under ten bad minutes.
 
 Measured: answers a second, p50 and p99 of the same bundle, served with `max_batch` 32 and with 1, in turn, each in a
-process of its own. 64 clients in another process send one JPEG (or text) each over a connection that they keep, and the next one
-when the answer is there. All of it shares the machine's cores; loading is not counted.
+process of its own. 64 clients in another process send one JPEG (or text) each over a connection that they keep, and the
+next one when the answer is there. All of it shares the machine's cores; loading is not counted.
 
 With `--soak MINUTES` instead: a quarter of the clients send what they should not (truncated pictures, bombs, damaged
 JSON, wrong types, forms, bodies without end, and they hang up in the middle), the others go on; SIGTERM comes under
