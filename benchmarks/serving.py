@@ -52,6 +52,10 @@ from measuring import (
 
 SIZES = (32, 1)
 ADDRESS = "/v1/models/model/predict"
+NO_HTTP = b"\x16\x03\x01\x02 hello\r\n\r\n"
+TOO_LONG = (
+    f"POST {ADDRESS} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: 99999999999\r\n\r\n"
+).encode()
 BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xff\xff\0\0\xff\xff\x08\2\0\0\0\xf6\x93\x01\x0e"
 BAD = [
     ("image/jpeg", b""),
@@ -310,11 +314,11 @@ async def soak(args: argparse.Namespace) -> dict[str, Any]:
                     writer.write(request[: chosen.randrange(1, len(request))])
                     await asyncio.sleep(chosen.random() / 10)
                     writer.close()
+                    statuses["bad, hung up"] += 1
                 elif chosen.random() < 0.02:
-                    count(
-                        await client.ask(request_of(kind, b"", "").replace(b"Length: 0", b"Length: 99999999999")),
-                        good=False,
-                    )
+                    count(await client.ask(TOO_LONG), good=False)
+                elif chosen.random() < 0.05:
+                    count(await client.ask(NO_HTTP), good=False)
                 else:
                     count(await client.ask(request), good=False)
             except ConnectionError:
@@ -326,12 +330,17 @@ async def soak(args: argparse.Namespace) -> dict[str, Any]:
     tasks = [asyncio.create_task(bad(n) if n < number else good(n)) for n in range(args.clients)]
     for _ in range(round(60 * args.soak)):
         await asyncio.sleep(1)
+        for task in tasks:
+            if task.done():  # none may end before the server does: what ended it is raised here
+                raise SystemExit(f"a client ended: {task.exception()!r}")
         lines = Path(f"/proc/{args.pid}/status").read_text().splitlines()
         held.append(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")))
     away_before = turned_away
     over = True
     os.kill(args.pid, signal.SIGTERM)
-    await asyncio.wait(tasks, timeout=60)
+    done, _ = await asyncio.wait(tasks, timeout=60)
+    for task in done:
+        task.result()
     part = max(1, min(60, len(held) // 4))
     return {
         "minutes": args.soak,
