@@ -141,7 +141,11 @@ def in_soak(args: argparse.Namespace, said: dict[str, Any]) -> None:
     targets = [
         Target("answers of 500 and above", said["statuses"].get("5xx", 0), most=0),
         Target("answers that never came", said["lost"], most=0),
-        Target("memory, last minute / first", said["held at the end MB"] / said["held at first MB"], most=1.05),
+        Target(
+            "memory, last minute / second",
+            said["held in the last minute MB"] / said["held in the second minute MB"],
+            most=1.05,
+        ),
         Target("exit status", said["status at the end"], most=0),
     ]
     rows = [{"what": k, "value": str(v)} for k, v in said.items()]
@@ -347,8 +351,8 @@ async def soak(args: argparse.Namespace) -> dict[str, Any]:
         "statuses": dict(sorted(statuses.items())),
         "lost": lost,
         "turned away before the end": away_before,
-        "held at first MB": round(float(np.median(held[part : 2 * part])), 1),
-        "held at the end MB": round(float(np.median(held[-part:])), 1),
+        "held in the second minute MB": round(float(np.median(held[part : 2 * part])), 1),
+        "held in the last minute MB": round(float(np.median(held[-part:])), 1),
         "clients that did not end": sum(not task.done() for task in tasks),
     }
 
