@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runtime.server.fakes import open_fake, write_fake
+from starlette.testclient import TestClient
 
-for package in ("fastapi", "uvicorn", "httptools", "websockets", "multipart", "prometheus_client", "httpx"):
-    pytest.importorskip(package, reason="the server needs the extra [serve]")
-
-from runtime.server.fakes import open_fake, write_fake  # noqa: E402
-from starlette.testclient import TestClient  # noqa: E402
-
-from dolmen.runtime.server.app import make_app  # noqa: E402
-from dolmen.runtime.server.limits import Limits  # noqa: E402
+from dolmen.runtime.server.app import make_app
+from dolmen.runtime.server.limits import Limits
 
 Start = Callable[..., TestClient]
 

@@ -219,6 +219,30 @@ def test_connections_have_bounds(run: Callable[..., Running], tmp_path: Path) ->
     assert not server.events("server failed")
 
 
+def test_work_of_those_who_have_left_is_dropped(run: Callable[..., Running], tmp_path: Path) -> None:
+    server = run(write_fake(tmp_path, "sentences", batch_ms=500), max_batch=1)
+    connections = [server.connect() for _ in range(3)]
+    for connection in connections:
+        connection.request("POST", "/v1/models/sentences/predict", b"Anna", {"Content-Type": "text/plain"})
+        time.sleep(0.1)
+    connections[1].close()
+    for connection in (connections[0], connections[2]):
+        with closing(connection), closing(connection.getresponse()) as answer:
+            assert answer.status == 200
+    server.wait_for("request", 3)
+    assert sorted(e["status"] for e in server.events("request")) == [200, 200, 499]
+    with closing(server.connect()) as connection:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    assert 'dolmen_inputs_total{model="sentences",outcome="answered"} 2.0' in text
+
+
+def test_bodies_that_do_not_come_are_not_waited_for(run: Callable[..., Running], tmp_path: Path) -> None:
+    server = run(write_fake(tmp_path, "texts"), timeout_s=0.5)
+    head = b"POST /v1/models/texts/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+    assert said_to(server, head + b"Content-Length: 100\r\n\r\nhalf").startswith(b"HTTP/1.1 408")
+
+
 @pytest.mark.slow
 def test_heads_that_do_not_come_are_not_waited_for(run: Callable[..., Running], tmp_path: Path) -> None:
     server = run(write_fake(tmp_path, "texts"))

@@ -41,6 +41,7 @@ WHY = {
     400: "The body is damaged.",
     401: "The token is missing or wrong.",
     403: "A page of another host asked.",
+    408: "The body came too slowly.",
     413: "The body is too large.",
     415: "The body is of another type.",
     421: "Another name than that of this machine was asked for.",
@@ -95,14 +96,14 @@ def make_app(
     app.state.shared, app.state.hosts, app.state.figures = state, hosts, figures
     app.add_middleware(Gate, state=state, figures=figures, token=token, only_local=only_local)
     _say_errors(app, hosts)
-    _add_page(app)
-    _add_facts(app, hosts, state, figures)
     memory = Memory(limits.max_held_bytes)
     figures.held.set_function(lambda: memory.held)
     streams = Streams(state, limits, figures)
     for host in hosts.values():
         figures.waiting.labels(host.name).set_function(host.num_waiting)
         _add_model(app, host, Answers(host, limits, memory), streams, secured=token is not None)
+    _add_page(app)
+    _add_facts(app, hosts, state, figures)
     _describe(app, hosts, limits)
     return app
 
@@ -157,11 +158,16 @@ class Answers:
     @contextlib.asynccontextmanager
     async def _in_time(self, request: Request, deadline: float) -> AsyncIterator[bytes]:
         """The body; and whatever happens with it ends at the deadline."""
+        reading = True
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 async with body_of(request, self.limits, self.memory) as body:
+                    reading = False
                     yield body
         except TimeoutError:
+            if reading:
+                said = f"the body was not there after {self.limits.timeout_s:g} s; send it faster, or less at once"
+                raise Refusal(408, said, {"Connection": "close"}) from None
             raise busy(
                 f"the answer was not ready after {self.limits.timeout_s:g} s; send it again later, or less at once",
                 status=503, after_s=5,
@@ -286,12 +292,14 @@ def _add_facts(app: FastAPI, hosts: Mapping[str, Hosted], state: State, figures:
     async def health() -> Response:
         return JSONResponse({"status": "ok"})
 
-    not_ready: Any = {503: {"model": replies.Problem, "description": "It shuts down."}}
+    not_ready: Any = {503: {"model": replies.Problem, "description": "It shuts down, or is broken."}}
 
     @app.get("/readyz", summary="Whether it takes work", response_model=replies.HealthReply, responses=not_ready)
     async def ready() -> Response:
         if state.draining:
             raise Refusal(503, "the server is shutting down", {"Retry-After": "5"})
+        if dead := [h.name for h in hosts.values() if not h.current.thread.is_alive()]:
+            raise Refusal(503, f"the thread of {dead[0]} has ended; start the server again")
         return JSONResponse({"status": "ready"})
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, include_in_schema=False)

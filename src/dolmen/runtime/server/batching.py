@@ -199,6 +199,10 @@ class Batcher:
                 except UserError as error:
                     settled.append((item, error))
                     continue
+                except Exception as error:
+                    fail("input can't be weighed", error, model=self.name)
+                    settled.append((item, ModelFailedError()))
+                    continue
             if back or (batch and total + item.weight > self.max_weight):
                 back.append(item)
                 continue

@@ -206,7 +206,7 @@ def weigher(takes: str, limits: Limits) -> tuple[Any, int]:
     """What an input costs (pixels, or characters), and how much may be worked off together."""
     if takes == "picture":
         return lambda raw: num_pixels(raw, limits.max_pixels), limits.max_pixels
-    return lambda raw: len(raw) if isinstance(raw, str) else sum(map(len, raw)), 4 * limits.max_characters
+    return lambda raw: len(raw) if isinstance(raw, str) else sum(map(len, raw)), limits.max_characters
 
 
 def num_pixels(content: bytes, most: int) -> int:

@@ -17,11 +17,11 @@ class Limits:
     """Everything that one client, or all of them together, could make grow, has its bound here.
 
     Attributes:
-        max_bytes: of a request's body, and of a WebSocket message.
+        max_bytes: of a request's body.
         max_held_bytes: of all bodies together that are being read or worked off.
         max_inputs: in one request.
         max_pixels: of a picture, by its header; and of all pictures that are decoded together.
-        max_characters: of one text; and four times as many of all texts that are worked off together.
+        max_characters: of one text, and of all texts that are worked off together.
         max_batch: inputs that are worked off together.
         max_wait_ms: how long the first of them waits for others.
         queue: inputs of one model that wait; what comes beyond is refused.
@@ -43,6 +43,11 @@ class Limits:
     max_sessions: int = 64
     idle_timeout_s: float = 300.0
     max_connections: int = 1024
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Of a message on a WebSocket: all that can come at once are bounded together, too."""
+        return min(self.max_bytes, self.max_held_bytes // self.max_sessions)
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of ours

@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, limits: Limits) -> None:
         config = uvicorn.Config(
             app, http=connection_class(limits), ws="websockets-sansio", lifespan="on", log_config=None,
-            access_log=False, server_header=False, proxy_headers=False, ws_max_size=limits.max_bytes,
+            access_log=False, server_header=False, proxy_headers=False, ws_max_size=limits.max_message_bytes,
             ws_per_message_deflate=False, timeout_keep_alive=30,
             timeout_graceful_shutdown=math.ceil(limits.timeout_s) + 5,
         )  # fmt: skip
