@@ -1,8 +1,8 @@
 """What micro-batching gives `dolmen serve` under 64 clients, and whether it stays whole under ten bad minutes.
 
 Measured: answers a second, p50 and p99 of the same bundle, served with `max_batch` 32 and with 1, in turn, each in a
-process of its own. 64 clients in another process send one JPEG each over a connection that they keep, and the next one
-when the answer is there. All of it shares the machine's cores; loading is not counted.
+process of its own. 64 clients in another process send one JPEG (or text) each over a connection that they keep, and the
+next one when the answer is there. All of it shares the machine's cores; loading is not counted.
 
 With `--soak MINUTES` instead: a quarter of the clients send what they should not (truncated pictures, bombs, damaged
 JSON, wrong types, forms, bodies without end, and they hang up in the middle), the others go on; SIGTERM comes under
@@ -40,6 +40,7 @@ from measuring import (
     child,
     dolmen,
     environment,
+    fail,
     median,
     parser,
     pictures,
@@ -71,7 +72,10 @@ BAD = [
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--model", type=Path, help="a bundle or run of pictures (default: one epoch on the same data)")
+    options.add_argument(
+        "--model", type=Path, help="a bundle or run (default: of pictures, one epoch on the same data)"
+    )
+    options.add_argument("--texts", type=Path, help="of a model that takes text: a file, of which a line is a request")
     options.add_argument("--clients", type=int, default=64)
     options.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     options.add_argument("--rounds", type=int, default=3)
@@ -95,11 +99,17 @@ def compare(args: argparse.Namespace) -> None:
     rounds, seconds = (1, 1.0) if args.smoke else (args.rounds, args.seconds)
     found: dict[int, list[dict[str, float]]] = {size: [] for size in SIZES}
     with workplace() as folder:
-        data = pictures(args, folder)
-        model = args.model.resolve() if args.model else bundle(args, data, folder)
-        arrays = arrays_of(data)
-        write_jpegs(folder / "set", arrays["test_images"][:256], ["any"] * 256, None)
-        told = ("--set", folder / "set", "--clients", args.clients)
+        if args.texts is None:
+            data = pictures(args, folder)
+            model = args.model.resolve() if args.model else bundle(args, data, folder)
+            images = arrays_of(data)["test_images"][:256]
+            write_jpegs(folder / "set", images, ["any"] * len(images), None)
+            asked = folder / "set"
+        elif args.model is None:
+            fail("--texts needs a --model that takes them")
+        else:
+            model, asked = args.model.resolve(), args.texts.resolve()
+        told = ("--set", asked, "--clients", args.clients)
         if args.soak:
             with running(args, model, 32) as (process, port):
                 words = ("--child", "soak", "--port", port, "--pid", process.pid, "--soak", args.soak, *told)
@@ -227,9 +237,11 @@ def request_of(kind: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def requests_of(folder: Path) -> list[bytes]:
-    """One for each picture."""
-    return [request_of("image/jpeg", path.read_bytes()) for path in sorted(folder.rglob("*.jpg"))]
+def requests_of(asked: Path) -> list[bytes]:
+    """One for each picture of a folder, or for each line of a file."""
+    if asked.is_dir():
+        return [request_of("image/jpeg", path.read_bytes()) for path in sorted(asked.rglob("*.jpg"))]
+    return [request_of("text/plain", line.encode()) for line in asked.read_text().splitlines() if line.strip()]
 
 
 async def measure(args: argparse.Namespace) -> dict[str, float]:
