@@ -335,7 +335,7 @@ def serve(models: Sequence[str | Path], *, threads: int | None = None, **options
         UserError: a model can't be opened, the address can't be had, or the extra ``serve`` is missing.
     """
     for library, package in (("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("prometheus_client", "prometheus-client"),
-                             ("python_multipart", "python-multipart"), ("websockets", "websockets")):  # fmt: skip
+                             ("python_multipart", "python-multipart"), ("websockets", "websockets"), ("httptools", "httptools")):  # fmt: skip
         if importlib.util.find_spec(library) is None:
             raise UserError(f"serve needs {package} here; type: pip install 'dolmen[serve]'")
     from dolmen.runtime.server.serve import named
