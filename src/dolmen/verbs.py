@@ -334,10 +334,9 @@ def serve(models: Sequence[str | Path], *, threads: int | None = None, **options
     Raises:
         UserError: a model can't be opened, the address can't be had, or the extra ``serve`` is missing.
     """
-    for library, package in (("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("prometheus_client", "prometheus-client"),
-                             ("python_multipart", "python-multipart"), ("websockets", "websockets"), ("httptools", "httptools")):  # fmt: skip
+    for library in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart", "websockets"):
         if importlib.util.find_spec(library) is None:
-            raise UserError(f"serve needs {package} here; type: pip install 'dolmen[serve]'")
+            raise UserError(f"serve needs {library.replace('_', '-')} here; type: pip install 'dolmen[serve]'")
     from dolmen.runtime.server.serve import named
     from dolmen.runtime.server.serve import serve as run_server
 
