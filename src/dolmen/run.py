@@ -225,6 +225,7 @@ def load(path: str | Path, threads: int | None = None) -> Run:
     """
     folder = Path(path)
     saved = require_finished(folder)
+    kind = load_task(saved["task"])  # which says what is missing where torch is not here
     from dolmen.engine import hardware
 
     hardware.keep_memory()
@@ -232,7 +233,6 @@ def load(path: str | Path, threads: int | None = None) -> Run:
         import torch
 
         torch.set_num_threads(threads)
-    kind = load_task(saved["task"])
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

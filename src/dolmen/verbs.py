@@ -17,7 +17,7 @@ from dolmen.choices import validated
 from dolmen.display import Display
 from dolmen.files import read_journal, write_json
 from dolmen.run import Run
-from dolmen.runtime.bundle import Bundle, is_bundle, load_bundle
+from dolmen.runtime.bundle import SUFFIX, Bundle, is_bundle, load_bundle
 from dolmen.runtime.model import Model
 from dolmen.tasks import TASKS, TaskEntry, load_task
 from dolmen.types import CheckReport, Evaluation, Prediction, UserError
@@ -188,7 +188,7 @@ def load(path: str | Path, threads: int | None = None) -> Run | Bundle:
     Raises:
         UserError: it is neither, its training has not ended, or a file of it is damaged or was changed.
     """
-    if is_bundle(Path(path)):
+    if is_bundle(Path(path)) or Path(path).suffix == SUFFIX:
         return load_bundle(Path(path), threads)
     return folder_of.load(path, threads)
 
@@ -294,9 +294,12 @@ def export(
         UserError: the arguments are wrong, or the run's data are not there.
         MachineError: the graph does not give what the run gives; nothing is written.
     """
+    run = _opened(run, "export")
+    for library in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(library) is None:
+            raise UserError(f"export needs {library} here; type: pip install 'dolmen[train]'")
     from dolmen.exporting.bundle import export as write
 
-    run = _opened(run, "export")
     place = Path(out) if out is not None else run.path.with_name(f"{run.path.name}.dolmen")
     with Display(quiet) as display:
         write(
@@ -334,10 +337,9 @@ def serve(models: Sequence[str | Path], *, threads: int | None = None, **options
     Raises:
         UserError: a model can't be opened, the address can't be had, or the extra ``serve`` is missing.
     """
-    for library, package in (("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("prometheus_client", "prometheus-client"),
-                             ("python_multipart", "python-multipart"), ("websockets", "websockets")):  # fmt: skip
+    for library in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart", "websockets"):
         if importlib.util.find_spec(library) is None:
-            raise UserError(f"serve needs {package} here; type: pip install 'dolmen[serve]'")
+            raise UserError(f"serve needs {library.replace('_', '-')} here; type: pip install 'dolmen[serve]'")
     from dolmen.runtime.server.serve import named
     from dolmen.runtime.server.serve import serve as run_server
 

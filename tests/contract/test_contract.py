@@ -261,6 +261,28 @@ def test_a_bundle_needs_no_torch(task: str, bundle: Any, data: Path) -> None:
     assert "input" in json.loads(done.stdout.splitlines()[0])
 
 
+def test_without_torch_a_run_says_what_to_type(task: str, run: Any) -> None:
+    for verb in (
+        ["predict", str(run.path), "x"],
+        ["export", str(run.path)],
+        ["train", task, "x"],
+        ["bench", str(run.path)],
+    ):
+        done = subprocess.run([sys.executable, "-c", MISSING_TORCH, *verb], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr == f"dolmen: {task} needs torch here; type: pip install 'dolmen[train]'\n"
+
+
+MISSING_TORCH = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
+sys.modules["torch"] = None
+from dolmen.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_a_changed_bundle_is_refused(task: str, bundle: Any, tmp_path: Path) -> None:
     if bundle.path.is_dir():
         copy = Path(shutil.copytree(bundle.path, tmp_path / "copy"))

@@ -14,6 +14,7 @@ from dolmen.metrics.classification import quick_metrics
 from dolmen.nn.convolutional import BatchNorm2d
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear
+from dolmen.nn.torch_network import Graph, Input
 from dolmen.tasks.task import Batch, Dataset, Moment, Objective, Task, TaskConfig
 from dolmen.types import Arrays, CheckReport, Evaluation
 
@@ -82,9 +83,19 @@ class Toy(Task[TaskConfig]):
     def batch_size(self, num_examples: int) -> int:
         return 32
 
+    def graph(self, model: nn.Module) -> Graph:
+        return Graph(model, {"points": Input("float32", ("batch", 4))}, ("logits",))
+
     def outputs(self, model: nn.Module, batch: Batch) -> Batch:
         return {"logits": model(batch["points"])}
 
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
         assert isinstance(dataset, Points)
         return Evaluation("toy", len(dataset), quick_metrics(outputs["logits"], dataset.labels))
+
+
+def toy(**choices: Any) -> Toy:
+    """A prepared toy task."""
+    task = Toy(TaskConfig(**({"epochs": 4, "precision": "fp32", "threads": 1} | choices)))
+    task.prepare()
+    return task

@@ -19,9 +19,9 @@ from dolmen.processors.image import ImageProcessor
 from dolmen.runtime.onnx_network import OnnxNetwork
 
 
-def language_graph(cell: str) -> Graph:
+def language_graph(cell: str, mogrifier: int) -> Graph:
     torch.manual_seed(0)
-    model = LanguageModel(200, size=48, hidden=64, layers=2, cell=cell).eval()
+    model = LanguageModel(200, size=48, hidden=64, layers=2, cell=cell, mogrifier=mogrifier).eval()
     state = Input("float32", (2, "batch", 64))
     states = {"hidden": state} | ({"cell": state} if cell == "lstm" else {})
     names = {f"next_{n}": n for n in states}
@@ -29,18 +29,18 @@ def language_graph(cell: str) -> Graph:
     return Graph(LanguageGraph(model), {"tokens": tokens, **states}, ("logits", *names), names)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_recurrent_weights(cell: str) -> None:
-    graph = language_graph(cell)
+@pytest.mark.parametrize(("cell", "mogrifier"), [("lstm", 0), ("gru", 0), ("rnn", 0), ("lstm", 2)])
+def test_recurrent_weights(cell: str, mogrifier: int) -> None:
+    graph = language_graph(cell, mogrifier)
     proto = to_onnx(graph)
     small = quantise.weights_to_int8(proto)
     onnx.checker.check_model(small, full_check=True)
     assert quantise.is_recurrent(proto)
     assert len(proto.SerializeToString()) > 2.9 * len(small.SerializeToString())
     kinds = Counter(n.op_type for n in small.graph.node)
-    assert kinds[cell.upper()] == 2
-    # Two layers with two matrices, the embedding that the softmax shares, the bridge between.
-    assert kinds["DequantizeLinear"] == 6
+    assert kinds["Scan" if mogrifier else cell.upper()] == 2
+    # Two layers with two matrices and what gates them, the embedding that the softmax shares, the bridge between.
+    assert kinds["DequantizeLinear"] == 6 + 2 * mogrifier
     inputs = example(graph.inputs, {"batch": 3, "time": 9})
     whole = OnnxNetwork(proto.SerializeToString(), graph.states)(inputs)
     for widen in (True, False):

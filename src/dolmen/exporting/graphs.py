@@ -145,19 +145,20 @@ def _recurrence(
 
 def _strip(proto: Any) -> None:
     """Take out what the exporter noted: stack traces with the paths of this machine, a fifth of a small graph."""
-    for message in (proto, proto.graph):
+    del proto.metadata_props[:], proto.functions[:]
+    proto.doc_string = ""
+    _strip_graph(proto.graph)
+
+
+def _strip_graph(graph: Any) -> None:
+    del graph.value_info[:]
+    for message in (graph, *graph.node, *graph.input, *graph.output):
         del message.metadata_props[:]
         message.doc_string = ""
-    for part in (proto.graph.node, proto.graph.input, proto.graph.output, proto.graph.value_info):
-        for message in part:
-            del message.metadata_props[:]
-            message.doc_string = ""
-    for node in proto.graph.node:
+    for node in graph.node:
         for attribute in node.attribute:
-            if attribute.g.node:
-                for inner in attribute.g.node:
-                    del inner.metadata_props[:]
-    del proto.functions[:], proto.graph.value_info[:]
+            if attribute.HasField("g"):
+                _strip_graph(attribute.g)
 
 
 def _fold(model: Any) -> None:

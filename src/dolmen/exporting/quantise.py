@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from dolmen.types import Arrays
 
-RECURRENT = {"LSTM", "GRU", "RNN"}
+RECURRENT = {"LSTM", "GRU", "RNN", "Scan"}
 STATIC = ("Conv", "Gemm", "MatMul")
 LEAST_WEIGHTS = 1024
 """Smaller tensors stay as they are: they weigh nothing."""
@@ -40,7 +40,7 @@ def weights_to_int8(proto: Any) -> Any:
     made.CopyFrom(proto)
     graph = made.graph
     users: dict[str, list[tuple[Any, int]]] = {}
-    for node in graph.node:
+    for node in _nodes(graph):
         for at, name in enumerate(node.input):
             users.setdefault(name, []).append((node, at))
     kept, widened = [], []
@@ -66,6 +66,15 @@ def weights_to_int8(proto: Any) -> Any:
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
     return made
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """All nodes, those inside of others too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
 
 
 def _row_axis(users: Sequence[tuple[Any, int]], ndim: int) -> int | None:
