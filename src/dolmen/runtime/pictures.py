@@ -17,6 +17,8 @@ from dolmen.processors.image import PICTURE_SUFFIXES, ImageProcessor, Unreadable
 from dolmen.runtime.predictor import NoOptions, Predictor, Session
 from dolmen.types import Arrays, Classes, Example, Prediction, UserError
 
+SMALL = 20_000
+"""Bytes of a file that is read sooner than it is handed to another thread."""
 GRID = 12
 """Places along a side of a picture that are covered, one after the other, to see what the answer rests on."""
 
@@ -51,8 +53,8 @@ class PicturePredictor(Predictor[ImageProcessor]):
 
     def encode_all(self, inputs: Sequence[Any]) -> list[Example | UserError]:
         """Encode pictures on a few threads: decoding releases Python's lock."""
-        if len(inputs) == 1:
-            return [self.encode(inputs[0])]
+        if len(inputs) == 1 or all(isinstance(i, bytes) and len(i) < SMALL for i in inputs):
+            return [self.encode(raw) for raw in inputs]
         with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             return list(pool.map(self.encode, inputs))
 
