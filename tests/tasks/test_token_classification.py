@@ -113,6 +113,17 @@ def test_an_encoder_reads_along(tmp_path: Path) -> None:
     said = run.predict("Anna went to Rome.").to_json()
     (tmp_path / "language").rename(tmp_path / "gone")
     assert dolmen.load(run.path).predict("Anna went to Rome.").to_json() == said
+    sentences = [["Anna", "went", "to", "Rome", "."], ["x" * 40, "\u2603", "Ben"], ["Rome"]]
+    bundle = dolmen.load(dolmen.export(run, tmp_path / "b.dolmen"))
+    for mine, theirs in zip(run.predict(sentences), bundle.predict(sentences), strict=True):
+        assert mine.tags == theirs.tags
+        assert mine.confidences == pytest.approx(theirs.confidences, abs=1e-4)
+    # What training works out from the characters is what prediction is given.
+    batch = run.task.datasets["train"].batch(np.arange(5))
+    outside = run.task.outputs_by(run.network, {k: v.numpy() for k, v in batch.items()})["emissions"]
+    with torch.no_grad():
+        inside = run.task.outputs(run.model, batch)["emissions"].numpy()
+    np.testing.assert_allclose(outside, inside, atol=1e-4)
     with pytest.raises(UserError, match=r"is a model of token-classification; it has to be one of text-generation"):
         dolmen.train(
             "token-classification", tmp_path / "a.conll", tmp_path / "r", epochs=1, encoder=str(run.path), **SMALL

@@ -70,9 +70,8 @@ def export(
             f"the exported graph differs from the network by {worst['difference']:.2g} with {worst['what']}, and at "
             f"most {parity.TOLERANCE:g} is allowed{where and f'; it begins {where}'}; nothing was written"
         )
-    name, direction = task.headline
     told, found = (parity.measure(task, network, val) for network in (reference, candidate))
-    name = name if name in told else task.monitor[0]
+    name, direction = task.headline if task.headline[0] in told else task.monitor
     report: dict[str, Any] = {
         "tolerance": parity.TOLERANCE, "largest_difference": worst["difference"], "compared": rows, "metric": name,
         "measured_on": f"{len(val):,} of {len(datasets['val']):,} validation examples", "run": told[name],

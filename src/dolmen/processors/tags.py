@@ -260,9 +260,9 @@ class TagProcessor(BaseModel):
         text, offsets = self.cut(raw)
         scores = np.asarray(emissions, np.float64) / self.temperature
         chain = self.chain
-        readings = chain.best(scores, n_best, self.lean)
-        first = readings[0][1]
         lattice = chain.read(scores)
+        readings = chain.best(scores, n_best, self.lean, lattice.total)
+        first = readings[0][1]
         marginals = lattice.marginals()
         tags = tuple(self.labels[i] for i in first)
         spans = []
@@ -307,15 +307,18 @@ class Chain:
     def __init__(self, transitions: Floats) -> None:
         self.between, self.begin, self.end = transitions[:-2], transitions[-2], transitions[-1]
 
-    def best(self, emissions: Floats, n: int = 1, lean: Floats | float = 0.0) -> list[tuple[float, list[int]]]:
+    def best(
+        self, emissions: Floats, n: int = 1, lean: Floats | float = 0.0, total: float | None = None
+    ) -> list[tuple[float, list[int]]]:
         """The n best sequences of tags, with their probabilities.
 
         Args:
             emissions: (T, K).
             n: how many; fewer come back where fewer exist.
             lean: (K) added to the emissions where sequences are chosen, not where they get their probabilities.
+            total: what ``total`` gives for the emissions, where it is known already.
         """
-        total, out = self.total(emissions), []
+        total, out = self.total(emissions) if total is None else total, []
         for score, path in self.paths(emissions + lean, n):
             own = score - float(np.broadcast_to(lean, emissions.shape[1:])[path].sum())
             out.append((math.exp(min(0.0, own - total)), path))
