@@ -35,7 +35,7 @@ class OnnxNetwork:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # its warnings speak to those who build it
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or num_processors()
         options.inter_op_num_threads = 1
         if widen:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -118,8 +118,8 @@ class OnnxSteps:
             buffer.update_inplace(np.ascontiguousarray(state[name], np.float32))
 
 
-def versions() -> dict[str, Any]:
-    """Of what works the graphs off."""
-    import onnxruntime
-
-    return {"onnxruntime": onnxruntime.__version__}
+def num_processors() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
