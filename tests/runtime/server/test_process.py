@@ -47,7 +47,8 @@ class Running:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        return [e for line in self.log.read_text().splitlines() if (e := json.loads(line))["event"] == name]
+        whole = self.log.read_text().rpartition("\n")[0]  # the last line may be on its way
+        return [e for line in whole.splitlines() if (e := json.loads(line))["event"] == name]
 
     def wait_for(self, name: str, number: int = 1) -> None:
         for _ in range(3000):
