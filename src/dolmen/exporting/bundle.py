@@ -17,7 +17,7 @@ from dolmen.exporting import parity, quantise
 from dolmen.exporting.graphs import first_difference, to_onnx
 from dolmen.files import write_whole
 from dolmen.nn.torch_network import Graph, TorchNetwork
-from dolmen.run import Run
+from dolmen.run import CONFIG, Run, read_json
 from dolmen.runtime.bundle import BUNDLE, FORMAT, SUFFIX, digest
 from dolmen.runtime.onnx_network import OnnxNetwork
 from dolmen.tasks.task import Dataset, Progress
@@ -96,8 +96,7 @@ def export(
 
 def _datasets(run: Run, data: str | None, progress: Progress | None) -> dict[str, Dataset]:
     """What the run was trained and validated on."""
-    saved = json.loads((run.path / "config.json").read_text(encoding="utf-8"))
-    source = data or saved["data"]
+    source = data or read_json(run.path / CONFIG)["data"]
     try:
         datasets = run.task.reopen(source, progress)
     except UserError as error:

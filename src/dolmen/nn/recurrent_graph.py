@@ -7,6 +7,7 @@ their shapes. ``export`` turns this operator into ONNX's RNN, LSTM or GRU.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,18 +41,8 @@ def recurrence(
 
 
 @recurrence.register_fake
-def _(
-    x: Tensor,
-    state: Tensor,
-    memory: Tensor | None,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor,
-    bias_hh: Tensor,
-    lengths: Tensor | None,
-    cell: str,
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(x: Tensor, state: Tensor, memory: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    del rest
     out = x.new_empty(x.shape[0], x.shape[1], state.shape[1])
     return out, torch.empty_like(state), x.new_empty(0) if memory is None else torch.empty_like(memory)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import zipfile
@@ -43,18 +42,17 @@ class Bundle(Model):
 
     def __init__(self, path: Path, about: dict[str, Any], graph: bytes, threads: int | None) -> None:
         self.path, self.about, self.threads, self.task_name = path, about, threads, about["task"]
-        self._graph = graph
+        kind, entry = predictor_of(self.task_name), about["graph"]
+        network = OnnxNetwork(graph, entry["states"], threads, widen=entry["widen"])
+        self._predictor = kind(kind.Processor.from_json(about["processor"]), network)
 
     def __repr__(self) -> str:
         return f"Bundle({str(self.path)!r}, task={self.task_name!r}, precision={self.about['precision']!r})"
 
-    @functools.cached_property
+    @property
     def predictor(self) -> Predictor[Any]:
         """Inputs, as a person has them, to predictions."""
-        kind = predictor_of(self.task_name)
-        graph = self.about["graph"]
-        network = OnnxNetwork(self._graph, graph["states"], self.threads, widen=graph["widen"])
-        return kind(kind.Processor.from_json(self.about["processor"]), network)
+        return self._predictor
 
     def describe(self) -> dict[str, Any]:
         """What it is, as plain JSON values."""
@@ -91,9 +89,8 @@ def load_bundle(path: Path, threads: int | None = None) -> Bundle:
         content[name] = files.read(name, int(entry["bytes"]))
         if digest(content[name]) != entry["sha256"]:
             raise UserError(f"{name} in {path} was changed after export (its SHA-256 differs); export the run again")
-    bundle = Bundle(path, about, content[about["graph"]["file"]], threads)
     try:
-        bundle.predictor  # noqa: B018 - what is wrong with it is said here
+        return Bundle(path, about, content[about["graph"]["file"]], threads)
     except (ValidationError, KeyError, TypeError, RuntimeError) as error:
         raise _damaged(path, str(error).splitlines()[0]) from error
     except Exception as error:
@@ -101,7 +98,6 @@ def load_bundle(path: Path, threads: int | None = None) -> Bundle:
         if type(error).__module__.startswith("onnxruntime"):
             raise _damaged(path, str(error).splitlines()[0]) from error
         raise
-    return bundle
 
 
 class _Files:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,3 @@ class Network(Protocol):
     def steps(self) -> Steps:
         """A new stream, of networks that have a state."""
         ...
-
-
-def no_steps(name: str) -> Any:
-    """What a network says that has no state."""
-    raise TypeError(f"{name} has no state to go on from")

@@ -6,6 +6,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -163,6 +164,27 @@ class Session(ABC):
     @abstractmethod
     def _restore(self, arrays: Arrays, about: dict[str, Any]) -> bool:
         """Undo ``_save``; False if it is of another network."""
+
+
+def text_of(path: Path, wanted: str) -> str:
+    """What is in a text file.
+
+    Args:
+        path: of the file.
+        wanted: what to give instead of an empty one.
+
+    Raises:
+        UserError: it can't be read, is not UTF-8, or is empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text in UTF-8; convert it") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
+    if not text:
+        raise UserError(f"{path} is empty; give {wanted}")
+    return text
 
 
 def predictor_of(task: str) -> type[Predictor[Any]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolmen.processors.tags import TagProcessor
-from dolmen.runtime.predictor import Predictor, Session
+from dolmen.runtime.predictor import Predictor, Session, text_of
 from dolmen.types import Arrays, Example, Prediction, Spans, UserError
 
 MOST_TOKENS = 1 << 14
@@ -167,12 +167,7 @@ def sentence(raw: Any) -> Any:
     """A sentence as a person gave it; of a file its text."""
     if not isinstance(raw, Path):
         return raw
-    try:
-        text = raw.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{raw} is not text in UTF-8; convert it") from None
-    except OSError as error:
-        raise UserError(f"{raw} can't be read: {error.strerror}") from None
+    text = text_of(raw, "a sentence")
     if not text.strip():
         raise UserError(f"{raw} is empty; give a sentence")
     return text

@@ -15,7 +15,7 @@ from dolmen.files import write_whole
 from dolmen.processors.sampling import Sampler, Speller
 from dolmen.processors.text import END_OF_LINE, TextProcessor
 from dolmen.runtime.network import Network
-from dolmen.runtime.predictor import Predictor, Session
+from dolmen.runtime.predictor import Predictor, Session, text_of
 from dolmen.types import Arrays, Prediction, Reading, Text, UserError
 
 AT_ONCE = 64
@@ -265,15 +265,7 @@ def _stops(options: GenerationOptions) -> tuple[str, ...]:
 def prompt(raw: Any) -> str:
     """What a text begins with: the text itself, or the content of a file."""
     if isinstance(raw, Path):
-        try:
-            text = raw.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"{raw} is not text in UTF-8; convert it") from None
-        except OSError as error:
-            raise UserError(f"{raw} can't be read: {error.strerror}") from None
-        if not text:
-            raise UserError(f"{raw} is empty; give a text to begin with")
-        return text
+        return text_of(raw, "a text to begin with")
     if not isinstance(raw, str):
         raise UserError(f"a text to begin with was expected, not {type(raw).__name__}")
     return raw

@@ -29,7 +29,7 @@ from dolmen.nn.classifiers import NETWORKS, ViewAverage, build_classifier, initi
 from dolmen.nn.convolutional import Normalise
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
-from dolmen.nn.torch_network import Graph, Input, TorchNetwork
+from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.image import ImageProcessor
 from dolmen.runtime.pictures import PicturePredictor
 from dolmen.tasks import image_classification_views as views
@@ -370,7 +370,9 @@ class ImageClassification(Task[ImageClassificationConfig]):
         """See ``Task.explain``."""
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out} must end in .png")
-        example = PicturePredictor(self.processor, TorchNetwork(self.graph(model))).encode(raw)
+        predictor = self.predictor(model)
+        assert isinstance(predictor, PicturePredictor)
+        example = predictor.encode(raw)
         if isinstance(example, UserError):
             raise example
         title = str(raw) if isinstance(raw, (str, Path)) else "picture"

@@ -25,7 +25,7 @@ from dolmen.nn.language_model import LanguageModel
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.tagger import CharacterReader, Tagger
-from dolmen.nn.torch_network import Graph, Input, TorchNetwork
+from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.tags import LONGEST_WORD, SHAPES, Encoder, TagProcessor, allowed, spans_of
 from dolmen.processors.text import END_OF_LINE, TextProcessor
 from dolmen.runtime.network import Network
@@ -425,7 +425,8 @@ class TokenClassification(Task[TokenClassificationConfig]):
         """See ``Task.explain``: which words each tag rests on."""
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out} must end in .png")
-        predictor = SentencePredictor(self.processor, TorchNetwork(self.graph(model)))
+        predictor = self.predictor(model)
+        assert isinstance(predictor, SentencePredictor)
         example = predictor.encode(raw)
         if isinstance(example, UserError):
             raise example

@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from dolmen.runtime.model import Model
 from dolmen.runtime.server.figures import Figures
 from dolmen.runtime.server.limits import Limits, busy
 from dolmen.runtime.server.logs import fail
-from dolmen.runtime.server.served import Model
 from dolmen.runtime.server.work import Call, Flow, Item, Job, ModelFailedError, Outcome, hand_over, resolve
 from dolmen.types import Text, UserError
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dolmen.processors.image import FORMATS, ImageProcessor, quiet_pillow
+from dolmen.runtime.model import Model
 from dolmen.runtime.server.batching import Batcher
 from dolmen.runtime.server.figures import Figures
 from dolmen.runtime.server.inputs import num_pixels, request_of, weigher
 from dolmen.runtime.server.limits import Limits, busy
-from dolmen.runtime.server.served import Model, Opener, options_of
+from dolmen.runtime.server.served import Opener, options_of
 from dolmen.types import UserError
 
 GRID = 64
@@ -117,12 +118,13 @@ class Hosted:
         if self._explained >= MAX_EXPLAINED:
             raise busy(f"{MAX_EXPLAINED} heat maps are being made, which is the most; send it again later", after_s=5)
         model, until = self.model, time.monotonic() + seconds
+        predictor: Any = model.predictor  # ``explains`` says that it has heat maps
 
         def work() -> dict[str, Any]:
             if time.monotonic() > until:
                 raise TimeoutError
             num_pixels(raw, self.limits.max_pixels)
-            label, found = model.predictor.heat_map(raw)
+            label, found = predictor.heat_map(raw)
             return {"label": label, "heat_map": grid(found), "area": area(model.processor, raw)}
 
         self._explained += 1

@@ -1,85 +1,18 @@
-"""What the server needs of a model, and what a person may ask of one."""
+"""Who opens a model, and what may be asked of one from outside."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from dolmen.types import Prediction, UserError
+from dolmen.runtime.model import Model
 
 NOT_SERVED = {"state"}
 """Options that name files: on a server they would name the server's files."""
-
-
-class Session(Protocol):
-    """One stream; for one thread at a time. Those of models that write have ``write(**options)`` as well."""
-
-    def feed(self, chunk: Any) -> list[Prediction]:
-        """Take in the next piece; what has become clear with it."""
-        ...
-
-    def finish(self) -> list[Prediction]:
-        """What was held back."""
-        ...
-
-    def save(self) -> bytes:
-        """All that ``restore`` needs."""
-        ...
-
-    def restore(self, saved: bytes) -> None:
-        """Go on where ``save`` was called."""
-        ...
-
-    def reset(self) -> None:
-        """Begin anew."""
-        ...
-
-
-class Model(Protocol):
-    """A run or a bundle, as the server sees it."""
-
-    @property
-    def path(self) -> Path:
-        """Where it came from."""
-        ...
-
-    @property
-    def task_name(self) -> str:
-        """What it does."""
-        ...
-
-    @property
-    def processor(self) -> Any:
-        """Raw input to arrays, outputs to predictions."""
-        ...
-
-    @property
-    def predictor(self) -> Any:
-        """How it does it; that of pictures has ``heat_map(raw) -> (label, (H, W) float32 of 0..1)``."""
-        ...
-
-    @property
-    def Options(self) -> type[BaseModel]:  # noqa: N802 - it is a class
-        """What can be chosen for a prediction."""
-        ...
-
-    def predict_each(
-        self, inputs: Iterable[Any], *, batch_size: int = 64, **options: Any
-    ) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """Yield ``(input, prediction)``; an input that can't be read gives its error."""
-        ...
-
-    def stream(self, *, idle_timeout_s: float | None = None) -> Session:
-        """Begin a stream."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """``{"task", "kind", "takes": "picture" or "text", "labels"}`` and more, as plain JSON values."""
-        ...
 
 
 Opener = Callable[[Path], Model]

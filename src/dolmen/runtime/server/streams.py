@@ -28,6 +28,7 @@ from typing import Any
 from fastapi import WebSocket, WebSocketDisconnect
 from starlette.responses import JSONResponse
 
+from dolmen.runtime.predictor import Session
 from dolmen.runtime.server.batching import Batcher
 from dolmen.runtime.server.figures import Figures
 from dolmen.runtime.server.gate import BEARER, State
@@ -35,7 +36,6 @@ from dolmen.runtime.server.hosting import Hosted
 from dolmen.runtime.server.inputs import check_options, num_pixels, parse_json
 from dolmen.runtime.server.limits import Limits, Refusal
 from dolmen.runtime.server.logs import say
-from dolmen.runtime.server.served import Session
 from dolmen.runtime.server.work import Flow, ModelFailedError
 from dolmen.types import Prediction, UserError
 
