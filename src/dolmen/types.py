@@ -75,6 +75,50 @@ class Classes:
 
 
 @dataclass(frozen=True, eq=False)
+class Boxes:
+    """The objects found in one picture, best first. It indexes like an array: ``boxes[boxes.scores > 0.5]``.
+
+    Attributes:
+        size: height and width of the picture as it came, in pixels.
+        names: the K class names.
+        boxes_xyxy: (N, 4) float32, left, top, right, bottom in pixels of that picture; the origin is its upper left
+            corner, and a box that covers it is (0, 0, width, height).
+        scores: (N,) float32 from 0 to 1, how surely it is an object of its class.
+        labels: (N,) int64, indices into ``names``.
+        ids: (N,) int64, in a video the number of the object, the same from frame to frame; None where nothing is
+            followed.
+    """
+
+    size: tuple[int, int]
+    names: tuple[str, ...]
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    ids: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: Any) -> Boxes:
+        """Return some of the objects: a slice, a mask (N,) bool, or indices (M,) int."""
+        ids = None if self.ids is None else self.ids[index]
+        return Boxes(self.size, self.names, self.boxes_xyxy[index], self.scores[index], self.labels[index], ids)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"height", "width", "boxes_xyxy", "labels", "scores"}``, and ``ids`` where there are some."""
+        found: dict[str, Any] = {
+            "height": self.size[0],
+            "width": self.size[1],
+            "boxes_xyxy": [[round(float(v), 2) for v in box] for box in self.boxes_xyxy],
+            "labels": [self.names[i] for i in self.labels],
+            "scores": [round(float(s), 6) for s in self.scores],
+        }
+        if self.ids is not None:
+            found["ids"] = self.ids.tolist()
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class Spans:
     """A sentence with its tags.
 
