@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dolmen.data.image_set import ImageSet
 from dolmen.processors.image import UnreadableImageError, open_image
@@ -14,11 +15,14 @@ SAMPLED = 200
 """Pictures that are opened to find the size and the colours of a set."""
 
 
-def common_shape(images: ImageSet, image_size: int | None) -> tuple[int, int, Literal[1, 3]]:
-    """The size and channels to decode to: as stored where all pictures are alike and small, else a square.
+def sampled(images: ImageSet) -> tuple[NDArray[np.int64], Literal[1, 3]]:
+    """What some pictures of a set are like.
 
     Returns:
-        height, width, channels.
+        (S, 2) their heights and widths; and the channels that are needed, 3 if any of them is in colour.
+
+    Raises:
+        UserError: none of them can be read.
     """
     rng = np.random.default_rng(0)
     sample = np.sort(rng.permutation(len(images))[:SAMPLED])
@@ -40,11 +44,21 @@ def common_shape(images: ImageSet, image_size: int | None) -> tuple[int, int, Li
             f"none of the {len(why)} pictures of {images.source} that were tried can be read ({images.names[first]}: "
             f"{why[first]}); bring some that other programs can open"
         )
-    colours: Literal[1, 3] = 3 if channels == 3 else 1
+    return np.array(sizes, np.int64), 3 if channels == 3 else 1
+
+
+def common_shape(images: ImageSet, image_size: int | None) -> tuple[int, int, Literal[1, 3]]:
+    """The size and channels to decode to: as stored where all pictures are alike and small, else a square.
+
+    Returns:
+        height, width, channels.
+    """
+    sizes, colours = sampled(images)
     if image_size is not None:
         return image_size, image_size, colours
-    if len(set(sizes)) == 1 and max(sizes[0]) <= 64:
-        return max(8, sizes[0][0]), max(8, sizes[0][1]), colours
-    short = int(np.median([min(s) for s in sizes]))
+    height, width = sizes[0].tolist()
+    if (sizes == sizes[0]).all() and max(height, width) <= 64:
+        return max(8, height), max(8, width), colours
+    short = int(np.median(sizes.min(1)))
     side = int(np.clip(short // 16 * 16, 32, 160))
     return side, side, colours

@@ -13,6 +13,9 @@ from dolmen.engine.planner import autocast
 from dolmen.tasks.task import Dataset, Task
 from dolmen.types import Arrays
 
+AT_ONCE = 1 << 23
+"""Bytes of stored examples that go through the network together; what it makes of them is many times as much."""
+
 
 def gather_outputs(
     task: Task[Any],
@@ -20,7 +23,7 @@ def gather_outputs(
     dataset: Dataset,
     *,
     precision: str = "fp32",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     quick: bool = False,
 ) -> Arrays:
     """Return the outputs for all examples in order, as numpy arrays with the leading axis ``len(dataset)``.
@@ -30,12 +33,15 @@ def gather_outputs(
         model: in evaluation mode.
         dataset: what to apply it to; each process takes a stretch of it.
         precision: fp32 for figures that are reported, whatever training used.
-        batch_size: examples at once.
+        batch_size: examples at once; by their size if not given.
         quick: by one pass of the network, as while it trains.
     """
     device = next(model.parameters()).device
     mine = np.array_split(np.arange(len(dataset)), distributed.world())[distributed.rank()]
     apply = task.quick_outputs if quick else task.outputs
+    if batch_size is None:
+        one = sum(v.nbytes for v in dataset.batch(np.arange(min(1, len(dataset)))).values())
+        batch_size = int(np.clip(AT_ONCE // max(1, one), 1, 256))
     parts: dict[str, list[Any]] = {}
     with torch.inference_mode(), autocast(precision, device):
         for start in range(0, len(mine), batch_size):

@@ -49,6 +49,11 @@ def timm_classifier(name: str, num_classes: int, normalise: Normalise, *, pretra
     Raises:
         UserError: timm is not installed, has no such model, or the weights can't be had.
     """
+    return TimmClassifier(normalise, _create(name, normalise, pretrained=pretrained, num_classes=num_classes))
+
+
+def _create(name: str, normalise: Normalise, *, pretrained: bool, **options: Any) -> nn.Module:
+    """A backbone; published weights set ``normalise`` and show their licence."""
     try:
         import timm
     except ImportError:
@@ -63,7 +68,7 @@ def timm_classifier(name: str, num_classes: int, normalise: Normalise, *, pretra
         )
     channels = normalise.mean.numel()
     try:
-        backbone = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=channels)
+        backbone: nn.Module = timm.create_model(name, pretrained=pretrained, in_chans=channels, **options)
     except Exception as error:
         # timm and its hub client raise many kinds of error for one cause: the weights are not here.
         if not pretrained:
@@ -83,10 +88,50 @@ def timm_classifier(name: str, num_classes: int, normalise: Normalise, *, pretra
             f"weights of timm:{name}: licence {licence}; from {facts.get('hf_hub_id') or facts.get('url')}",
             file=sys.stderr,
         )
-    return TimmClassifier(normalise, backbone)
+    return backbone
 
 
 def _channels(values: tuple[float, ...], channels: int) -> Tensor:
     """Per-channel statistics for a network that was made for colour; their mean for grey pictures."""
     stats = torch.tensor(values)
     return (stats if channels == len(values) else stats.mean().expand(channels)).view(1, -1, 1, 1)
+
+
+class TimmTrunk(nn.Module):
+    """The feature maps of a timm backbone.
+
+    Shapes:
+        input: (B, C, H, W) normalised; output: a map a stride.
+    """
+
+    def __init__(self, backbone: nn.Module, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.backbone, self.channels = backbone, channels
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return list(self.backbone(x))
+
+
+def timm_trunk(name: str, normalise: Normalise, strides: tuple[int, ...], *, pretrained: bool) -> TimmTrunk:
+    """Make a timm backbone that gives its maps of these strides.
+
+    Args:
+        name: as timm lists it.
+        normalise: the layer before it; with published weights it is set to what they were trained with.
+        strides: of the maps.
+        pretrained: load published weights.
+
+    Raises:
+        UserError: timm is not installed, has no such model, it has no such maps, or the weights can't be had.
+    """
+    backbone = _create(name, normalise, pretrained=pretrained, features_only=True)
+    info: Any = backbone.feature_info
+    there = dict(zip(info.reduction(), range(len(info.reduction())), strict=True))
+    if not all(s in there for s in strides):
+        raise UserError(
+            f"timm:{name} has maps of the strides {', '.join(map(str, there))}, and a detector needs "
+            f"{', '.join(map(str, strides))}; give a convolutional network such as timm:mobilenetv3_small_050"
+        )
+    taps = [there[s] for s in strides]
+    channels = tuple(info.channels()[i] for i in taps)
+    return TimmTrunk(_create(name, normalise, pretrained=pretrained, features_only=True, out_indices=taps), channels)

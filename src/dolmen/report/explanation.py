@@ -54,13 +54,13 @@ def explanation_picture(
         MachineError: the file can't be written.
     """
     stages = {name: np.asarray(m)[0] if np.ndim(m) == 4 else np.asarray(m) for name, m in maps.items()}
-    rows = [(name, m, _row(m)) for name, m in stages.items()]
+    rows = [(name, m, feature_row(m)) for name, m in stages.items()]
     tiles = None if filters is None else _filters(filters)
     height = 118 + BIG + 62 + 74 + sum(r.shape[0] + 14 for *_, r in rows)
     height += 0 if tiles is None else tiles.shape[0] + 74
     with drawing(WIDTH, height, empty=True) as (figure, _):
         figure.set_facecolor("white")
-        page = _Page(figure, height)
+        page = Page(figure, height)
         page.say(title if len(title) <= 90 else "…" + title[-89:], MARGIN, 26, size=22, weight="bold")
         page.say(f"{top[0][0]}, {percent(top[0][1])}", MARGIN, 58, size=18, color=BLUE)
         _head(page, picture, cam, top, sanity)
@@ -80,11 +80,11 @@ def explanation_picture(
             page.say("What the first layer looks for", MARGIN, y, size=17, weight="bold")
             page.say(f"{shown}; mid grey is zero", MARGIN + 310, y + 2, color=MUTED)
             page.put(tiles, MARGIN, y + 40)
-        return _save(figure, out)
+        return save(figure, out)
 
 
 def _head(
-    page: _Page,
+    page: Page,
     picture: NDArray[np.uint8],
     cam: NDArray[Any],
     top: Sequence[tuple[str, float]],
@@ -111,7 +111,7 @@ def _head(
         page.bar(left, at + 25, max(2.0, wide * probability), 12, colour)
 
 
-class _Page:
+class Page:
     """Places text, pixels and bars on a figure; x and y in pixels from the upper left corner."""
 
     def __init__(self, figure: Figure, height: int) -> None:
@@ -135,7 +135,7 @@ def _short(name: str, most: int) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _row(maps: NDArray[Any]) -> NDArray[np.uint8]:
+def feature_row(maps: NDArray[Any]) -> NDArray[np.uint8]:
     """(n, h, w) -> one row of pictures, each from its smallest value (dark) to its largest (bright)."""
     low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
     shares = (maps - low) / np.maximum(high - low, 1e-12)
@@ -153,7 +153,7 @@ def _filters(filters: NDArray[Any]) -> NDArray[np.uint8]:
     return pictures.filter_tiles(filters, scale=scale, columns=COLUMNS, most=MOST_FILTERS, gap=GAP)
 
 
-def _save(figure: Figure, out: Path) -> Path:
+def save(figure: Figure, out: Path) -> Path:
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=72, transparent=False)
     return write_whole(out, picture.getvalue())

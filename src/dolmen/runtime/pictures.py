@@ -1,4 +1,4 @@
-"""Pictures to classes."""
+"""What predictors of pictures share, and the one that gives their classes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from dolmen.processors.image import PICTURE_SUFFIXES, ImageProcessor, UnreadableImageError, quiet_pillow
-from dolmen.runtime.predictor import NoOptions, Predictor, Session
+from dolmen.runtime.predictor import Predictor, Session
 from dolmen.types import Arrays, Classes, Example, Prediction, UserError
+
+P = TypeVar("P")
 
 SMALL = 20_000
 """Bytes of a file that is read sooner than it is handed to another thread."""
@@ -23,29 +25,17 @@ GRID = 12
 """Places along a side of a picture that are covered, one after the other, to see what the answer rests on."""
 
 
-class PicturePredictor(Predictor[ImageProcessor]):
-    """See the module."""
+class Pictures(Predictor[P]):
+    """A predictor that takes pictures."""
 
-    Processor: ClassVar[type[Any]] = ImageProcessor
     takes: ClassVar[str] = "picture"
-
-    def predict(
-        self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
-    ) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """See ``Predictor.predict``."""
-        del options
-        iterator = iter(inputs)
-        while chunk := list(islice(iterator, batch_size)):
-            examples = self.encode_all(chunk)
-            good = [e["images"] for e in examples if not isinstance(e, UserError)]
-            found = iter(self.processor.decode(self.network({"images": np.stack(good)})) if good else ())
-            for raw, example in zip(chunk, examples, strict=True):
-                yield raw, example if isinstance(example, UserError) else next(found)
 
     def encode(self, raw: Any) -> Example | UserError:
         """Encode one picture, or return why it can't be read."""
         try:
-            return self.processor.encode(raw)
+            processor: Any = self.processor
+            found: Example = processor.encode(raw)
+            return found
         except UnreadableImageError as error:
             return UserError(f"{raw if isinstance(raw, (str, Path)) else 'the picture'} can't be read: {error}")
         except OSError as error:
@@ -70,6 +60,34 @@ class PicturePredictor(Predictor[ImageProcessor]):
                 raise UserError(f"{name} holds no pictures; name a picture, or a folder of them")
             yield from found
 
+    def example(self) -> Any:
+        """Noise of the network's size, so that reading and resizing files is not what is measured."""
+        p: Any = self.processor
+        return np.random.default_rng(0).integers(0, 256, (p.height, p.width, p.channels)).astype(np.uint8)
+
+    def session(self, idle_timeout_s: float | None) -> Session:
+        """Pictures one after the other; nothing is carried from one to the next."""
+        return PictureSession(self, idle_timeout_s)
+
+
+class PicturePredictor(Pictures[ImageProcessor]):
+    """See the module."""
+
+    Processor: ClassVar[type[Any]] = ImageProcessor
+
+    def predict(
+        self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
+    ) -> Iterator[tuple[Any, Prediction | UserError]]:
+        """See ``Predictor.predict``."""
+        del options
+        iterator = iter(inputs)
+        while chunk := list(islice(iterator, batch_size)):
+            examples = self.encode_all(chunk)
+            good = [e["images"] for e in examples if not isinstance(e, UserError)]
+            found = iter(self.processor.decode(self.network({"images": np.stack(good)})) if good else ())
+            for raw, example in zip(chunk, examples, strict=True):
+                yield raw, example if isinstance(example, UserError) else next(found)
+
     def one_line(self, prediction: Prediction) -> str:
         """``cat 97.1 %  (dog 2.0 %, deer 0.5 %)``."""
         assert isinstance(prediction, Classes)
@@ -80,15 +98,6 @@ class PicturePredictor(Predictor[ImageProcessor]):
     def labels(self) -> tuple[str, ...]:
         """The classes."""
         return self.processor.classes
-
-    def example(self) -> Any:
-        """Noise of the network's size, so that reading and resizing files is not what is measured."""
-        p = self.processor
-        return np.random.default_rng(0).integers(0, 256, (p.height, p.width, p.channels)).astype(np.uint8)
-
-    def session(self, idle_timeout_s: float | None) -> Session:
-        """Pictures one after the other; nothing is carried from one to the next."""
-        return _PictureSession(self, idle_timeout_s)
 
     def heat_map(self, raw: Any) -> tuple[str, NDArray[np.float32]]:
         """What the answer rests on: how much its probability falls where the picture is covered with its own mean.
@@ -125,13 +134,15 @@ class PicturePredictor(Predictor[ImageProcessor]):
         return label, np.asarray(found / max(float(found.max()), 1e-6), np.float32)
 
 
-class _PictureSession(Session):
-    def __init__(self, predictor: PicturePredictor, idle_timeout_s: float | None) -> None:
+class PictureSession(Session):
+    """Pictures one after the other; nothing goes from one to the next."""
+
+    def __init__(self, predictor: Pictures[Any], idle_timeout_s: float | None) -> None:
         super().__init__(idle_timeout_s)
         self.predictor = predictor
 
     def _feed(self, chunk: Any) -> list[Prediction]:
-        found = next(iter(self.predictor.predict([chunk], NoOptions())))[1]
+        found = next(iter(self.predictor.predict([chunk], self.predictor.Options())))[1]
         if isinstance(found, UserError):
             raise found
         return [found]

@@ -197,6 +197,10 @@ def predictor_of(task: str) -> type[Predictor[Any]]:
         from dolmen.runtime.pictures import PicturePredictor
 
         return PicturePredictor
+    if task == "object-detection":
+        from dolmen.runtime.detections import DetectionPredictor
+
+        return DetectionPredictor
     if task == "text-generation":
         from dolmen.runtime.texts import TextPredictor
 
