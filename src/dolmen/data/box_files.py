@@ -234,7 +234,7 @@ class BoxListing:
             ),
             self._boxes,
             [index[label] for label in self._labels],
-            rank[self._of].tolist(),
+            rank[self._of],
             self._crowd,
             polygons=self._polygons,
             relative=relative,

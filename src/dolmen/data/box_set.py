@@ -76,10 +76,10 @@ class BoxSet:
 
 def box_set(
     images: ImageSet,
-    boxes: Sequence[Sequence[float]],
-    labels: Sequence[int],
-    pictures: Sequence[int],
-    crowd: Sequence[bool] | None = None,
+    boxes: Sequence[Sequence[float]] | NDArray[np.float64],
+    labels: Sequence[int] | NDArray[np.int64],
+    pictures: Sequence[int] | NDArray[np.int64],
+    crowd: Sequence[bool] | NDArray[np.bool_] | None = None,
     **more: Any,
 ) -> BoxSet:
     """Make a set from boxes in any order.
