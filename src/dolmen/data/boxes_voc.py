@@ -193,10 +193,7 @@ def _is_list(name: str) -> bool:
 
 
 def _ids(content: bytes) -> Iterator[str]:
-    """The name in each line, without the ending of a picture; in lists for one class a number stands behind it."""
+    """The name in each line, without the ending of a picture."""
     for line in content.decode("utf-8-sig", "replace").splitlines():
-        words = line.split()
-        if len(words) > 1 and words[-1] in ("0", "1", "-1"):
-            words.pop()
-        if listed := " ".join(words):
+        if listed := line.strip():
             yield listed.rpartition(".")[0] if is_picture(listed) else listed
