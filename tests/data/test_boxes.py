@@ -352,6 +352,24 @@ def test_lists(file: str, text: str, tmp_path: Path) -> None:
     assert {c: n for c, (n, _) in noted(boxes).items()} == {"unreadable-boxes": 2, "missing-pictures": 1}
 
 
+def test_other_xml_is_not_pascal_voc(tmp_path: Path) -> None:
+    tree = {**TREES["yolo"], "project.xml": "<annotations/>", "broken.xml": "<a", "package.json": "{"}
+    boxes = read_boxes(write(tree, tmp_path / "data"))
+    assert plain(boxes) == EXPECTED
+    assert boxes.notes == ()
+
+
+def test_equal_names_in_many_folders_below_another(tmp_path: Path) -> None:
+    num = 30
+    found = coco(["a1"] * num)
+    for i, image in enumerate(found["images"]):
+        image["file_name"] = f"elsewhere\\{i}\\a1.png"
+    tree = {f"deep/elsewhere/{i}/a1.png": picture("a1") for i in range(num)}
+    boxes = read_boxes(write({**tree, "x/a.json": found}, tmp_path / "data"))
+    assert boxes.images.names == [f"deep/elsewhere/{i}/a1.png" for i in range(num)]
+    assert np.diff(boxes.first).tolist() == [2] * num
+
+
 # ---- sentences
 
 FORMATS = (

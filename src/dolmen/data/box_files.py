@@ -158,10 +158,6 @@ class BoxListing:
         """Remember one case of something in ``NOTES``."""
         self._notes.setdefault(code, []).append(printable(item))
 
-    def is_noted(self, code: str) -> bool:
-        """Whether there was a case of it."""
-        return code in self._notes
-
     def done(
         self,
         classes: Sequence[str] | None = None,
@@ -267,6 +263,9 @@ class PictureFinder:
     def __init__(self, source: Source) -> None:
         self.names = [f.name for f in source.files if is_picture(f.name)]
         self._all = set(self.names)
+        self._outer: dict[
+            Split, str
+        ] = {}  # where a path that began elsewhere was found last: the next one is mostly there, too
         self._by_base: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for name in self.names:
@@ -285,12 +284,15 @@ class PictureFinder:
         parts = [p for p in file.replace("\\", "/").split("/") if p not in ("", ".", "..")]
         if not parts:
             return None
-        folders = list(folders)
+        folders = [*folders, *([self._outer[split]] if split in self._outer else [])]
         for tail in dict.fromkeys(("/".join(parts), parts[-1])):
             for folder in folders:
                 if (place := f"{folder}/{tail}" if folder else tail) in self._all:
                     return place
-        return _closest(self._by_base.get(parts[-1].lower(), []), parts, split)
+        found = _closest(self._by_base.get(parts[-1].lower(), []), parts, split)
+        if found is not None and found.endswith("/" + "/".join(parts)):
+            self._outer[split] = found[: -len("/".join(parts)) - 1]
+        return found
 
     def with_stem(self, path: str, folders: Iterable[str] = (), split: Split = "") -> str | None:
         """Return the picture whose name without its ending is that of ``path`` (a name without its ending)."""

@@ -101,8 +101,9 @@ class _Columns:
         corners = next((c for c in CORNERS if by_lower.keys() >= set(c)), None)
         sides = corners or next((s for s in SIDES if by_lower.keys() >= set(s)), None)
         if sides is None or self._named["path"] is None or self._named["label"] is None:
+            shown = ", ".join(" ".join(k.split())[:40] for k in header[:12]) or "(none)"
             raise UserError(
-                f"{path} has the columns {', '.join(header) or '(none)'}, expected {EXAMPLE} "
+                f"{path} has the columns {shown}, expected {EXAMPLE} "
                 "(or x,y,width,height), and if you like split and group; name the columns so"
             )
         self.sides = tuple(by_lower[s] for s in sides)

@@ -58,6 +58,7 @@ def read_voc(source: Source, name: str) -> BoxSet | None:
     lists = _Lists(source, listing)
     contents = dict(source.read(files))
     annotated: dict[str, str] = {}
+    is_voc = False
     for file in files:
         content, root, reason = contents.pop(file), None, ""
         if isinstance(content, OSError):
@@ -69,6 +70,7 @@ def read_voc(source: Source, name: str) -> BoxSet | None:
                 reason = str(error)
         if root is not None and root.tag != "annotation":
             continue
+        is_voc = is_voc or root is not None
         split = split_of(file)
         picture = _picture_of(file, root, finder, split)
         if picture is None:
@@ -90,8 +92,8 @@ def read_voc(source: Source, name: str) -> BoxSet | None:
             listing.unusable(index, file, reason)
         else:
             _read_objects(listing, index, file, root)
-    if not listing.used and not listing.is_noted("boxes-without-picture"):
-        return None
+    if not is_voc and not annotated:
+        return None  # XML of another kind
     lists.note_missing()
     return listing.done(
         not_listed="no annotation file",
