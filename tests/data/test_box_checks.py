@@ -254,6 +254,16 @@ def test_stratum(make_images: Any) -> None:
     assert stratum(boxes).tolist() == [1, 0, 2, 2, -1]
 
 
+def test_the_only_picture_of_a_class_stays_in_training(make_images: Any, tmp_path: Path) -> None:
+    num, classes = 100, tuple(f"c{i}" for i in range(30))
+    found = [(*GOOD, 0, i) for i in range(num)] + [(*GOOD, i, i) for i in range(1, 30)]
+    images = make_images([png(8, 8, i) for i in range(num)], [0] * num, classes=classes)
+    boxes = box_set(images, [f[:4] for f in found], [f[4] for f in found], [f[5] for f in found])
+    split = assign_splits(images.replace(labels=stratum(boxes)), decode(boxes, tmp_path))
+    assert set(split.splits[1:30]) == {"train"}
+    assert split.splits.count("test") >= 10
+
+
 def test_many_rare_classes_do_not_make_validation_large(make_images: Any, tmp_path: Path) -> None:
     num, classes = 100, tuple(f"c{i}" for i in range(60))
     found = [(*GOOD, 0, i) for i in range(num)] + [(*GOOD, i % 60, i) for i in range(num)]

@@ -29,7 +29,8 @@ def stratum(boxes: BoxSet) -> NDArray[np.int64]:
 
     A validation split takes at least one picture of each stratum, so that with a stratum for each of very many rare
     classes it would take most of a small set. Classes in fewer than ``ENOUGH`` pictures therefore count only as long as
-    there is not more than one stratum in ``PICTURES_PER_STRATUM`` pictures (three at least).
+    there is not more than one stratum in ``PICTURES_PER_STRATUM`` pictures (three at least). A class in one picture
+    alone is always a stratum, because that keeps the picture in training.
 
     Returns:
         (N,) of the classes in it that count, the one that the fewest pictures show; K (one more than the classes) of a
@@ -42,7 +43,8 @@ def stratum(boxes: BoxSet) -> NDArray[np.int64]:
     counts = np.bincount(shown[:, 1], minlength=num_classes)
     common_first = np.argsort(-counts, kind="stable")
     num_strata = max(int((counts >= ENOUGH).sum()), 3, len(boxes) // PICTURES_PER_STRATUM)
-    order = common_first[:num_strata][::-1]  # from the rarest that counts to the most common
+    enough = common_first[:num_strata][::-1]  # from the rarest that counts to the most common
+    order = np.concatenate([np.setdiff1d(np.flatnonzero(counts == 1), enough), enough])
     rank = np.full(num_classes, len(order))
     rank[order] = np.arange(len(order))
     rarest = np.full(len(boxes), len(order))
