@@ -17,7 +17,8 @@ from conftest import QUICK
 import dolmen
 from dolmen import cli, verbs
 from dolmen.tasks import TASKS
-from dolmen.types import MachineError
+from dolmen.tasks.image_classification import ImageClassification
+from dolmen.types import MachineError, UserError
 
 Command = Callable[..., Any]
 TASK = "image-classification"
@@ -207,6 +208,32 @@ def test_check(command: Command, sample_pictures: Path) -> None:
     assert set(found) == {"task", "source", "num_files", "num_used", "skipped", "counts", "summary", "findings"}
     assert (found["task"], found["num_files"], found["num_used"]) == (TASK, 201, 200)
     assert [s["name"] for s in found["skipped"]] == ["NOTICE.txt"]
+
+
+def test_check_converts_where_the_task_can(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = command("check", TASK, "photos", "--convert", "coco", "--out", "x")
+    said.is_mistake(f"--convert was not expected; dolmen check {TASK} --help shows what can be given")
+    with pytest.raises(UserError, match=f"^{TASK} has no other formats to convert to; leave --convert out$"):
+        verbs.convert(TASK, "photos", "coco", "x")
+
+    asked = []
+
+    def convert(data: str, form: str, out: Path, progress: Any) -> list[str]:
+        asked.append((data, form, out))
+        return ["2 boxes have no area."]
+
+    monkeypatch.setattr(ImageClassification, "forms", ("voc", "coco"))
+    monkeypatch.setattr(ImageClassification, "convert", convert)
+    said = command("check", TASK, "photos", "--convert", "coco", "--out", "boxes")
+    assert (said.status, said.err) == (0, "")
+    assert said.out == f"2 boxes have no area.\nwrote boxes; next: dolmen check {TASK} boxes\n"
+    said = command("check", TASK, "photos", "--convert", "voc", "--out", "boxes", "--json")
+    assert json.loads(said.out) == {"out": "boxes", "notes": ["2 boxes have no area."]}
+    assert asked == [("photos", "coco", Path("boxes")), ("photos", "voc", Path("boxes"))]
+    for words in (["--convert", "coco"], ["--out", "boxes"]):
+        said = command("check", TASK, "photos", *words)
+        said.is_mistake("--convert FORMAT and --out FOLDER go together; give both, or none")
+    command("check", TASK, "photos", "--convert", "x").is_mistake(".*invalid choice: 'x'.*")
 
 
 def test_evaluate(command: Command, sample_run: Path, sample_pictures: Path, tmp_path: Path) -> None:

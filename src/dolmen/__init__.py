@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dolmen.verbs import (
         bench,
         check,
+        convert,
         doctor,
         evaluate,
         explain,
@@ -37,6 +38,7 @@ _HOMES = {
         (
             "bench",
             "check",
+            "convert",
             "doctor",
             "evaluate",
             "explain",
@@ -55,7 +57,7 @@ _HOMES = {
 }
 __all__ = [  # noqa: RUF022 - in the order in which a person meets them
     "check", "train", "load", "evaluate", "predict", "explain", "export", "watch", "serve",
-    "sample", "bench", "tasks", "runs", "doctor",
+    "sample", "bench", "tasks", "runs", "doctor", "convert",
     "CheckReport", "Classes", "Evaluation", "Finding", "UserError",
 ]  # fmt: skip
 

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 the work failed, 2 the person's arguments or data were wr
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import sys
@@ -86,14 +87,20 @@ def _help() -> str:
 
 def _check(arguments: list[str]) -> int:
     task = task_of("check", arguments)
-    config = load_task(task).Config
+    kind = load_task(task)
+    config = kind.Config
     words = parser("check", task)
     words.add_argument("data", help="a path or the name of a public set")
     words.add_argument("--labels", action="store_true", help="also look for labels that look wrong (takes --minutes)")
     words.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
     words.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    if kind.forms:
+        words.add_argument("--convert", choices=kind.forms, help="write the data in this format to --out, mended")
+        words.add_argument("--out", metavar="FOLDER", help="a new or empty folder for --convert")
     add_choices(words, config)
     given = words.read(arguments[1:])
+    if kind.forms and (given.convert or given.out):
+        return _convert(task, given)
     from dolmen import verbs
     from dolmen.data.checks import report_text
 
@@ -105,6 +112,19 @@ def _check(arguments: list[str]) -> int:
     else:
         print(report_text(report))
     return 2 if report.errors or report.leaks else 0
+
+
+def _convert(task: str, given: argparse.Namespace) -> int:
+    if not given.convert or not given.out:
+        raise UserError("--convert FORMAT and --out FOLDER go together; give both, or none")
+    from dolmen import verbs
+
+    said = verbs.convert(task, given.data, given.convert, given.out, quiet=given.json)
+    if given.json:
+        print_json({"out": given.out, "notes": said})
+    else:
+        print("\n".join((*said, f"wrote {given.out}; next: dolmen check {task} {given.out}")))
+    return 0
 
 
 def _train(arguments: list[str]) -> int:

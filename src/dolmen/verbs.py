@@ -29,6 +29,7 @@ __all__ = [
     "Run",
     "bench",
     "check",
+    "convert",
     "doctor",
     "evaluate",
     "explain",
@@ -116,6 +117,24 @@ def check(
             finding = find_suspect_labels(made, minutes * 60, display.say)
             report = report.model_copy(update={"findings": (*report.findings, finding)})
     return report
+
+
+def convert(task: str, data: str | Path, form: str, out: str | Path, *, quiet: bool = True) -> list[str]:
+    """Write data in another format of the same task.
+
+    Args:
+        task: its name.
+        data: a path.
+        form: the name of the format; ``dolmen check TASK --help`` lists them.
+        out: a new or empty folder.
+        quiet: show no progress.
+
+    Returns:
+        What was mended, left out or lost, a sentence each.
+    """
+    kind = load_task(task)
+    with Display(quiet) as display:
+        return kind.convert(str(data), form, Path(out), display.progress)
 
 
 # ---- train

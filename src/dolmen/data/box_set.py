@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.data.image_set import ImageSet
+from dolmen.types import Finding, UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,7 @@ class BoxSet:
         said_sizes: (N, 2) int64 height and width as the annotations say, 0 where they say nothing.
         polygons: box to its outline, (x, y, x, y ...) lists as COCO has them, where the data have one.
         num_annotation_files: files that were read for boxes.
-        notes: what the reader noticed, as (code, level, sentence part for one, items), to become findings.
+        notes: what the reader noticed; ``clean`` hands it on with its own findings.
     """
 
     images: ImageSet
@@ -42,7 +43,7 @@ class BoxSet:
     said_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     polygons: dict[int, Any] = field(default_factory=dict, repr=False)
     num_annotation_files: int = 0
-    notes: tuple[tuple[str, str, str, tuple[str, ...]], ...] = ()
+    notes: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -75,10 +76,10 @@ class BoxSet:
 
 def box_set(
     images: ImageSet,
-    boxes: Sequence[Sequence[float]],
-    labels: Sequence[int],
-    pictures: Sequence[int],
-    crowd: Sequence[bool] | None = None,
+    boxes: Sequence[Sequence[float]] | NDArray[np.float64],
+    labels: Sequence[int] | NDArray[np.int64],
+    pictures: Sequence[int] | NDArray[np.int64],
+    crowd: Sequence[bool] | NDArray[np.bool_] | None = None,
     **more: Any,
 ) -> BoxSet:
     """Make a set from boxes in any order.
@@ -105,3 +106,22 @@ def box_set(
         polygons=polygons,
         **more,
     )
+
+
+def relabel_boxes(boxes: BoxSet, classes: tuple[str, ...]) -> BoxSet:
+    """Number the classes as training did.
+
+    Raises:
+        UserError: an object is of a class that training never saw.
+    """
+    names = boxes.images.classes
+    unknown = [c for i, c in enumerate(names) if c not in classes and (boxes.labels == i).any()]
+    if unknown:
+        raise UserError(
+            f"{boxes.images.source} has objects of the class {unknown[0]!r}, which training never saw"
+            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
+            + f"; the model knows {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}: "
+            "rename or remove the class, or train anew with it"
+        )
+    index = np.array([classes.index(c) if c in classes else -1 for c in names], np.int64)
+    return boxes.replace(images=boxes.images.replace(classes=classes), labels=index[boxes.labels])

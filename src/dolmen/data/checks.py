@@ -16,7 +16,7 @@ from dolmen.data.decoded import Decoded
 from dolmen.data.image_set import ImageSet
 from dolmen.types import CheckReport, Skipped
 
-__all__ = ["check_images", "report_text"]
+__all__ = ["LEVELS", "check_images", "picture_facts", "report_text", "skipped_files"]
 
 LEVELS = ("error", "leak", "warning", "info")  # most serious first
 SUBJECTS = (
@@ -50,14 +50,14 @@ def check_images(images: ImageSet, decoded: Decoded, *, task: str = "image-class
         source=images.source,
         num_files=len(images) + len(images.skipped),
         num_used=len(data.used),
-        skipped=_skipped(images, decoded),
+        skipped=skipped_files(images, decoded),
         counts=data.counts(),
-        summary=_summary(data),
+        summary=picture_facts(data),
         findings=tuple(sorted(findings, key=lambda f: LEVELS.index(f.level))),
     )
 
 
-def _skipped(images: ImageSet, decoded: Decoded) -> tuple[Skipped, ...]:
+def skipped_files(images: ImageSet, decoded: Decoded) -> tuple[Skipped, ...]:
     """Return every file that is not used, with its reason."""
     mine = []
     for index, (split, label) in enumerate(zip(images.splits, images.labels.tolist(), strict=True)):
@@ -71,7 +71,7 @@ def _skipped(images: ImageSet, decoded: Decoded) -> tuple[Skipped, ...]:
     return (*images.skipped, *mine)
 
 
-def _summary(data: CheckedImages) -> dict[str, str]:
+def picture_facts(data: CheckedImages) -> dict[str, str]:
     """Return a few named facts about the used pictures."""
     images, sizes, channels = data.images, data.decoded.sizes[data.used], data.decoded.channels[data.used]
     facts = {"classes": f"{len(images.classes):,}"}

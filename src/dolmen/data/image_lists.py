@@ -44,7 +44,7 @@ def read_list(path: Path, name: str) -> ImageSet:
             raise UserError(f"{path} line {line} has no {columns['path']}; fill it in, or remove the line")
         if split and split.lower() not in SPLIT_WORDS:
             raise UserError(f"{path} line {line} has the split {split!r}; expected train, val or test")
-        file = _locate(path.parent, file)
+        file = locate(path.parent, file)
         if file in seen:
             listing.skip(file, f"listed again in line {line}")
         elif not os.path.isfile(path.parent / file):
@@ -60,10 +60,10 @@ def read_list(path: Path, name: str) -> ImageSet:
             f"{path} lists no picture that is there and has a label{first}; expected a row for each, "
             f"with its path counted from {path.parent}"
         )
-    return images_of_files(_ListedSource(path.parent, listing.names), name, listing)
+    return images_of_files(ListedSource(path.parent, listing.names), name, listing)
 
 
-class _ListedSource(Source):
+class ListedSource(Source):
     """Files that a list names, wherever they are."""
 
     def __init__(self, path: Path, names: list[str]) -> None:
@@ -77,7 +77,7 @@ class _ListedSource(Source):
             yield name, read_file(self.path / name)
 
 
-def _locate(folder: Path, file: str) -> str:
+def locate(folder: Path, file: str) -> str:
     """One spelling for each file; a list from Windows has backslashes."""
     if "\\" in file and not os.path.isfile(folder / file):
         file = file.replace("\\", "/")
@@ -106,7 +106,12 @@ def _find_columns(path: Path, header: list[str]) -> dict[str, str | None]:
     return found
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a list.
+
+    Raises:
+        UserError: it can't be read, or is not UTF-8.
+    """
     content = read_file(path)
     if isinstance(content, OSError):
         raise UserError(f"{path} can't be read ({reason_of(content)}); make it readable for you")
@@ -119,7 +124,7 @@ def _read_text(path: Path) -> str:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """``(line number, row)`` of a .csv or .tsv with a header; some offices write semicolons for commas."""
-    text = _read_text(path)
+    text = read_text(path)
     header = text.partition("\n")[0]
     comma = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
@@ -139,7 +144,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """``(line number, object)`` of a .jsonl."""
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -197,6 +197,8 @@ class Task(ABC, Generic[C]):
     """The metric that a person asks for first, and which way is better."""
     monitor: ClassVar[tuple[str, Literal["max", "min"]]]
     """The metric by which the best weights are chosen; the one with the least noise."""
+    forms: ClassVar[tuple[str, ...]] = ()
+    """The formats that ``convert`` writes."""
 
     def __init__(self, config: C, processor: Any = None) -> None:
         self.config: C = config
@@ -349,6 +351,25 @@ class Task(ABC, Generic[C]):
             UserError: the folder holds something.
         """
         raise NotImplementedError
+
+    @classmethod
+    def convert(cls, data: str, form: str, out: Path, progress: Progress | None = None) -> list[str]:
+        """Write data of this task in another format.
+
+        Args:
+            data: a path.
+            form: one of ``forms``.
+            out: a new or empty folder.
+            progress: told how far reading is.
+
+        Returns:
+            What was mended, left out or lost, a sentence each.
+
+        Raises:
+            UserError: the data can't be read, the folder holds something, or this task has no other formats.
+        """
+        del data, form, out, progress
+        raise UserError(f"{cls.name} has no other formats to convert to; leave --convert out")
 
     def weights_licences(self) -> list[tuple[str, str, str]]:
         """Of published weights that training starts from: (name, licence, source). None from scratch."""
