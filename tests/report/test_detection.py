@@ -118,7 +118,7 @@ def test_what_goes_wrong() -> None:
     assert section.lead == (
         "At the thresholds it finds 1 of 3 objects, and 2 of the boxes that it reports are wrong. Each mistake is "
         "counted once, under one kind (after TIDE, Bolya et al., 2020). 2 objects not found; 1 of them had a box of a "
-        "wrong class or place, and are counted there."
+        "wrong class or place, counted there."
     )
     told = text(section)
     for kind in ("Missed", "Background", "Classification"):

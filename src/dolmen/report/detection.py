@@ -190,7 +190,7 @@ def _errors(evaluation: Evaluation, split: str, names: Sequence[str]) -> Section
     if near := errors["undetected"] - counts["missed"]:
         lead += (
             f"{count(errors['undetected'], 'object')} not found; {near:,} of them had a box of a wrong class or place, "
-            "and are counted there."
+            "counted there."
         )
     return Section(f"What goes wrong ({split})", html, lead.strip())
 
