@@ -27,6 +27,7 @@ from dolmen.types import UserError
 WORKING = [name for name, entry in TASKS.items() if entry.page]
 QUICK: dict[str, dict[str, Any]] = {
     "image-classification": {"image_size": 16, "precision": "fp32", "threads": 1},
+    "object-detection": {"image_size": 64, "mosaic": 0.0, "precision": "fp32", "threads": 1},
     "text-generation": {
         "hidden": 24, "layers": 1, "length": 512, "batch_size": 64, "dropout": 0.0, "precision": "fp32", "threads": 1,
     },
@@ -38,12 +39,14 @@ QUICK: dict[str, dict[str, Any]] = {
 """Choices that make a task small enough for a test."""
 BY_HEART: dict[str, dict[str, Any]] = {
     "image-classification": {"augment": "none", "label_smoothing": 0.0, "epochs": 40},
+    "object-detection": {"augment": "none", "image_size": 96, "epochs": 60},
     "text-generation": {"hidden": 128, "length": 32, "epochs": 150},
     "token-classification": {"hidden": 32, "epochs": 250},
 }
 """Choices with which a network learns a few examples by heart."""
 KNOWN: dict[str, Callable[[dict[str, float]], bool]] = {
     "image-classification": lambda metrics: metrics["accuracy"] == 1.0,
+    "object-detection": lambda metrics: metrics["map_50"] > 0.9,
     "text-generation": lambda metrics: metrics["bits_per_character"] < 0.5,
     "token-classification": lambda metrics: metrics["accuracy"] == 1.0,
 }

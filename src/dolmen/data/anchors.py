@@ -1,4 +1,4 @@
-"""Anchors that fit the data: the sizes that its objects have, found by k-means, and which map of a detector has them."""
+"""Anchors that fit the data: sizes that objects have, found by k-means, and which map of a detector has them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def scale_and_crop(
 def mosaic(
     batch: Boxed, generator: Generator, *, zoom: tuple[float, float], stretch: float, flips: Sequence[bool]
 ) -> Boxed:
-    """Make each picture of parts of four of the batch (Bochkovskiy et al., 2020), each changed as by ``scale_and_crop``.
+    """Make pictures of parts of four of the batch (Bochkovskiy et al., 2020), each changed as by ``scale_and_crop``.
 
     The four meet in one point, the same for the batch.
     """

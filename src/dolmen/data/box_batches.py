@@ -35,6 +35,7 @@ class BoxDataset:
         names: of the P pictures.
         groups: (P,) int64, equal where pictures belong together.
         digests: (N, 16) uint8, equal for equal views.
+        processor: which brought the views to the network's size.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class BoxDataset:
         names: Sequence[str],
         groups: NDArray[np.int64],
         digests: NDArray[np.uint8],
+        processor: DetectionProcessor,
     ) -> None:
         self.pixels, self.rows, self.boxes, self.labels = pixels, rows, boxes, labels
         self.picture, self.crops, self.sizes, self.truth = picture, crops, sizes, truth
         self.names, self.groups, self.digests = names, groups, digests
+        self.processor = processor
         self._places: dict[int, list[tuple[int, int]]] = {}
 
     def __len__(self) -> int:
@@ -90,11 +93,11 @@ class BoxDataset:
         height, width = self.sizes[number].tolist()
         views = np.flatnonzero(self.picture == number)
         crop = self.crops[views[0]]
-        sx, sy, *_ = self._placement(crop)
+        sx, sy, *_ = self.processor.placement(int(crop[3] - crop[1]), int(crop[2] - crop[0]))
         canvas = np.zeros((max(1, round(height * sy)), max(1, round(width * sx)), self.pixels.shape[3]), np.uint8)
         for i in views:
             crop = self.crops[i]
-            _, _, dx, dy = self._placement(crop)
+            _, _, dx, dy = self.processor.placement(int(crop[3] - crop[1]), int(crop[2] - crop[0]))
             left, top = round(int(crop[0]) * sx), round(int(crop[1]) * sy)
             wide = min(round(int(crop[2] - crop[0]) * sx), canvas.shape[1] - left)
             high = min(round(int(crop[3] - crop[1]) * sy), canvas.shape[0] - top)
@@ -121,7 +124,7 @@ class BoxDataset:
         return BoxDataset(
             self.pixels, self.rows[rows], [self.boxes[i] for i in rows], [self.labels[i] for i in rows],
             picture.astype(np.int64), self.crops[rows], self.sizes[pictures], [self.truth[i] for i in pictures],
-            [self.names[i] for i in pictures], self.groups[pictures], self.digests[rows],
+            [self.names[i] for i in pictures], self.groups[pictures], self.digests[rows], self.processor,
         )  # fmt: skip
 
 
@@ -163,4 +166,5 @@ def box_dataset(
         decoded.pixels, rows, boxes, labels, np.array([number[int(picture[t])] for t in rows], np.int64), crops[rows],
         sizes[chosen], truth, [pictures.images.names[p] for p in chosen],
         group_numbers([pictures.images.groups[p] for p in chosen]), np.ascontiguousarray(decoded.digests[rows]),
+        processor,
     )  # fmt: skip

@@ -69,10 +69,11 @@ class DetectionProcessor(BaseModel):
         # n tiles of side s with a share o of overlap cover s (1 + (n - 1)(1 - o)).
         side = max(height, width) / (1 + (self.tiles - 1) * (1 - OVERLAP))
         side_w, side_h = self._tile_shape(side)
-        found = []
-        for top in _starts(height, side_h):
-            for left in _starts(width, side_w):
-                found.append([left, top, min(width, left + side_w), min(height, top + side_h)])
+        found = [
+            [left, top, min(width, left + side_w), min(height, top + side_h)]
+            for top in _starts(height, side_h)
+            for left in _starts(width, side_w)
+        ]
         return np.array(found, np.int64)
 
     def _tile_shape(self, side: float) -> tuple[int, int]:
@@ -108,16 +109,16 @@ class DetectionProcessor(BaseModel):
     def to_input(self, boxes_xyxy: NDArray[np.float64], crop: NDArray[np.int64]) -> Floats:
         """(N, 4) boxes in pixels of a picture -> in pixels of the network's input, which shows the view ``crop``."""
         sx, sy, dx, dy = self.placement(int(crop[3] - crop[1]), int(crop[2] - crop[0]))
-        moved = boxes_xyxy - np.array([crop[0], crop[1], crop[0], crop[1]])
-        return (moved * [sx, sy, sx, sy] + [dx, dy, dx, dy]).astype(np.float32)
+        moved = boxes_xyxy - np.tile(crop[:2], 2)
+        return np.asarray(moved * [sx, sy, sx, sy] + [dx, dy, dx, dy], np.float32)
 
     def from_input(self, boxes_xyxy: Floats, crop: NDArray[np.int64]) -> Floats:
         """Undo ``to_input``, and cut at the borders of the view."""
         height, width = int(crop[3] - crop[1]), int(crop[2] - crop[0])
         sx, sy, dx, dy = self.placement(height, width)
         found = (boxes_xyxy - [dx, dy, dx, dy]) / [sx, sy, sx, sy]
-        found = np.clip(found, 0, [width, height, width, height]) + [crop[0], crop[1], crop[0], crop[1]]
-        return found.astype(np.float32)
+        found = np.clip(found, 0, [width, height, width, height]) + np.tile(crop[:2], 2)
+        return np.asarray(found, np.float32)
 
     def decode_picture(
         self, outputs: Arrays, crops: NDArray[np.int64], size: tuple[int, int], floor: float = FLOOR
@@ -180,10 +181,7 @@ def overlaps(boxes: Floats, *, parts: bool = False) -> Floats:
     bottom = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     shared = np.clip(bottom - top, 0, None).prod(2)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    if parts:
-        over = np.minimum(area[:, None], area[None])
-    else:
-        over = area[:, None] + area[None] - shared
+    over = np.minimum(area[:, None], area[None]) if parts else area[:, None] + area[None] - shared
     return np.asarray(shared / np.maximum(over, 1e-9), np.float32)
 
 

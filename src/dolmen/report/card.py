@@ -69,8 +69,12 @@ def _use(run: RunFiles) -> str:
     classes = run.processor.get("classes")
     if classes:
         named = ", ".join(text(str(c)) for c in classes[:50]) + (" ..." if len(classes) > 50 else "")
-        lines.append(f"{sentence(task)} into {count(len(classes), 'class', 'classes')}: {named}.")
-        lines.append("Whatever it is shown, it answers with one of these; it has no answer for anything else.")
+        if "anchors" in run.processor:
+            lines.append(f"It finds objects of {count(len(classes), 'class', 'classes')} in pictures: {named}.")
+            lines.append("Objects of other classes it passes over, or takes for one of these.")
+        else:
+            lines.append(f"{sentence(task)} into {count(len(classes), 'class', 'classes')}: {named}.")
+            lines.append("Whatever it is shown, it answers with one of these; it has no answer for anything else.")
     lines += [
         "",
         "- It was measured on data like those it was trained on. On others (another camera, hospital, "
@@ -132,7 +136,7 @@ def _calibration(run: RunFiles) -> str:
             "validation; "
             f"the expected calibration error is {found['ece']:.3f}{before}."
         )
-    if point := evaluation.get("operating_point"):
+    if "positive" in (point := evaluation.get("operating_point", {})):
         lines.append(
             f"It decides for {text(point['positive'])} from a probability of {point['threshold']:.3f} on, a "
             "threshold "

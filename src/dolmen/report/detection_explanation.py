@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 from dolmen.processors.drawing import draw_boxes
 from dolmen.report import pictures
-from dolmen.report.explanation import LABELS, MARGIN, MUTED, WIDTH, Page, feature_row, save
-from dolmen.report.figures import BLUE, drawing
+from dolmen.report.explanation import LABELS, MARGIN, WIDTH, Page, feature_row, save
+from dolmen.report.figures import BLUE, MUTED, drawing
 from dolmen.report.numbers import count
 from dolmen.types import Boxes
 

@@ -118,13 +118,16 @@ class Page:
         self.figure, self.height = figure, height
 
     def say(self, text: str, x: float, y: float, *, size: float = TEXT, align: str = "left", **style: Any) -> None:
+        """Write a text whose upper left corner is at (x, y)."""
         at = x / WIDTH, 1 - y / self.height
         self.figure.text(*at, text, fontsize=size, ha=align, va="top", **{"color": INK} | style)
 
     def put(self, pixels: NDArray[np.uint8], x: int, y: int) -> None:
+        """Place pixels."""
         self.figure.figimage(pixels, x, self.height - y - pixels.shape[0], origin="upper")
 
     def bar(self, x: float, y: float, width: float, height: float, colour: str) -> None:
+        """Draw a filled rectangle."""
         from matplotlib.patches import Rectangle
 
         corner = x / WIDTH, 1 - (y + height) / self.height
@@ -154,6 +157,7 @@ def _filters(filters: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def save(figure: Figure, out: Path) -> Path:
+    """Write the figure as a PNG, whole or not at all."""
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=72, transparent=False)
     return write_whole(out, picture.getvalue())

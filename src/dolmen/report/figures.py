@@ -313,3 +313,33 @@ def roc_points(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> tupl
     y = np.r_[0, hits / max(1, hits[-1])]
     keep = np.unique(np.linspace(0, len(x) - 1, 500).round().astype(int))
     return x[keep], y[keep]
+
+
+# ---- detection
+
+
+def precision_recall(curve: dict[str, list[float]], point: tuple[float, float], title: str, note: str) -> str:
+    """Precision over recall as the threshold falls, with the operating point; small, to stand beside others.
+
+    Args:
+        curve: {"recall", "precision"} of the same length.
+        point: recall and precision at the threshold.
+        title: the class.
+        note: what is to be known of it, above on the right.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    # The surest boxes have a precision, too; without any box there is nothing to draw but the point.
+    x, y = [0.0, *curve["recall"]] if curve["recall"] else [], [*curve["precision"][:1], *curve["precision"]]
+    with drawing(280, 216) as (figure, axes):
+        axes.fill_between(x, y, color=BLUE, alpha=0.1, linewidth=0)
+        axes.plot(x, y, color=BLUE, linewidth=1.6, solid_joinstyle="round")
+        axes.plot(*point, "o", color=ORANGE, markersize=8)
+        axes.set(xlim=(-0.02, 1.03), ylim=(-0.02, 1.05), xlabel="recall", ylabel="precision")
+        axes.set_title(title if len(title) <= 20 else title[:19] + "…")
+        axes.set_title(note, loc="right", color=MUTED, fontsize=SMALL)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axis.set_ticks([0, 0.5, 1])
+        label = f"Precision over recall of {title}: at the threshold {point[1]:.2f} at {point[0]:.2f}"
+        return svg(figure, label)

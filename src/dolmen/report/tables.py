@@ -31,6 +31,7 @@ def numbers(evaluations: dict[str, Evaluation]) -> Section:
     )
 
 
-def bar(value: float) -> str:
-    """A cell of a table with a share, and a bar behind it."""
-    return f'<td class="number bar" style="--share:{100 * value:.1f}%"><span>{percent(value)}</span></td>'
+def bar(value: float, text: str | None = None) -> str:
+    """A cell of a table with a share, and a bar behind it; ``text`` instead of the share in percent."""
+    shown = percent(value) if text is None else escape(text)
+    return f'<td class="number bar" style="--share:{100 * value:.1f}%"><span>{shown}</span></td>'

@@ -38,7 +38,12 @@ TASKS: dict[str, TaskEntry] = {
         "accuracy, AUROC, sensitivity at a chosen specificity",
         "dolmen.tasks.image_classification:ImageClassification",
     ),
-    "object-detection": TaskEntry("CNN + RPN", "COCO json, Pascal VOC xml, YOLO txt", "mAP, mAP@0.5"),
+    "object-detection": TaskEntry(
+        "CNN + RPN",
+        "COCO json, Pascal VOC xml, YOLO txt, CSV/JSONL",
+        "mAP, mAP@0.5",
+        "dolmen.tasks.object_detection:ObjectDetection",
+    ),
     "face-recognition": TaskEntry("CNN", "folder per person; LFW-style pairs", "TAR at FAR, DET, rank-1"),
     "video-classification": TaskEntry("CNN + RNN", "folder of clips per class", "accuracy; event recall and delay"),
     "image-segmentation": TaskEntry("CNN", "image and mask folders, COCO polygons", "Dice, IoU, HD95"),

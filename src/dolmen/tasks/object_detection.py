@@ -17,9 +17,9 @@ from dolmen.data.anchors import Shapes, fit_anchors, size_iou
 from dolmen.data.box_batches import BoxDataset, box_dataset
 from dolmen.data.box_checks import check_boxes, clean, stratum
 from dolmen.data.box_sample import write_box_sample
-from dolmen.data.box_set import BoxSet
-from dolmen.data.box_writers import convert_boxes
-from dolmen.data.boxes import read_boxes, relabel_boxes
+from dolmen.data.box_set import BoxSet, relabel_boxes
+from dolmen.data.box_writers import FORMS, convert_boxes
+from dolmen.data.boxes import read_boxes
 from dolmen.data.decoded import Decoded, decode_all
 from dolmen.data.mirror import mirror_test
 from dolmen.data.shapes import sampled
@@ -83,6 +83,7 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
     Config = ObjectDetectionConfig
     Processor = DetectionProcessor
     Predictor = DetectionPredictor
+    forms = FORMS
     headline = ("map", "max")
     monitor = ("map", "max")
 
