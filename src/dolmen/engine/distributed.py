@@ -79,6 +79,12 @@ def divide_gradients(parameters: Sequence[nn.Parameter], total: Tensor, weight: 
     Returns:
         () the mean loss over the global batch.
     """
+    if world() > 1:  # a part of the loss may have had nothing to count here, and something elsewhere
+        counted = torch.tensor([float(p.grad is not None) for p in parameters], device=total.device)
+        dist.all_reduce(counted)
+        for p, number in zip(parameters, counted.tolist(), strict=True):
+            if p.grad is None and number:
+                p.grad = torch.zeros_like(p)
     grads = [p.grad for p in parameters if p.grad is not None]
     numbers = torch.stack([total.detach().double(), torch.tensor(weight, dtype=torch.float64, device=total.device)])
     if world() > 1:
