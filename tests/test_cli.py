@@ -327,7 +327,7 @@ def test_tasks(command: Command) -> None:
     text = command("tasks").out.splitlines()
     assert len(text) == 1 + len(TASKS)
     assert text[1].startswith("works  image-classification  CNN")
-    assert text[2].startswith("soon   object-detection")
+    assert text[3].startswith("soon   face-recognition")
     found = json.loads(command("tasks", "--json").out)
     assert list(found) == list(TASKS)
     assert found[TASK]["works"] is True

@@ -19,6 +19,8 @@ from dolmen.report.detection_explanation import explanation_picture
 from dolmen.runtime.detections import DetectionPredictor, detect
 from dolmen.types import Arrays, Boxes, Evaluation, Section, UserError
 
+SHOWN_MAPS = 8
+
 
 def as_arrays(found: Sequence[Boxes]) -> Arrays:
     """The objects of all pictures in one list, with the picture of each: what an evaluation keeps of them."""
@@ -97,7 +99,7 @@ def explain(model: Detector, predictor: DetectionPredictor, raw: Any, out: Path)
         objectness=maps,
         proposals=regions[0].cpu().numpy()[order],
         strength=strength[order],
-        levels={f"stride {s}": level[0].float().cpu().numpy() for s, level in zip(STRIDES, levels, strict=True)},
+        levels={f"stride {s}": _liveliest(level[0]) for s, level in zip(STRIDES, levels, strict=True)},
         title=title,
     )
     return {
@@ -112,6 +114,12 @@ def explain(model: Detector, predictor: DetectionPredictor, raw: Any, out: Path)
         ],
         "picture": str(out),
     }
+
+
+def _liveliest(level: torch.Tensor) -> NDArray[np.float32]:
+    """(F, h, w) -> of the maps those eight in which most is to be seen."""
+    few = level.flatten(1).std(1).topk(min(SHOWN_MAPS, len(level))).indices
+    return level[few].float().cpu().numpy()
 
 
 def objectness_maps(model: Detector, objectness: torch.Tensor) -> dict[str, NDArray[np.float32]]:
