@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {"types", "tasks", "run", "verbs", "data.checks", "cli_arguments", "cli_use"},
     "cli_arguments": {"types", "tasks"},
-    "cli_use": {"types", "runtime", "tasks", "run", "verbs", "cli_arguments"},
+    "cli_use": {"types", "files", "processors", "runtime", "tasks", "run", "verbs", "cli_arguments"},
     "demo": {"run", "cli"},
     "__init__": {"types", "verbs"},
     "__main__": {"cli"},

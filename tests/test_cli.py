@@ -453,7 +453,7 @@ def test_export_and_what_reads_it(command: Command, sample_run: Path, sample_pic
     for verb in ("evaluate", "explain"):
         more = ("--out", tmp_path / "x.png") if verb == "explain" else ()
         assert "needs the run that it was made of" in command(verb, out, picture, *more).err
-    assert "is not known yet; give -" in command("watch", out, "microphone").err
+    assert "microphone can't be read: No such file" in command("watch", out, "microphone").err
 
 
 def test_watch_reads_standard_input(sample_run: Path, sample_pictures: Path) -> None:

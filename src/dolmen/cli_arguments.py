@@ -21,7 +21,7 @@ VERBS = {
     "predict": "RUN|BUNDLE INPUT...     what the model says of new inputs",
     "explain": "RUN INPUT --out P.png   why it says so",
     "export": "RUN [--int8] [--out B]  an ONNX bundle that needs no PyTorch, compared with the run first",
-    "watch": "RUN|BUNDLE SOURCE       what it says of a live source, as it comes (today: text on standard input)",
+    "watch": "RUN|BUNDLE SOURCE       what it says of a live source, as it comes: of a video, of piped text",
     "serve": "RUN|BUNDLE...           an HTTP and WebSocket API, and a page to try them",
     "sample": "TASK DIR                a small data set in the task's own format",
     "bench": "RUN|BUNDLE              how fast it is on this machine",
@@ -66,6 +66,9 @@ def add_choices(parser: Parser, config: type[BaseModel]) -> None:
     for name, field in config.model_fields.items():
         flag, text = "--" + name.replace("_", "-"), (field.description or "").replace("%", "%%")
         kinds = set(typing.get_args(field.annotation)) or {field.annotation}
+        if typing.get_origin(field.annotation) is tuple:
+            group.add_argument(flag, action="append", default=None, help=f"{text}; may be given several times")
+            continue
         if bool in kinds:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
             continue

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
+import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any
 
 from dolmen.cli_arguments import add_choices, choices, count, parser, print_json
+from dolmen.files import write_whole
+from dolmen.runtime.predictor import NoOptions, Predictor, predictor_of
 from dolmen.tasks import load_task
 from dolmen.types import Text, UserError
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 
 def predict(arguments: list[str]) -> int:
@@ -24,13 +22,18 @@ def predict(arguments: list[str]) -> int:
     words.add_argument("inputs", nargs="+", help="files, or folders of files; of text-generation: how texts begin")
     words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
     words.add_argument("--json", action="store_true", help="JSON Lines, one object an input")
-    options_of = _options_of_model(arguments)
-    add_choices(words, options_of)
+    predictor = _predictor_named(arguments)
+    if hasattr(predictor, "draw"):
+        words.add_argument(
+            "--draw", metavar="FOLDER", help="a new folder for the pictures, with what was found drawn in"
+        )
+    add_choices(words, predictor.Options if predictor else NoOptions)
     given = words.read(arguments)
     from dolmen import verbs
 
     model = verbs.load(given.model, threads=given.threads)
-    options = choices(given, options_of)
+    options = choices(given, model.predictor.Options)
+    drawings = _new_folder(given.draw) if getattr(given, "draw", None) else None
     failed = 0
     for raw, prediction in model.predict_each(model.predictor.expand(given.inputs), **options):
         if isinstance(prediction, UserError):
@@ -38,7 +41,14 @@ def predict(arguments: list[str]) -> int:
             print(f"dolmen: {prediction}", file=sys.stderr)
             if given.json:
                 print_json({"input": str(raw), "error": str(prediction)})
-        elif given.json:
+            continue
+        if drawings is not None:
+            from dolmen.processors.drawing import as_png
+
+            predictor_that_draws: Any = model.predictor
+            pixels = predictor_that_draws.draw(raw, prediction)
+            write_whole(_free(drawings, Path(raw).stem), as_png(pixels), otherwise="choose another --draw")
+        if given.json:
             print_json({"input": str(raw), **prediction.to_json()})
         elif isinstance(prediction, Text):  # as it comes
             print(prediction.prompt, end="", flush=True)
@@ -50,20 +60,34 @@ def predict(arguments: list[str]) -> int:
     return 2 if failed else 0
 
 
-def _options_of_model(arguments: list[str]) -> type[BaseModel]:
-    """What can be chosen for predictions of the model that is named first; nothing if there is none."""
-    from dolmen.runtime import bundle, predictor
+def _new_folder(name: str) -> Path:
+    """A folder that is not there yet, or empty."""
+    path = Path(name)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise UserError(f"{name} is there already, and not an empty folder; name a new one with --draw")
+    return path
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A name for a picture that no other has: pictures of two folders may be called alike."""
+    names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+    return next(path for name in names if not (path := folder / f"{name}.png").exists())
+
+
+def _predictor_named(arguments: list[str]) -> type[Predictor[Any]] | None:
+    """What predicts with the model that is named first; None if there is none."""
+    from dolmen.runtime import bundle
 
     path = next((Path(word) for word in arguments if not word.startswith("-")), None)
     if path is None:
-        return predictor.NoOptions
+        return None
     if bundle.is_bundle(path):
-        return predictor.predictor_of(bundle.task_of(path)).Options
+        return predictor_of(bundle.task_of(path))
     from dolmen import run
 
     if not run.is_run(path):
-        return predictor.NoOptions
-    return load_task(run.require_finished(path)["task"]).Predictor.Options
+        return None
+    return load_task(run.require_finished(path)["task"]).Predictor
 
 
 def export(arguments: list[str]) -> int:
@@ -87,39 +111,24 @@ def watch(arguments: list[str]) -> int:
     """A live source to predictions, as they come."""
     words = parser("watch")
     words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
-    words.add_argument("source", help="- for standard input: a text, or with pictures a file name a line")
+    words.add_argument(
+        "source", help="- for standard input: a text, or with pictures a file name a line; of object-detection: a video"
+    )
     words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
     words.add_argument("--json", action="store_true", help="JSON Lines, one object a prediction")
+    options_of = _predictor_named(arguments)
+    add_choices(words, options_of.Watching if options_of else NoOptions)
     given = words.read(arguments)
-    if given.source != "-":
-        raise UserError(
-            f"the source {given.source!r} is not known yet; give - and pipe a text: cat text | dolmen watch ..."
-        )
     from dolmen import verbs
 
     model = verbs.load(given.model, threads=given.threads)
-    lines: Iterable[Any] = _pieces(sys.stdin)
-    if model.predictor.takes == "picture":
-        lines = (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
-    for prediction in verbs.watch(model, lines):
+    for prediction in model.watch(given.source, **choices(given, model.predictor.Watching)):
         if given.json:
             print_json(prediction.to_json())
         else:
             print(model.predictor.one_line(prediction))
         sys.stdout.flush()
     return 0
-
-
-def _pieces(stream: TextIO) -> Iterator[str]:
-    """What a stream of text has at each moment; it is not waited for more."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    while content := stream.buffer.read1(1 << 16):  # type: ignore[attr-defined]
-        try:
-            text = decoder.decode(content)
-        except UnicodeDecodeError as error:
-            raise UserError(f"standard input is not text in UTF-8 ({error.reason}); convert it") from None
-        if text:
-            yield text
 
 
 def serve(arguments: list[str]) -> int:

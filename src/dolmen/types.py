@@ -87,6 +87,7 @@ class Boxes:
         labels: (N,) int64, indices into ``names``.
         ids: (N,) int64, in a video the number of the object, the same from frame to frame; None where nothing is
             followed.
+        time_s: in a video, seconds from its beginning; None elsewhere.
     """
 
     size: tuple[int, int]
@@ -95,6 +96,7 @@ class Boxes:
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     ids: NDArray[np.int64] | None = None
+    time_s: float | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -102,10 +104,11 @@ class Boxes:
     def __getitem__(self, index: Any) -> Boxes:
         """Return some of the objects: a slice, a mask (N,) bool, or indices (M,) int."""
         ids = None if self.ids is None else self.ids[index]
-        return Boxes(self.size, self.names, self.boxes_xyxy[index], self.scores[index], self.labels[index], ids)
+        some = self.boxes_xyxy[index], self.scores[index], self.labels[index], ids
+        return Boxes(self.size, self.names, *some, self.time_s)
 
     def to_json(self) -> dict[str, Any]:
-        """Return ``{"height", "width", "boxes_xyxy", "labels", "scores"}``, and ``ids`` where there are some."""
+        """Return ``{"height", "width", "boxes_xyxy", "labels", "scores"}``; in a video ``ids`` and ``time_s``, too."""
         found: dict[str, Any] = {
             "height": self.size[0],
             "width": self.size[1],
@@ -115,7 +118,60 @@ class Boxes:
         }
         if self.ids is not None:
             found["ids"] = self.ids.tolist()
+        if self.time_s is not None:
+            found["time_s"] = round(self.time_s, 4)
         return found
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that an object did that is followed in a video.
+
+    Attributes:
+        time_s: when, in seconds from the beginning.
+        kind: what it did. Left and right of a line are those of someone who looks from its begin to its end.
+        id: the number of the object, as in ``Boxes.ids``.
+        label: its class.
+        where: the name of the line or zone; empty of one that appears or leaves.
+        lasted_s: how long one that leaves was there, or one that exits was in the zone; None of the others.
+    """
+
+    time_s: float
+    kind: Literal["appears", "leaves", "crosses-left", "crosses-right", "enters", "exits"]
+    id: int
+    label: str
+    where: str = ""
+    lasted_s: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"time_s", "event", "id", "label"}``, and ``where`` and ``lasted_s`` where there are some."""
+        found: dict[str, Any] = {
+            "time_s": round(self.time_s, 4), "event": self.kind, "id": self.id, "label": self.label,
+        }  # fmt: skip
+        if self.where:
+            found["where"] = self.where
+        if self.lasted_s is not None:
+            found["lasted_s"] = round(self.lasted_s, 4)
+        return found
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was counted in a video until now.
+
+    Attributes:
+        objects: how many there were of each class.
+        lines: name -> ``{"left": {class: n}, "right": {class: n}}``: what crossed to that side.
+        zones: name -> ``{"entered": {class: n}, "inside": n, "stayed_s": seconds of all together}``.
+    """
+
+    objects: dict[str, int]
+    lines: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    zones: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"objects", "lines", "zones"}``."""
+        return {"objects": self.objects, "lines": self.lines, "zones": self.zones}
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +211,73 @@ class Spans:
         }
         if len(self.readings) > 1:
             found["readings"] = [{"probability": round(p, 6), "tags": list(tags)} for p, tags in self.readings]
+        return found
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word that was heard.
+
+    Attributes:
+        text: the word.
+        start_s: where it begins, in seconds from the beginning of the recording or stream.
+        end_s: where it ends.
+        confidence: 0..1, how surely it was this word.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"text", "start_s", "end_s", "confidence"}``."""
+        return {
+            "text": self.text,
+            "start_s": round(self.start_s, 3),
+            "end_s": round(self.end_s, 3),
+            "confidence": round(self.confidence, 6),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Transcript:
+    """What was said in a recording, or in a stretch of a stream.
+
+    Attributes:
+        text: all words; empty where nothing was said, or nothing of what may be said.
+        words: with their times.
+        confidence: 0..1, how surely all of it is right.
+        start_s: where the stretch begins, in seconds.
+        end_s: where it ends.
+        final: False while the stretch goes on, and what is said of it may change.
+        rejected: True where only some sentences may be said, and this was none of them.
+        alternatives: (text, probability) of the most probable readings, this one first; probabilities sum to 1.
+    """
+
+    text: str
+    words: tuple[Word, ...]
+    confidence: float
+    start_s: float
+    end_s: float
+    final: bool = True
+    rejected: bool = False
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return text, words, confidence, start and end, and alternatives where there are some."""
+        found: dict[str, Any] = {
+            "text": self.text,
+            "confidence": round(self.confidence, 6),
+            "start_s": round(self.start_s, 3),
+            "end_s": round(self.end_s, 3),
+            "final": self.final,
+            "words": [word.to_json() for word in self.words],
+        }
+        if self.rejected:
+            found["rejected"] = True
+        if len(self.alternatives) > 1:
+            found["alternatives"] = [{"text": text, "probability": round(p, 6)} for text, p in self.alternatives]
         return found
 
 

@@ -8,7 +8,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -328,20 +328,19 @@ def export(
     return place
 
 
-def watch(
-    model: Model | str | Path, chunks: Iterable[Any], *, idle_timeout_s: float | None = None
-) -> Iterator[Prediction]:
+def watch(model: Model | str | Path, source: str | Path, **options: Any) -> Iterator[Prediction]:
     """What a model says of a live source, as it comes.
 
     Args:
         model: a run, a bundle, or where one is.
-        chunks: pieces of text, or pictures.
-        idle_timeout_s: after so many seconds without a piece the stream is over; None for never.
+        source: ``-`` for standard input, or what the task knows besides: a video, a folder of pictures. For pieces
+            that you have yourself, use ``model.stream()``.
+        options: what ``dolmen watch MODEL --help`` lists.
+
+    Raises:
+        UserError: the model or the source can't be read.
     """
-    session = (model if isinstance(model, Model) else load(model)).stream(idle_timeout_s=idle_timeout_s)
-    for chunk in chunks:
-        yield from session.feed(chunk)
-    yield from session.finish()
+    return (model if isinstance(model, Model) else load(model)).watch(source, **options)
 
 
 def serve(models: Sequence[str | Path], *, threads: int | None = None, **options: Any) -> None:

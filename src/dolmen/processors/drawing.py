@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,6 +82,44 @@ def ink(colour: str) -> str:
     return DARK if light > 0.179 else LIGHT
 
 
+@dataclass(frozen=True)
+class Border:
+    """A line, or the border of an area, to draw.
+
+    Attributes:
+        points: x and y in pixels, or, if none is above 1, as shares of width and height.
+        colour: as ``#rrggbb``.
+        text: on its plate, below the middle of its first side.
+        closed: whether the last point is joined with the first.
+    """
+
+    points: Sequence[tuple[float, float]]
+    colour: str
+    text: str = ""
+    closed: bool = False
+
+
+def draw_borders(pixels: Pixels, borders: Sequence[Border]) -> Pixels:
+    """Draw lines and areas with their plates. (H, W, 3) uint8 -> the same, a copy."""
+    picture = Image.fromarray(pixels)
+    canvas, line, font = ImageDraw.Draw(picture), _line(picture.size), _font(_letters(picture.size))
+    for border in borders:
+        points = np.asarray(border.points, np.float64)
+        points = points * picture.size if points.max() <= 1 else points
+        corners = [(float(x), float(y)) for x, y in ([*points, points[0]] if border.closed else points)]
+        canvas.line(corners, fill=ink(border.colour), width=line + 2, joint="curve")
+        canvas.line(corners, fill=border.colour, width=line, joint="curve")
+        ascent, descent = font.getmetrics()
+        text = _shortened(border.text, font, picture.width - 8)
+        wide, high = round(font.getlength(text)) + 8, ascent + descent + 4
+        (x1, y1), (x2, y2) = corners[:2]
+        x = min(max((x1 + x2 - wide) / 2, 0), picture.width - wide)
+        y = min(max((y1 + y2) / 2 + line, 0), picture.height - high)
+        canvas.rectangle((x, y, x + wide - 1, y + high - 1), fill=border.colour, outline=ink(border.colour))
+        canvas.text((x + 4, y + 2 + ascent), text, font=font, fill=ink(border.colour), anchor="ls")
+    return np.asarray(picture)
+
+
 def draw_boxes(
     pixels: Pixels,
     boxes: Boxes,
@@ -113,6 +152,13 @@ def draw_boxes(
     if truth is not None:
         marks += [Mark(_place(b), colour[k], boxes.names[k], dashed=True) for b, k in zip(*truth, strict=True)]
     return draw_marks(pixels, marks, width=width)
+
+
+def as_png(pixels: Pixels) -> bytes:
+    """The bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def score_text(score: float) -> str:

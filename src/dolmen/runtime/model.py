@@ -82,13 +82,32 @@ class Model:
         chosen = validated(self.Options, options, self.task_name, f"dolmen predict {self.path} --help")
         return self.predictor.predict(inputs, chosen, batch_size=batch_size)
 
-    def stream(self, *, idle_timeout_s: float | None = None) -> Session:
+    def stream(self, *, idle_timeout_s: float | None = None, **options: Any) -> Session:
         """Begin a stream: pieces of input in, predictions out, with constant memory.
 
         Args:
             idle_timeout_s: after so many seconds without a call it is over; None for never.
+            options: of ``predictor.Streaming``.
         """
-        return self.predictor.session(idle_timeout_s)
+        kind = self.predictor.Streaming
+        return self.predictor.session(
+            idle_timeout_s, validated(kind, options, self.task_name, f"dolmen watch {self.path} --help")
+        )
+
+    def watch(self, source: str | Path, **options: Any) -> Iterator[Prediction]:
+        """What it says of a live source, as it comes.
+
+        Args:
+            source: ``-`` for standard input, or what the task knows besides: a video, a folder of pictures.
+            options: of ``predictor.Watching``.
+
+        Raises:
+            UserError: it can't be read.
+        """
+        kind = self.predictor.Watching
+        return self.predictor.watch(
+            str(source), validated(kind, options, self.task_name, f"dolmen watch {self.path} --help")
+        )
 
     def describe(self) -> dict[str, Any]:
         """What it is, as plain JSON values."""

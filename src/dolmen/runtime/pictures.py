@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -65,9 +66,20 @@ class Pictures(Predictor[P]):
         p: Any = self.processor
         return np.random.default_rng(0).integers(0, 256, (p.height, p.width, p.channels)).astype(np.uint8)
 
-    def session(self, idle_timeout_s: float | None) -> Session:
+    def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> Session:
         """Pictures one after the other; nothing is carried from one to the next."""
+        del options
         return PictureSession(self, idle_timeout_s)
+
+    def pieces(self, source: str, options: BaseModel) -> Iterator[Any]:
+        """Files whose names come a line at a time on standard input, or those in a folder."""
+        del options
+        if source != "-":
+            yield from self.expand([source])
+            return
+        for line in sys.stdin:
+            if line.strip():
+                yield Path(line.rstrip("\n"))
 
 
 class PicturePredictor(Pictures[ImageProcessor]):

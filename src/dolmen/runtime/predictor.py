@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +43,10 @@ class Predictor(ABC, Generic[P]):
     briefly: ClassVar[dict[str, Any]] = {}
     """Options for one short prediction, to measure speed with."""
     Options: ClassVar[type[BaseModel]] = NoOptions
+    Streaming: ClassVar[type[BaseModel]] = NoOptions
+    """What can be chosen for a stream."""
+    Watching: ClassVar[type[BaseModel]] = NoOptions
+    """That, and what can be chosen for a source that is watched."""
 
     def __init__(self, processor: P, network: Network) -> None:
         self.processor, self.network = processor, network
@@ -63,8 +70,39 @@ class Predictor(ABC, Generic[P]):
         """An input, to measure speed with."""
 
     @abstractmethod
-    def session(self, idle_timeout_s: float | None) -> Session:
-        """A stream; see ``Session``."""
+    def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> Session:
+        """A stream; see ``Session``. Options are of the class ``Streaming``; None for all defaults."""
+
+    def watch(self, source: str, options: BaseModel) -> Iterator[Prediction]:
+        """What it says of a live source, as it comes.
+
+        Args:
+            source: as a person names it: ``-`` for standard input, or what the task knows besides.
+            options: of the class ``Watching``.
+
+        Raises:
+            UserError: it can't be read; at once, or after the last that could be read.
+        """
+        yield from self.follow(self.pieces(source, options), self.session(None, options))
+
+    def follow(self, pieces: Iterable[Any], session: Session) -> Iterator[Prediction]:
+        """What a stream says of pieces of input. If they end with an error, what was held back is said before it."""
+        damage, begun = None, False
+        try:
+            for piece in pieces:
+                begun = True
+                yield from session.feed(piece)
+        except UserError as error:
+            if not begun:
+                raise
+            damage = error
+        yield from session.finish()
+        if damage is not None:
+            raise damage
+
+    @abstractmethod
+    def pieces(self, source: str, options: BaseModel) -> Iterator[Any]:
+        """A live source, as a person names it, in the pieces that a stream takes; see ``watch``."""
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Any]:
         """What the person named on the command line -> single inputs (a folder: the files in it)."""
@@ -185,6 +223,32 @@ def text_of(path: Path, wanted: str) -> str:
     if not text:
         raise UserError(f"{path} is empty; give {wanted}")
     return text
+
+
+def text_pieces(source: str) -> Iterator[str]:
+    """What a text has at each moment; it is not waited for more.
+
+    Args:
+        source: a file, or ``-`` for standard input.
+
+    Raises:
+        UserError: it can't be read, or is not UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with contextlib.nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream:
+            while content := stream.read1(1 << 16):  # type: ignore[union-attr]
+                if text := decoder.decode(content):
+                    yield text
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        name = "standard input" if source == "-" else source
+        raise UserError(f"{name} is not text in UTF-8 ({error.reason}); convert it") from None
+    except OSError as error:
+        raise UserError(
+            f"{source} can't be read: {error.strerror}; name a text file, or give - and pipe a text: "
+            "cat text | dolmen watch ..."
+        ) from None
 
 
 def predictor_of(task: str) -> type[Predictor[Any]]:

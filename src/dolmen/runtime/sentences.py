@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolmen.processors.tags import TagProcessor
-from dolmen.runtime.predictor import Predictor, Session, text_of
+from dolmen.runtime.predictor import Predictor, Session, text_of, text_pieces
 from dolmen.types import Arrays, Example, Prediction, Spans, UserError
 
 MOST_TOKENS = 1 << 14
@@ -101,9 +101,15 @@ class SentencePredictor(Predictor[TagProcessor]):
         """A sentence of 20 words."""
         return ([word for word in self.processor.words[1:] if word] * 20 + ["word"] * 20)[:20]
 
-    def session(self, idle_timeout_s: float | None) -> Session:
+    def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> Session:
         """A text that comes in pieces; each whole line is a sentence."""
+        del options
         return _LineSession(self, idle_timeout_s)
+
+    def pieces(self, source: str, options: BaseModel) -> Iterator[str]:
+        """Text on standard input, or in a file."""
+        del options
+        return text_pieces(source)
 
 
 class _LineSession(Session):

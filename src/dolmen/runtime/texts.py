@@ -15,7 +15,7 @@ from dolmen.files import write_whole
 from dolmen.processors.sampling import Sampler, Speller
 from dolmen.processors.text import END_OF_LINE, TextProcessor
 from dolmen.runtime.network import Network
-from dolmen.runtime.predictor import Predictor, Session, text_of
+from dolmen.runtime.predictor import Predictor, Session, text_of, text_pieces
 from dolmen.types import Arrays, Prediction, Reading, Text, UserError
 
 AT_ONCE = 64
@@ -153,13 +153,19 @@ class TextPredictor(Predictor[TextProcessor]):
         """A text to begin with."""
         return self.processor.decode_tokens(range(1, min(17, len(self.processor))))
 
-    def session(self, idle_timeout_s: float | None) -> TextSession:
+    def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> TextSession:
         """A text that is read along, and written on where asked."""
+        del options
         return TextSession(self, idle_timeout_s)
+
+    def pieces(self, source: str, options: BaseModel) -> Iterator[str]:
+        """Text on standard input, or in a file."""
+        del options
+        return text_pieces(source)
 
     def _text(self, raw: Any, options: GenerationOptions) -> Text:
         text = prompt(raw)
-        session = self.session(None)
+        session = self.session()
         place = None if options.state is None else Path(options.state)
         if place is not None and place.exists():
             try:

@@ -42,7 +42,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, tmp_path: Path) -> Iterator[Visit]:
-    """Open the page of a server of three fakes; whatever the browser complains of fails the test."""
+    """Open the page of a server of four fakes; whatever the browser complains of fails the test."""
     complaints: list[str] = []
     servers: list[Running] = []
     contexts: list[Any] = []
@@ -52,6 +52,7 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Visit]:
             write_fake(tmp_path, "pictures", classes=["night", "dusk", "day"]),
             write_fake(tmp_path, "sentences"),
             write_fake(tmp_path, "texts", input_ms=2),
+            write_fake(tmp_path, "objects"),
         ]
         servers.append(Running(tmp_path, *paths, token=token))
         contexts.append(browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **of_context}))
@@ -164,6 +165,26 @@ def test_pictures_are_pasted_and_dropped(visit: Visit, kind: str) -> None:
     assert page.locator(".bars tr").count() == 3
 
 
+def test_objects_are_counted_and_the_slider_shows_more_of_them(visit: Visit) -> None:
+    page = visit()
+    page.wait_for_selector(".drop")
+    page.goto(page.url.split("#")[0] + "#/objects")
+    page.wait_for_selector("h1:has-text('objects')")
+    page.evaluate(GIVE, ["drop", base64.b64encode(png(size=(400, 200))).decode()])
+    page.wait_for_selector(".boxes g")
+    assert page.inner_text(".card h3") == "1 object"
+    assert page.inner_text(".counts tbody").split("\t") == ["light", "1", "90.0 %"]
+    box, picture = page.locator(".boxes rect").first.bounding_box(), page.locator(".card img").bounding_box()
+    assert abs(box["width"] - picture["width"] / 2) < 6  # as wide as its line more
+    assert abs(box["x"] - picture["x"]) < 6
+    tab_to(page, "input[type=range]")
+    page.keyboard.press("Home")
+    page.wait_for_selector(".card h3:has-text('2 objects')")
+    assert page.locator(".boxes g title").all_inner_texts()[0] == "dark, 20.0 %"
+    page.click(".card button")
+    assert page.inner_text(".card h3") == "1 object"
+
+
 def test_what_is_no_picture_is_a_sentence(visit: Visit) -> None:
     page = visit()
     page.wait_for_selector(".drop")
@@ -189,7 +210,7 @@ def test_it_fits_a_phone(visit: Visit) -> None:
     page.wait_for_selector(".bars")
     page.tap(".card button")
     page.wait_for_selector(".card canvas")
-    for name in ("pictures", "sentences", "texts"):
+    for name in ("pictures", "sentences", "texts", "objects"):
         page.goto(page.url.split("#")[0] + f"#/{name}")
         page.wait_for_selector(f"h1:has-text('{name}')")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390

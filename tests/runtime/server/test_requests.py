@@ -338,7 +338,7 @@ def test_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
     index = client.get("/")
     assert index.headers["content-type"].startswith("text/html")
     parts = [index.text]
-    for name in ("page.js", "pictures.js", "texts.js", "style.css", "mark.svg"):
+    for name in ("page.js", "boxes.js", "pictures.js", "texts.js", "style.css", "mark.svg"):
         answer = client.get(f"/page/{name}")
         assert answer.status_code == 200
         parts.append(answer.text)
