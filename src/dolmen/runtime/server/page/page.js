@@ -1,10 +1,12 @@
 // The page around the models: which there are, which is shown, and how the server is asked.
+import { boxPanel } from "./boxes.js";
 import { picturePanel } from "./pictures.js";
 import { otherPanel, tagPanel, writePanel } from "./texts.js";
 
-const PANELS = { "image-classification": picturePanel, "token-classification": tagPanel, "text-generation": writePanel };
+const PANELS = { "image-classification": picturePanel, "object-detection": boxPanel, "token-classification": tagPanel, "text-generation": writePanel };
 const TASKS = {
   "image-classification": "says what a picture shows",
+  "object-detection": "finds what is in a picture, and where",
   "token-classification": "finds what a text names",
   "text-generation": "writes on from how a text begins",
 };

@@ -1,13 +1,14 @@
-// Pictures: drop, paste or choose them; see the classes, and what the answer rests on.
+// Pictures: drop, paste or choose them; of a classifier see the classes, and what the answer rests on.
 import { ask, make, say, sentence } from "./page.js";
 
 const AT_ONCE = 4;
 const MOST_CARDS = 100;
 const TOP = 5;
 const SHADES = [[20, 20, 90], [200, 50, 80], [255, 220, 80]];
-const percent = (p) => (p > 0.9995 && p < 1 ? "> 99.9 %" : p > 0 && p < 0.0005 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
+export const percent = (p) => (p > 0.9995 && p < 1 ? "> 99.9 %" : p > 0 && p < 0.0005 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
 
-export function picturePanel(model) {
+/** A place to bring pictures to; each gets a card of the kind. */
+export function picturePanel(model, Kind = ClassCard) {
   const address = `v1/models/${encodeURIComponent(model.name)}`;
   const cards = make("ol", { className: "cards", "aria-label": "Answers, the latest first" });
   const input = make("input", { type: "file", id: "files", multiple: true, accept: "image/*", className: "unseen" });
@@ -23,7 +24,7 @@ export function picturePanel(model) {
   const waiting = [];
   function add(files) {
     for (const file of files) {
-      const card = new Card(model, address, file);
+      const card = new Kind(model, address, file);
       cards.prepend(card.element);
       waiting.push(card);
     }
@@ -57,7 +58,8 @@ export function picturePanel(model) {
   return { content: [zone, cards], leave: () => heard.abort() };
 }
 
-class Card {
+/** A picture and what the model says of it: `show(found)` shows it, `inWords(found)` says it. */
+export class Card {
   constructor(model, address, file) {
     Object.assign(this, { model, address, file });
     this.address_of_file = URL.createObjectURL(file);
@@ -76,21 +78,33 @@ class Card {
     return make("p", { className: "file" }, `${this.file.name || "pasted"}, ${Math.max(1, Math.round(this.file.size / 1024)).toLocaleString("en")} KiB`);
   }
 
-  async post(verb) {
+  async post(verb, options = null) {
     const most = this.model.limits.max_bytes;
     if (this.file.size > most) throw new Error(`The file is larger than the ${Math.floor(most / 1048576)} MiB that this server takes.`);
-    const headers = { "Content-Type": "application/octet-stream" };
-    return (await ask(`${this.address}/${verb}`, { method: "POST", headers, body: this.file })).json();
+    if (options === null) {
+      const headers = { "Content-Type": "application/octet-stream" };
+      return (await ask(`${this.address}/${verb}`, { method: "POST", headers, body: this.file })).json();
+    }
+    const form = new FormData();
+    form.append("inputs", this.file);
+    form.append("options", JSON.stringify(options));
+    return (await ask(`${this.address}/${verb}`, { method: "POST", body: form })).json();
   }
 
   async predict() {
     try {
       const found = (await this.post("predict")).predictions[0];
       this.show(found);
-      say(`${this.file.name || "The pasted picture"}: ${found.label}, ${percent(found.probability)}`);
+      say(`${this.file.name || "The pasted picture"}: ${this.inWords(found)}`);
     } catch (error) {
       this.answer.replaceChildren(make("p", { className: "error", role: "alert" }, error.message), this.name);
     }
+  }
+}
+
+class ClassCard extends Card {
+  inWords(found) {
+    return `${found.label}, ${percent(found.probability)}`;
   }
 
   show(found) {
