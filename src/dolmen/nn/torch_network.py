@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dolmen.types import Arrays
@@ -41,7 +42,7 @@ class Graph:
         inputs: by name.
         outputs: names.
         states: output name by the input that it becomes at the next call; shapes are theirs.
-        steps: a stream on torch that is quicker than calling the module; None where there is no state.
+        steps: a stream on torch that is quicker than calling the module step by step; None where there is none.
     """
 
     module: nn.Module
@@ -68,6 +69,41 @@ class TorchNetwork:
 
     def steps(self) -> Any:
         """A new stream; see ``Steps``."""
-        if self.graph.steps is None:
+        if not self.graph.states:
             raise TypeError(f"{type(self.graph.module).__name__} has no state to go on from")
-        return self.graph.steps()
+        return self.graph.steps() if self.graph.steps else GraphSteps(self)
+
+
+class GraphSteps:
+    """A stream through a graph whose first input is what is read and whose first output is what is made of it."""
+
+    def __init__(self, network: TorchNetwork) -> None:
+        self.network, graph = network, network.graph
+        self.input = next(name for name in graph.inputs if name not in graph.states.values())
+        self.output = next(name for name in graph.outputs if name not in graph.states)
+        self._state: Arrays = {}
+        self.reset()
+
+    def read(self, steps: NDArray[Any]) -> NDArray[np.float32]:
+        """Take in T steps; (T, V) outputs."""
+        found = self.network({self.input: steps[None], **self._state})
+        self._state = {name: found[output] for output, name in self.network.graph.states.items()}
+        made: NDArray[np.float32] = found[self.output][0]
+        return made
+
+    def reset(self) -> None:
+        """Begin anew, from a state of zeros."""
+        inputs = self.network.graph.inputs
+        shapes = {
+            n: [d if isinstance(d, int) else 1 for d in inputs[n].shape] for n in self.network.graph.states.values()
+        }
+        self._state = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+    @property
+    def state(self) -> Arrays:
+        """A copy of the state, by name."""
+        return {name: values.copy() for name, values in self._state.items()}
+
+    @state.setter
+    def state(self, state: Arrays) -> None:
+        self._state = {name: state[name].copy() for name in self._state}

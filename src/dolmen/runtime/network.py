@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from dolmen.types import Arrays
 
 
 class Steps(Protocol):
-    """A recurrent network that goes on token by token; what it has read so far is its state."""
+    """A recurrent network that goes on step by step; what it has read so far is its state."""
 
     @property
     def state(self) -> Arrays:
@@ -22,11 +22,11 @@ class Steps(Protocol):
     def state(self, state: Arrays) -> None: ...
 
     def reset(self) -> None:
-        """Begin anew: the state before the first token."""
+        """Begin anew: the state before the first step."""
         ...
 
-    def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Take in (T,) tokens; (T, V) logits of the token after each. The next call may overwrite them."""
+    def read(self, steps: NDArray[Any]) -> NDArray[np.float32]:
+        """Take in T steps, (T,) tokens or (T, S, F) frames; (T, V) outputs, which the next call may overwrite."""
         ...
 
 

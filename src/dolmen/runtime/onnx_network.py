@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from dolmen.runtime.network import Steps
 from dolmen.types import Arrays
+
+DTYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+"""Of what streams read."""
 
 
 class OnnxNetwork:
@@ -59,7 +62,7 @@ class OnnxNetwork:
 
 
 class OnnxSteps:
-    """A stream through a graph whose first input is the tokens and whose first output is the logits.
+    """A stream through a graph whose first input is what is read and whose first output is what is made of it.
 
     States go from output to input without being copied: two sets of buffers take turns.
     """
@@ -69,37 +72,37 @@ class OnnxSteps:
 
         value = onnxruntime.OrtValue.ortvalue_from_numpy
         self.network, self.names = network, list(network.states.values())
-        self.tokens = next(name for name in network.inputs if name not in self.names)
-        self.logits = next(name for name in network.outputs if name not in network.states)
-        shapes = {n: [d if isinstance(d, int) else 1 for d in network.inputs[n].shape] for n in self.names}
+        self.input = next(name for name in network.inputs if name not in self.names)
+        self.output = next(name for name in network.outputs if name not in network.states)
+        shapes = {n: _of_one(network.inputs[n].shape) for n in self.names}
         self.buffers = [{n: value(np.zeros(shapes[n], np.float32)) for n in self.names} for _ in range(2)]
-        # One token after the other is what streams do most: all that this needs is made here, once.
-        self.one, self.at = np.zeros((1, 1), np.int64), 0
-        vocabulary = network.session.get_outputs()[network.outputs.index(self.logits)].shape[-1]
-        self.token_value, self.logits_value = value(self.one), value(np.zeros((1, 1, vocabulary), np.float32))
+        # One step after the other is what streams do most: all that this needs is made here, once.
+        fed, made = network.inputs[self.input], network.session.get_outputs()[network.outputs.index(self.output)]
+        self.one, self.at = np.zeros(_of_one(fed.shape), DTYPES[fed.type]), 0
+        self.one_value, self.output_value = value(self.one), value(np.zeros(_of_one(made.shape), np.float32))
         self.bindings = [self._bind(now, after) for now, after in (self.buffers, self.buffers[::-1])]
 
     def _bind(self, now: dict[str, Any], after: dict[str, Any]) -> Any:
         binding = self.network.session.io_binding()
-        binding.bind_ortvalue_input(self.tokens, self.token_value)
-        binding.bind_ortvalue_output(self.logits, self.logits_value)
+        binding.bind_ortvalue_input(self.input, self.one_value)
+        binding.bind_ortvalue_output(self.output, self.output_value)
         for output, name in self.network.states.items():
             binding.bind_ortvalue_input(name, now[name])
             binding.bind_ortvalue_output(output, after[name])
         return binding
 
-    def read(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Take in (T,) tokens; (T, V) logits of the token after each. The next call may overwrite them."""
-        if len(tokens) == 1:
-            self.one[0, 0] = tokens[0]
-            self.token_value.update_inplace(self.one)
+    def read(self, steps: NDArray[Any]) -> NDArray[np.float32]:
+        """Take in T steps, (T,) tokens or (T, S, F) frames; (T, V) outputs, which the next call may overwrite."""
+        if len(steps) == 1:
+            self.one[0, 0] = steps[0]
+            self.one_value.update_inplace(self.one)
             self.network.session.run_with_iobinding(self.bindings[self.at])
             self.at = 1 - self.at
-            logits: NDArray[np.float32] = self.logits_value.numpy()[0]
-            return logits
-        found = self.network({self.tokens: np.ascontiguousarray(tokens[None], np.int64), **self.state})
+            made: NDArray[np.float32] = self.output_value.numpy()[0]
+            return made
+        found = self.network({self.input: np.ascontiguousarray(steps[None], self.one.dtype), **self.state})
         self.state = {name: found[output] for output, name in self.network.states.items()}
-        several: NDArray[np.float32] = found[self.logits][0]
+        several: NDArray[np.float32] = found[self.output][0]
         return several
 
     def reset(self) -> None:
@@ -116,6 +119,11 @@ class OnnxSteps:
     def state(self, state: Arrays) -> None:
         for name, buffer in self.buffers[self.at].items():
             buffer.update_inplace(np.ascontiguousarray(state[name], np.float32))
+
+
+def _of_one(shape: Sequence[int | str]) -> list[int]:
+    """The shape of one sequence of one step."""
+    return [d if isinstance(d, int) else 1 for d in shape]
 
 
 def num_processors() -> int:

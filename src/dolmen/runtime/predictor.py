@@ -273,4 +273,8 @@ def predictor_of(task: str) -> type[Predictor[Any]]:
         from dolmen.runtime.sentences import SentencePredictor
 
         return SentencePredictor
+    if task == "speech-recognition":
+        from dolmen.runtime.recordings import SpeechPredictor
+
+        return SpeechPredictor
     raise UserError(f"this version of Dolmen has no task {task!r}; upgrade it: pip install -U dolmen")

@@ -1,0 +1,173 @@
+"""Random changes to recordings that do not change what is said: how loud, fast, noisy, where and how much of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How much is changed.
+
+    Attributes:
+        speed: recordings are played up to this share faster or slower.
+        gain_db: and up to so much louder or softer.
+        silence_s: at most this much is put before, between and behind them.
+        noise: share of the recordings that get noise, its colour between white and brown.
+        least_snr_db: of the loudest noise.
+        joined: at most so many recordings are joined to one.
+        longest_s: of what is joined.
+        warp: the frequency axis is stretched by up to this share (vocal tract length; Jaitly & Hinton, 2013).
+        bands, times: masks of up to a fifth of the frequencies, and of up to a fifth of a second (Park et al., 2019).
+    """
+
+    speed: float = 0.15
+    gain_db: float = 12.0
+    silence_s: float = 0.3
+    noise: float = 0.8
+    least_snr_db: float = 5.0
+    joined: int = 4
+    longest_s: float = 5.0
+    warp: float = 0.12
+    bands: int = 1
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Recordings with what is said in them.
+
+    Attributes:
+        audio: (B, N) -1..1, 0 behind the end.
+        num_samples: (B,).
+        units: (B, U), -1 behind the last.
+        num_units: (B,).
+    """
+
+    audio: Tensor
+    num_samples: Tensor
+    units: Tensor
+    num_units: Tensor
+
+
+def vary(spoken: Spoken, rate: int, strength: Strength, generator: torch.Generator, between: int | None) -> Spoken:
+    """Play at another speed, louder or softer, join some, put silence around them and noise over all.
+
+    Args:
+        spoken: as recorded.
+        rate: samples a second.
+        strength: how much.
+        generator: of the draws.
+        between: the unit that stands between two recordings that are joined; None for none.
+    """
+    n = len(spoken.audio)
+
+    def draw(low: float, high: float, size: int = n) -> Tensor:
+        return torch.rand(size, generator=generator) * (high - low) + low
+
+    factor = torch.exp2(draw(-1, 1) * math.log2(1 + strength.speed))
+    audio, lengths = at_speed(spoken.audio, spoken.num_samples, factor)
+    audio = audio * (10 ** (draw(-strength.gain_db, strength.gain_db) / 20))[:, None]
+    groups = _groups(lengths, rate, strength, generator)
+    rows, units = [], []
+    for group in groups:
+        parts, said = [], list[int]()
+        for i in group:
+            gap = int(draw(0, strength.silence_s, 1) * rate)
+            parts += [audio.new_zeros(gap), audio[i, : int(lengths[i])]]
+            if said and between is not None:
+                said.append(between)
+            said += spoken.units[i, : int(spoken.num_units[i])].tolist()
+        parts.append(audio.new_zeros(int(draw(0, strength.silence_s, 1) * rate)))
+        rows.append(torch.cat(parts))
+        units.append(torch.tensor(said, dtype=torch.int64))
+    joined = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    num_samples = torch.tensor([len(row) for row in rows])
+    joined = joined + _noise(joined, num_samples, strength, generator)
+    return Spoken(
+        joined.clamp(-1, 1), num_samples,
+        torch.nn.utils.rnn.pad_sequence(units, batch_first=True, padding_value=-1),
+        torch.tensor([len(u) for u in units]),
+    )  # fmt: skip
+
+
+def at_speed(audio: Tensor, num_samples: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Recordings (B, N) played ``factor`` (B,) times as fast, by linear interpolation, and their lengths."""
+    lengths = (num_samples / factor).long().clamp(min=1)
+    lengths = torch.where(num_samples > 0, lengths, 0)
+    places = torch.arange(max(1, int(lengths.max())), dtype=torch.float32)[None] * factor[:, None]
+    inside = places <= (num_samples[:, None] - 1)
+    left = places.long().clamp(max=max(0, audio.shape[1] - 2))
+    share = places - left
+    first, second = audio.gather(1, left), F.pad(audio, (0, 1)).gather(1, left + 1)
+    return (first + (second - first) * share) * inside, lengths
+
+
+def coloured_noise(shape: tuple[int, int], slope: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise (B, N) of variance 1 whose power falls with frequency as ``f ** -slope`` (B,)."""
+    size = 1 << max(4, (shape[1] - 1).bit_length())
+    spectrum = torch.fft.rfft(torch.randn(shape[0], size, generator=generator))
+    f = torch.arange(spectrum.shape[1]).clamp(min=1).float()
+    shaped: Tensor = torch.fft.irfft(spectrum * f[None] ** (-slope[:, None] / 2), n=size)[:, : shape[1]]
+    return shaped / shaped.std(1, keepdim=True).clamp(min=1e-9)
+
+
+def mask(features: Tensor, num_frames: Tensor, hop_s: float, strength: Strength, generator: torch.Generator) -> Tensor:
+    """Set stretches of frequencies and of times to 0, the mean of normalised features.
+
+    Args:
+        features: (B, T, F), normalised.
+        num_frames: (B,).
+        hop_s: seconds from frame to frame.
+        strength: how much.
+        generator: of the draws.
+    """
+    b, t, f = features.shape
+    keep = torch.ones(b, t, f, dtype=torch.bool)
+    for _ in range(strength.bands):
+        keep &= ~_stretch(torch.full((b,), f), f // 5, f, generator)[:, None, :]
+    for _ in range(strength.times):
+        keep &= ~_stretch(num_frames, max(1, int(0.2 / hop_s)), t, generator)[:, :, None]
+    return features * keep
+
+
+def _stretch(lengths: Tensor, most: int, size: int, generator: torch.Generator) -> Tensor:
+    """(B, size) True in one stretch of up to ``most``, and of a fifth of the length."""
+    drawn = torch.rand(2, len(lengths), generator=generator)
+    width = drawn[0] * torch.minimum(torch.tensor(float(most)), lengths / 5)
+    start = drawn[1] * (lengths - width)
+    at = torch.arange(size)[None]
+    return (at >= start.long()[:, None]) & (at < (start.long() + width.long())[:, None])
+
+
+def _groups(lengths: Tensor, rate: int, strength: Strength, generator: torch.Generator) -> list[list[int]]:
+    """Which recordings are joined: all rows, each once, in random order."""
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    sizes = torch.randint(1, strength.joined + 1, (len(order),), generator=generator).tolist()
+    groups: list[list[int]] = []
+    room, seconds = 0, 0.0
+    for i, size in zip(order, sizes, strict=True):
+        own = float(lengths[i]) / rate + strength.silence_s / 2
+        if room and seconds + own <= strength.longest_s:
+            groups[-1].append(i)
+            room, seconds = room - 1, seconds + own
+        else:
+            groups.append([i])
+            room, seconds = size - 1, own
+    return groups
+
+
+def _noise(audio: Tensor, num_samples: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:
+    """Noise for each row; it also covers what stands around the recordings."""
+    b = len(audio)
+    drawn = torch.rand(3, b, generator=generator)
+    level = (audio.square().sum(1) / num_samples.clamp(min=1)).sqrt()
+    snr = strength.least_snr_db + drawn[0] * (45 - strength.least_snr_db)
+    amplitude = level * 10 ** (-snr / 20) * (drawn[1] < strength.noise)
+    inside = torch.arange(audio.shape[1])[None] < num_samples[:, None]
+    return coloured_noise((b, audio.shape[1]), 2 * drawn[2], generator) * amplitude[:, None] * inside

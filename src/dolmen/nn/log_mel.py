@@ -1,0 +1,55 @@
+"""The front end of ``processors.audio`` on torch, for many recordings at once; the same numbers to a few digits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dolmen.types import Arrays
+
+
+class LogMelFrames(nn.Module):
+    """Samples (B, N) to log-mel energies (B, T, F).
+
+    Args:
+        arrays: ``window`` (W,) and ``banks`` (K, W' / 2 + 1, F), the first of them without any warp.
+        hop: samples from frame to frame.
+        preemphasis, scale, floor, remove_dc: as of ``LogMel``.
+    """
+
+    window: Tensor
+    banks: Tensor
+
+    def __init__(
+        self, arrays: Arrays, *, hop: int, preemphasis: float, scale: float, floor: float, remove_dc: bool
+    ) -> None:
+        super().__init__()
+        self.hop, self.preemphasis, self.scale, self.floor, self.remove_dc = hop, preemphasis, scale, floor, remove_dc
+        for name in ("window", "banks"):
+            self.register_buffer(name, torch.from_numpy(arrays[name]).float(), persistent=False)
+
+    def num_frames(self, num_samples: Any) -> Any:
+        """Of recordings of so many samples."""
+        return (num_samples - len(self.window)).clamp(min=0) // self.hop + 1
+
+    def forward(self, audio: Tensor, banks: Tensor | None = None) -> Tensor:
+        """See the class.
+
+        Args:
+            audio: -1..1.
+            banks: (B,) which bank each recording takes; None for the first.
+        """
+        size = len(self.window)
+        audio = F.pad(audio, (0, max(0, size - audio.shape[1])))
+        x = audio.unfold(1, size, self.hop) * self.scale
+        if self.remove_dc:
+            x = x - x.mean(-1, keepdim=True)
+        if self.preemphasis:
+            x = x - self.preemphasis * torch.cat([x[..., :1], x[..., :-1]], -1)
+        num_bins = self.banks.shape[1]
+        power = torch.view_as_real(torch.fft.rfft(x * self.window, n=2 * (num_bins - 1))).square().sum(-1)
+        energy = power @ self.banks[0] if banks is None else torch.bmm(power, self.banks[banks])
+        return energy.clamp(min=self.floor).log()

@@ -1,0 +1,142 @@
+"""Files of sound to samples of one channel: whole from bytes, or piece by piece from a disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.types import UserError
+
+SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".sph"}
+)
+"""Of files that are read: what libsndfile knows and people have. What is inside counts, not how it is named."""
+FORMATS = "WAV, FLAC, OGG, MP3 or AIFF"
+LOUDEST = 1e3
+"""Samples of floats may be over 1 a little; beyond this they are no sound."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """A recording.
+
+    Attributes:
+        samples: (N,) -1..1, the mean of its channels.
+        rate: samples a second.
+        num_channels: that it came with.
+        subtype: how its samples are stored, as libsndfile calls it: "PCM_16", "PCM_U8", "MPEG_LAYER_III" ...
+    """
+
+    samples: NDArray[np.float32]
+    rate: int
+    num_channels: int
+    subtype: str
+
+    @property
+    def duration_s(self) -> float:
+        """How long it is."""
+        return len(self.samples) / self.rate
+
+
+def decode(content: bytes, name: str) -> Sound:
+    """The bytes of a file.
+
+    Args:
+        content: of the file.
+        name: for messages.
+
+    Raises:
+        UserError: they are no sound, there is not a sample in them, or some are no numbers.
+    """
+    with _opened(io.BytesIO(content), name) as file:
+        pieces = [_mono(piece, name) for piece in _blocks(file, 1 << 20, name)]
+        if not pieces:
+            raise UserError(f"{name} holds no sound: it has a header and not one sample; record it again")
+        return Sound(np.concatenate(pieces), file.samplerate, file.channels, file.subtype)
+
+
+def read_in_pieces(path: Path, seconds: float) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """A file, so much at a time: hours take no more memory than a piece.
+
+    Args:
+        path: of the file.
+        seconds: of a piece.
+
+    Yields:
+        (N,) samples -1..1, the mean of its channels, and their rate.
+
+    Raises:
+        UserError: it can't be read; at once, or when the damage is reached.
+    """
+    try:
+        stream = path.open("rb")
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; name a recording ({FORMATS})") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}; name a recording ({FORMATS})") from None
+    with stream, _opened(stream, str(path)) as file:
+        empty = True
+        for piece in _blocks(file, max(1, round(seconds * file.samplerate)), str(path)):
+            empty = False
+            yield _mono(piece, str(path)), file.samplerate
+        if empty:
+            raise UserError(f"{path} holds no sound: it has a header and not one sample; record it again")
+
+
+@contextlib.contextmanager
+def _opened(stream: BinaryIO, name: str) -> Iterator[Any]:
+    try:
+        import soundfile
+    except ImportError:
+        raise UserError("recordings need soundfile; type: pip install soundfile") from None
+    except OSError as error:  # its library is not on this system
+        raise UserError(f"recordings need libsndfile ({error}); install it, e.g. apt install libsndfile1") from None
+    start = stream.read(64)
+    stream.seek(0)
+    if not start:
+        raise UserError(f"{name} is empty; give a recording ({FORMATS})")
+    try:
+        file = soundfile.SoundFile(_Nameless(stream))  # by what is inside: a name that ends in .raw would be believed
+    except (soundfile.LibsndfileError, TypeError) as error:
+        said = str(getattr(error, "error_string", error)).rstrip(".")
+        raise UserError(f"{name} can't be read as sound ({said}); give {FORMATS}") from None
+    with file:
+        yield file
+
+
+class _Nameless:
+    """A stream of bytes, for readers that would guess from a file's name."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.read, self.readinto, self.seek, self.tell = stream.read, stream.readinto, stream.seek, stream.tell  # type: ignore[attr-defined]
+        self.write = None
+
+
+def _blocks(file: Any, size: int, name: str) -> Iterator[NDArray[np.float32]]:
+    """(N, channels) a piece at a time. What a damaged header promises and the file does not hold is not waited for."""
+    import soundfile
+
+    while True:
+        try:
+            piece: NDArray[np.float32] = file.read(size, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise UserError(f"{name} is damaged ({str(error.error_string).rstrip('.')}); get it anew") from None
+        if not len(piece):
+            return
+        yield piece
+
+
+def _mono(piece: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = piece[:, 0] if piece.shape[1] == 1 else piece.mean(1)
+    if not np.isfinite(found).all():
+        raise UserError(f"{name} holds samples that are no numbers (NaN or infinite); write it anew")
+    if np.abs(found).max(initial=0) > LOUDEST:
+        raise UserError(f"{name} holds samples of more than {LOUDEST:g}, expected -1 to 1; write it anew")
+    return np.ascontiguousarray(found)

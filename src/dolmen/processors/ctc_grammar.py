@@ -1,0 +1,217 @@
+"""Closed lists of sentences, such as commands: how likely is each of them, given what a CTC network heard?
+
+The sentences become an automaton over the network's units in which common beginnings stand once; the CTC forward
+algorithm runs over all of it together, so that no sentence is lost to a beam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.types import UserError
+
+BLANK = 0
+SPACE = "\u2581"
+"""Begins a word, as in SentencePiece."""
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Grammar:
+    """A closed list of sentences, in every spelling that the units allow.
+
+    Args:
+        sentences: words with spaces between; what is there twice counts once.
+        pieces: the text of each unit, "" for the blank; ``SPACE`` begins a word, and may be missing before the first.
+
+    Attributes:
+        sentences: with single spaces.
+        moves: of each place in the automaton, unit -> the next place. Place 0 is the beginning.
+        ends: place -> the number of the sentence that is complete there.
+        alphabet: (n,) the units that occur, in their order.
+
+    Raises:
+        UserError: there is no sentence, or one can't be spelled.
+    """
+
+    def __init__(self, sentences: Sequence[str], pieces: Sequence[str]) -> None:
+        self.sentences = tuple(dict.fromkeys(" ".join(s.replace(SPACE, " ").split()) for s in sentences))
+        self.pieces = tuple(pieces)
+        if not self.sentences:
+            raise UserError("a list of commands needs one sentence or more; give one in each line")
+        for sentence in self.sentences:
+            spell(sentence, self.pieces)
+        self.moves, self.ends = _automaton(self.sentences, self.pieces)
+        self.alphabet: Ints = np.array(sorted({unit for moves in self.moves for unit in moves}), np.int64)
+        self._compile()
+
+    def _compile(self) -> None:
+        """States of the forward algorithm: "blank at this place" for each place, "this unit" for each move."""
+        n = len(self.moves)
+        moves = [(place, unit, to) for place, units in enumerate(self.moves) for unit, to in units.items()]
+        into: list[list[int]] = [[] for _ in self.moves]
+        for state, (_, _, to) in enumerate(moves, n):
+            into[to].append(state)
+        before = [[place, *into[place]] for place in range(n)]
+        for state, (place, unit, _) in enumerate(moves, n):
+            # A unit that follows itself needs a blank between, or the two would be one.
+            before.append([state, place, *(s for s in into[place] if moves[s - n][1] != unit)])
+        self._units: Ints = np.array([BLANK] * n + [unit for _, unit, _ in moves], np.int64)
+        self._before = _Groups(before)
+        self._ends = _Groups([[place, *into[place]] for place in self.ends])
+
+    def read(self, logp: NDArray[np.floating]) -> list[tuple[str, float]]:
+        """How likely is each sentence, over all its spellings and alignments?
+
+        Args:
+            logp: (T, V) log-probabilities.
+
+        Returns:
+            Sentences with their log-probabilities, the best first; -inf for what is too long for T frames.
+        """
+        alpha = np.full(len(self._units), -np.inf)
+        alpha[0] = 0.0
+        for frame in np.asarray(logp, np.float64):
+            alpha = self._before.log_sums(alpha) + frame[self._units]
+        found = dict(zip(self.ends.values(), self._ends.log_sums(alpha).tolist(), strict=True))
+        best = sorted(found, key=lambda number: (-found[number], number))
+        return [(self.sentences[number], found[number]) for number in best]
+
+
+class _Groups:
+    """Groups of states, for the log of the sum of each group's probabilities. No group is empty."""
+
+    def __init__(self, groups: Sequence[Sequence[int]]) -> None:
+        sizes = np.array([len(g) for g in groups], np.int64)
+        self.states: Ints = np.array([state for g in groups for state in g], np.int64)
+        self.starts: Ints = np.cumsum(sizes) - sizes
+        self.owners: Ints = np.repeat(np.arange(len(groups)), sizes)
+
+    def log_sums(self, values: Floats) -> Floats:
+        terms = values[self.states]
+        most = np.maximum.reduceat(terms, self.starts)
+        most[np.isneginf(most)] = 0.0
+        with np.errstate(divide="ignore"):
+            sums: Floats = np.log(np.add.reduceat(np.exp(terms - most[self.owners]), self.starts))
+        return sums + most
+
+
+def spell(text: str, pieces: Sequence[str]) -> tuple[int, ...]:
+    """The units of a text: as few as there can be.
+
+    Where pieces hold the space and letters behind it, the first word has its space too; else it has none, if possible.
+
+    Args:
+        text: words with spaces between.
+        pieces: the text of each unit.
+
+    Raises:
+        UserError: it has no word, or can't be spelled.
+    """
+    words = text.replace(SPACE, " ").split()
+    if not words:
+        raise UserError("a sentence without words was found; write at least one word, or remove the empty line")
+    whole = SPACE + SPACE.join(words)
+    units = _units_of(pieces)
+    joined = any(len(piece) > 1 and piece.startswith(SPACE) for piece in units)
+    for spelled in (whole, whole[1:]) if joined else (whole[1:], whole):
+        found = _fewest(spelled, units)
+        if found is not None:
+            return found
+    raise UserError(_why_not(text, words, units))
+
+
+def _units_of(pieces: Sequence[str]) -> dict[str, list[int]]:
+    units: dict[str, list[int]] = {}
+    for unit, piece in enumerate(pieces):
+        if piece:
+            units.setdefault(piece, []).append(unit)
+    return units
+
+
+def _fewest(text: str, units: dict[str, list[int]]) -> tuple[int, ...] | None:
+    """The shortest way from one end of the text to the other, piece by piece."""
+    longest = max(map(len, units), default=0)
+    steps: list[tuple[int, int] | None] = [(0, 0)] + [None] * len(
+        text
+    )  # number of units up to here, length of the last
+    for start in range(len(text)):
+        here = steps[start]
+        for stop in range(start + 1, min(start + longest, len(text)) + 1) if here else ():
+            there = steps[stop]
+            if text[start:stop] in units and here and (there is None or here[0] + 1 < there[0]):
+                steps[stop] = here[0] + 1, stop - start
+    found, stop = [], len(text)
+    while stop:
+        step = steps[stop]
+        if step is None:
+            return None
+        found.append(units[text[stop - step[1] : stop]][0])
+        stop -= step[1]
+    return tuple(reversed(found))
+
+
+def _why_not(text: str, words: Iterable[str], units: dict[str, list[int]]) -> str:
+    known = set("".join(units))
+    for word in words:
+        if _fewest(SPACE + word, units) is None and _fewest(word, units) is None:
+            strange = next((repr(letter) for letter in word if letter not in known), "")
+            reason = f" ({strange} is in none)" if strange else ""
+            return (
+                f"the word {word!r} of {text!r} can't be spelled with the units of this model{reason}; "
+                "leave it out, or train with texts that have it"
+            )
+    return f"{text!r} can't be spelled with the units of this model; leave it out, or train with texts that have it"
+
+
+def _automaton(sentences: Sequence[str], pieces: Sequence[str]) -> tuple[list[dict[int, int]], dict[int, int]]:
+    """Places that lie on the way from the beginning to an end, the moves between them, and the ends."""
+    letters, ends = _letters(sentences)
+    units = _units_of(pieces)
+    beginnings = {piece[:n] for piece in units for n in range(1, len(piece))}
+    moves = [_moves(letters, place, units, beginnings) for place in range(len(letters))]
+    moves[0] |= moves[letters[0][SPACE]]  # the first word may come without its space
+    for place in reversed(range(len(moves))):  # all moves lead to later places
+        moves[place] = {unit: to for unit, to in moves[place].items() if to in ends or moves[to]}
+    numbers, queue = {0: 0}, [0]
+    for place in queue:
+        for to in moves[place].values():
+            if to not in numbers:
+                numbers[to] = len(queue)
+                queue.append(to)
+    reached = [{unit: numbers[to] for unit, to in moves[place].items()} for place in queue]
+    return reached, {numbers[place]: sentence for place, sentence in ends.items()}
+
+
+def _letters(sentences: Sequence[str]) -> tuple[list[dict[str, int]], dict[int, int]]:
+    """A trie of the sentences' characters, and where each of them ends."""
+    letters: list[dict[str, int]] = [{}]
+    ends: dict[int, int] = {}
+    for number, sentence in enumerate(sentences):
+        place = 0
+        for letter in SPACE + sentence.replace(" ", SPACE):
+            if letter not in letters[place]:
+                letters[place][letter] = len(letters)
+                letters.append({})
+            place = letters[place][letter]
+        ends[place] = number
+    return letters, ends
+
+
+def _moves(
+    letters: list[dict[str, int]], place: int, units: dict[str, list[int]], beginnings: set[str]
+) -> dict[int, int]:
+    """Unit -> where its piece leads to from here."""
+    found: dict[int, int] = {}
+    ways = [(place, "")]
+    for here, text in ways:
+        for letter, to in letters[here].items():
+            piece = text + letter
+            found.update(dict.fromkeys(units.get(piece, ()), to))
+            if piece in beginnings:
+                ways.append((to, piece))
+    return found

@@ -1,0 +1,95 @@
+"""Transcripts as they are learned and as they are heard: what is done to a text, once, in one place."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+APOSTROPHES = "'’ʼ`´"
+DASHES = "-‐‑‒–—"
+JOINERS = "\u200d\u200c"
+"""Letters of Indian and Arabic scripts are spelled with them."""
+
+
+class TextRules(BaseModel):
+    """What is done to a transcript before it is learned; the same is done to references, hot words and commands.
+
+    It is brought to Unicode's composed form (NFC), each stretch of white space becomes one space, and what can't be
+    printed goes.
+
+    Attributes:
+        case: letters that become small, great, or stay.
+        punctuation: whether signs that are no letters, marks or digits stay. If not, an apostrophe or a dash inside of
+            a word does ("don't", "co-pilot").
+        tags: whether ``<unk>``, ``[noise]`` and ``(laughter)``, which say what is no word, stay.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case: Literal["lower", "upper", "keep"] = "lower"
+    punctuation: bool = False
+    tags: bool = False
+
+    def sentence(self) -> str:
+        """What is done, as a person reads it."""
+        said = {"lower": "small letters", "upper": "great letters", "keep": "letters as they are"}[self.case]
+        return ", ".join(
+            (
+                said,
+                "punctuation kept" if self.punctuation else "no punctuation",
+                *(() if self.tags else ("no <tags>, [tags] and (tags)",)),
+            )
+        )
+
+
+def normalise(text: str, rules: TextRules) -> str:
+    """A transcript by the rules; "" where nothing is left."""
+    text = unicodedata.normalize("NFC", text)
+    if not rules.tags:
+        text = _without_tags(text)
+    if rules.case != "keep":
+        text = text.lower() if rules.case == "lower" else text.upper()
+        text = unicodedata.normalize("NFC", text)  # the small form of a letter may come in two parts
+    if not rules.punctuation:
+        text = _without_punctuation(text)
+    kept = (c if not c.isspace() else " " for c in text)
+    return " ".join("".join(c for c in kept if c == " " or _printable(c)).split())
+
+
+def _printable(character: str) -> bool:
+    return character in JOINERS or unicodedata.category(character)[0] != "C"
+
+
+def _without_tags(text: str) -> str:
+    """What stands in brackets of one word goes; brackets that are never closed are left to the punctuation."""
+    for left, right in ("<>", "[]", "()"):
+        start = text.find(left)
+        while start >= 0:
+            end = text.find(right, start)
+            if end < 0:
+                break
+            inside = text[start + 1 : end]
+            if inside and not any(c.isspace() for c in inside):
+                text = f"{text[:start]} {text[end + 1 :]}"
+            else:
+                start += 1
+            start = text.find(left, start)
+    return text
+
+
+def _without_punctuation(text: str) -> str:
+    made: list[str] = []
+    for i, c in enumerate(text):
+        kind = unicodedata.category(c)
+        inside = 0 < i < len(text) - 1 and text[i - 1].isalnum() and text[i + 1].isalnum()
+        if kind[0] in "LMN" or c.isspace() or c in JOINERS:
+            made.append(c)
+        elif inside and c in APOSTROPHES:
+            made.append("'")
+        elif inside and c in DASHES:
+            made.append("-")
+        else:
+            made.append(" ")
+    return "".join(made)

@@ -1,0 +1,58 @@
+"""Live sound: from a microphone, or from whatever writes samples to standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.types import UserError
+
+
+def listen(source: str, rate: int, seconds: float) -> Iterator[NDArray[np.float32]]:
+    """(N,) samples from -1 to 1 as they come, until the source ends.
+
+    Args:
+        source: ``microphone``, or ``-`` for 16-bit samples (little-endian, one channel) on standard input.
+        rate: samples a second.
+        seconds: of a piece.
+
+    Raises:
+        UserError: there is no microphone, or nothing to reach it with.
+    """
+    size = max(1, round(rate * seconds))
+    yield from _standard_input(2 * size) if source == "-" else _microphone(rate, size)
+
+
+def from_int16(content: bytes) -> NDArray[np.float32]:
+    """(N,) samples from -1 to 1 of 16-bit ones, little-endian."""
+    return np.frombuffer(content, "<i2").astype(np.float32) / np.float32(32768)
+
+
+def _standard_input(num_bytes: int) -> Iterator[NDArray[np.float32]]:
+    held = b""
+    while content := sys.stdin.buffer.read1(num_bytes):  # type: ignore[union-attr]
+        held += content
+        whole = len(held) // 2 * 2
+        yield from_int16(held[:whole])
+        held = held[whole:]
+
+
+def _microphone(rate: int, size: int) -> Iterator[NDArray[np.float32]]:
+    try:
+        import sounddevice
+    except ImportError:
+        raise UserError("the microphone needs sounddevice; type: pip install 'dolmen[audio]'") from None
+    except OSError as error:  # it is there, and the system's own library is not
+        raise UserError(f"the microphone can't be reached ({error}); install PortAudio (libportaudio2)") from None
+    try:
+        with sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32", blocksize=size) as stream:
+            while True:
+                samples, _ = stream.read(size)
+                yield np.ascontiguousarray(samples[:, 0])
+    except sounddevice.PortAudioError as error:
+        raise UserError(
+            f"the microphone can't be used ({error}); see python -m sounddevice for what there is"
+        ) from None
