@@ -80,9 +80,8 @@ def vary(spoken: Spoken, rate: int, strength: Strength, generator: torch.Generat
         for i in group:
             gap = int(draw(0, strength.silence_s, 1) * rate)
             parts += [audio.new_zeros(gap), audio[i, : int(lengths[i])]]
-            if said and between is not None:
-                said.append(between)
-            said += spoken.units[i, : int(spoken.num_units[i])].tolist()
+            own = spoken.units[i, : int(spoken.num_units[i])].tolist()
+            said += [between, *own] if said and own and between is not None else own
         parts.append(audio.new_zeros(int(draw(0, strength.silence_s, 1) * rate)))
         rows.append(torch.cat(parts))
         units.append(torch.tensor(said, dtype=torch.int64))
@@ -114,7 +113,7 @@ def coloured_noise(shape: tuple[int, int], slope: Tensor, generator: torch.Gener
     spectrum = torch.fft.rfft(torch.randn(shape[0], size, generator=generator))
     f = torch.arange(spectrum.shape[1]).clamp(min=1).float()
     shaped: Tensor = torch.fft.irfft(spectrum * f[None] ** (-slope[:, None] / 2), n=size)[:, : shape[1]]
-    return shaped / shaped.std(1, keepdim=True).clamp(min=1e-9)
+    return shaped / shaped.std(1, correction=0, keepdim=True).clamp(min=1e-9)
 
 
 def mask(features: Tensor, num_frames: Tensor, hop_s: float, strength: Strength, generator: torch.Generator) -> Tensor:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dolmen.data.box_files import Box, BoxListing, number
 from dolmen.data.box_set import BoxSet
 from dolmen.data.image_files import SPLIT_WORDS
 from dolmen.data.image_lists import ListedSource, locate, read_text
+from dolmen.data.list_rows import Row, csv_rows, jsonl_rows
 from dolmen.data.sources import printable
 from dolmen.types import UserError
 
@@ -29,7 +26,6 @@ SIZES = (("image_height", "image_width"), ("img_height", "img_width"), ("height"
 """What the columns may be called, in any case."""
 
 EXAMPLE = "path,xmin,ymin,xmax,ymax,label"
-Row = dict[str, Any]
 
 
 def read_box_list(path: Path, name: str) -> BoxSet:
@@ -40,7 +36,7 @@ def read_box_list(path: Path, name: str) -> BoxSet:
     Raises:
         UserError: the list can't be read, or has no such columns, or no row that can be used.
     """
-    rows = list(_jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path))
+    rows = list(_rows(path))
     columns = _Columns(path, list(dict.fromkeys(str(k) for _, row in rows for k in row or ())))
     listing_names: dict[str, str | None] = {}
     wanted = []
@@ -125,31 +121,13 @@ class _Columns:
         return (a, b, c, d) if self._is_corners else (a, b, a + c, b + d)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Row | None]]:
-    """``(line number, row)``, None for a row of another length; some offices write semicolons for commas."""
+def _rows(path: Path) -> Iterator[tuple[int, Row | None]]:
+    """``(line number, row)``, None for a row of another length, or a line that is no object."""
     text = read_text(path)
-    header = text.partition("\n")[0]
-    comma = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=comma)
-    columns: list[str] = []
-    try:
-        for row in reader:
-            if not columns:
-                columns = row
-                _Columns(path, columns)  # refuses another table before the first row is read
-            elif row:
-                yield reader.line_num, dict(zip(columns, row, strict=True)) if len(row) == len(columns) else None
-    except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num} can't be read as CSV ({error}); mend the line") from None
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row | None]]:
-    """``(line number, object)``, None for a line that is none."""
-    for line_number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        yield line_number, row if isinstance(row, dict) else None
+    rows = (
+        jsonl_rows(text)
+        if path.suffix.lower() == ".jsonl"
+        else csv_rows(text, str(path), lambda c: _Columns(path, c), tabs=path.suffix.lower() == ".tsv")
+    )
+    for line, row in rows:
+        yield line, None if isinstance(row, str) else row

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ FORMAT = 2  # raise it when the meaning of any stored column changes
 CHUNK_PICTURES = 64  # a work item for a thread: enough to hide the cost of handing it over,
 CHUNK_BYTES = 4_000_000  # few enough that a handful of them in flight stays small
 Chunk = list[tuple[int, "Raw | OSError"]]
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +160,7 @@ def _decode_into(
     notes: dict[int, tuple[str, ...]] = {}
     not_opened: list[int] = []
     seen = np.zeros(len(images), np.bool_)
-    for rows in _in_pool(_chunks(images), processor):
+    for rows in in_pool(lambda chunk: _decode_chunk(chunk, processor), _chunks(images)):
         for name, values in rows.columns.items():
             writer.write(name, rows.indices, values)
         problems |= rows.problems
@@ -200,13 +202,13 @@ def _chunks(images: ImageSet) -> Iterator[Chunk]:
         yield chunk
 
 
-def _in_pool(chunks: Iterator[Chunk], processor: ImageProcessor) -> Iterator[_Rows]:
-    """Decode chunks in threads and yield them in the order in which they came."""
+def in_pool(work: Callable[[In], Out], pieces: Iterator[In]) -> Iterator[Out]:
+    """Work on pieces in threads and yield the results in the order in which the pieces came; few are in flight."""
     num_workers = min(8, os.cpu_count() or 1)
-    waiting: deque[Future[_Rows]] = deque()
+    waiting: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
-        for chunk in chunks:
-            waiting.append(pool.submit(_decode_chunk, chunk, processor))
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
             if len(waiting) > 2 * num_workers:
                 yield waiting.popleft().result()
         while waiting:

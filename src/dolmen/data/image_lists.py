@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from dolmen.data.image_files import SPLIT_WORDS, Listing, images_of_files
 from dolmen.data.image_set import ImageSet
+from dolmen.data.list_rows import LIST_SUFFIXES, Row, csv_rows, jsonl_rows
 from dolmen.data.sources import File, Source, printable, read_file, reason_of
 from dolmen.types import UserError
 
-LIST_SUFFIXES = {".csv", ".tsv", ".jsonl"}
+__all__ = ["LIST_SUFFIXES", "ListedSource", "locate", "read_list", "read_text"]
+
 COLUMNS = {
     "path": ("path", "file", "filename", "image"),
     "label": ("label", "class", "category"),
@@ -24,8 +22,6 @@ COLUMNS = {
 }
 """What the columns may be called, in any case."""
 
-Row = dict[str, Any]
-
 
 def read_list(path: Path, name: str) -> ImageSet:
     """A row a picture: path, label, and maybe split and group; paths count from the folder of the list.
@@ -33,11 +29,10 @@ def read_list(path: Path, name: str) -> ImageSet:
     Raises:
         UserError: the list can't be read; the sentence names the line.
     """
-    rows = _jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path)
     listing = Listing()
     seen: set[str] = set()
     columns: dict[str, str | None] = {}
-    for line, row in rows:
+    for line, row in _rows(path):
         columns = columns or _find_columns(path, list(row))
         file, label, split, group = (_cell(path, line, row, columns[c]) for c in ("path", "label", "split", "group"))
         if not file:
@@ -122,37 +117,19 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} line {line} is not UTF-8 (byte {error.start}); save the list as UTF-8") from None
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """``(line number, row)`` of a .csv or .tsv with a header; some offices write semicolons for commas."""
+def _rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """``(line number, row)``; the first bad one is refused."""
     text = read_text(path)
-    header = text.partition("\n")[0]
-    comma = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
-    try:
-        columns = next((row for row in reader if row), [])
-        _find_columns(path, columns)
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(columns):
-                cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
-                raise UserError(f"{path} line {reader.line_num} has {cells}, expected {len(columns)} as in the header")
-            yield reader.line_num, dict(zip(columns, row, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num} can't be read as CSV ({error}); mend the line") from None
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """``(line number, object)`` of a .jsonl."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise UserError(
-                f'{path} line {number} is no JSON object, expected one such as {{"path": "1.jpg", "label": "cat"}}'
-            )
-        yield number, row
+    is_jsonl = path.suffix.lower() == ".jsonl"
+    rows = (
+        jsonl_rows(text)
+        if is_jsonl
+        else csv_rows(
+            text, str(path), lambda c: _find_columns(path, c), tabs=path.suffix.lower() == ".tsv", strict=True
+        )
+    )
+    for line, row in rows:
+        if isinstance(row, str):
+            example = ', expected one such as {"path": "1.jpg", "label": "cat"}' if is_jsonl else ""
+            raise UserError(f"{path} line {line} {row}{example}")
+        yield line, row

@@ -130,7 +130,7 @@ def read_folders(source: Source, name: str) -> ImageSet:
             f"{name} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))}), "
             f"expected a folder of them per class{instead}"
         )
-    outer = _outer_folders(pictures)
+    outer = outer_folders(pictures)
     depth = len(outer)
     with_splits = any(len(p) > depth + 2 and p[depth].lower() in SPLIT_WORDS for p in pictures)
     if not with_splits and all(len(p) <= depth + 1 or p[depth].lower() in SPLIT_WORDS for p in pictures):
@@ -150,7 +150,7 @@ def read_folders(source: Source, name: str) -> ImageSet:
     return images_of_files(source, name, listing)
 
 
-def _outer_folders(pictures: list[Parts]) -> Parts:
+def outer_folders(pictures: list[Parts]) -> Parts:
     """The folders that hold everything and mean nothing (``cifar10`` in ``cifar10/train/cat/1.jpg``).
 
     Pictures that lie beside such a folder, or a few in it, don't hide it: they are in no class in any case.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,23 +59,28 @@ def assign_splits(
     Raises:
         UserError: a fraction is not in [0, 1).
     """
-    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if fraction is not None and not 0 <= fraction < 1:
-            raise UserError(f"{name} is {fraction}, expected a share from 0 to below 1: type for example {name}=0.1.")
+    check_fractions(val_fraction, test_fraction)
     usable = images.labels >= 0
     usable[list(decoded.problems)] = False
     splits = np.where(usable, np.array(images.splits, dtype="U5"), "")
     named = {str(s) for s in np.unique(np.array(images.splits, dtype="U5"))} - {""}
-    units = _units(images, decoded, usable, seed)
+    units = drawn_units(decoded.digests, np.array(images.groups, dtype=np.str_), usable, seed)
     for unit in units:
-        _join_named_split(unit, splits)
+        join_named_split(unit, splits)
     splits[usable & (splits == "")] = "train"
     if not named:
-        _carve("test", splits, units, images.labels, test_fraction, default_test_fraction, leave=2)
+        carve("test", splits, units, images.labels, test_fraction, default_test_fraction, leave=2)
     if "val" not in named:
-        _carve("val", splits, units, images.labels, val_fraction, default_val_fraction, leave=1)
+        carve("val", splits, units, images.labels, val_fraction, default_val_fraction, leave=1)
     filled: list[Split] = splits.tolist()
     return images.replace(splits=filled)
+
+
+def check_fractions(val_fraction: float | None, test_fraction: float | None) -> None:
+    """Refuse what is no share."""
+    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if fraction is not None and not 0 <= fraction < 1:
+            raise UserError(f"{name} is {fraction}, expected a share from 0 to below 1: type for example {name}=0.1.")
 
 
 FEW = 0.02
@@ -95,9 +100,14 @@ def leave_out_few_copies(images: ImageSet, decoded: Decoded) -> ImageSet:
     Returns:
         The set, with the copies in ``left_out`` and without a split.
     """
-    splits = list(images.splits)
-    left_out = dict(images.left_out)
-    keys = [row.tobytes() for row in np.ascontiguousarray(decoded.digests)]
+    splits, left_out = without_few_copies(images.splits, decoded.digests)
+    return images.replace(splits=splits, left_out=images.left_out | left_out)
+
+
+def without_few_copies(splits: Sequence[Split], digests: NDArray[np.uint8]) -> tuple[list[Split], dict[int, str]]:
+    """Return splits without the few copies, and index to reason of those; see ``leave_out_few_copies``."""
+    splits, left_out = list(splits), dict[int, str]()
+    keys = [row.tobytes() for row in np.ascontiguousarray(digests)]
     order: tuple[tuple[Split, tuple[Split, ...]], ...] = (("test", ("train", "val")), ("val", ("train",)))
     for later, earlier_splits in order:
         there = {key for key, split in zip(keys, splits, strict=True) if split == later}
@@ -110,7 +120,7 @@ def leave_out_few_copies(images: ImageSet, decoded: Decoded) -> ImageSet:
                 for i in copies:
                     splits[i] = ""
                     left_out[i] = f"also in {later}, left out of {earlier}"
-    return images.replace(splits=splits, left_out=left_out)
+    return splits, left_out
 
 
 Unit = list[int]
@@ -142,24 +152,32 @@ def unit_ids(digests: NDArray[np.uint8], groups: NDArray[np.str_]) -> NDArray[np
     return np.array([root(i) for i in range(len(parent))], np.int64)
 
 
-def _units(images: ImageSet, decoded: Decoded, usable: NDArray[np.bool_], seed: int) -> list[Unit]:
-    """Return the units of the usable pictures, in the order of the numbers that they drew."""
+def drawn_units(
+    digests: NDArray[np.uint8], groups: NDArray[np.str_], usable: NDArray[np.bool_], seed: int
+) -> list[Unit]:
+    """Return the units of what is usable, in the order of the numbers that they drew.
+
+    Args:
+        digests: (N, D) uint8 of contents.
+        groups: (N,) strings; "" is no group.
+        usable: (N,) bool.
+        seed: another one draws other numbers.
+    """
     where = np.flatnonzero(usable)
-    digests = np.ascontiguousarray(decoded.digests[where])
-    ids = unit_ids(digests, np.array(images.groups, dtype=np.str_)[where])
+    ids = unit_ids(digests[where], groups[where])
     members: dict[int, Unit] = {}
     for index, unit in zip(where.tolist(), ids.tolist(), strict=True):
         members.setdefault(unit, []).append(index)
     salt = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
 
     def drawn(unit: Unit) -> bytes:
-        smallest = min(decoded.digests[i].tobytes() for i in unit)
+        smallest = min(digests[i].tobytes() for i in unit)
         return hashlib.blake2b(smallest, digest_size=16, salt=salt).digest()
 
     return sorted(members.values(), key=drawn)
 
 
-def _join_named_split(unit: Unit, splits: NDArray[np.str_]) -> None:
+def join_named_split(unit: Unit, splits: NDArray[np.str_]) -> None:
     """Put the pictures of a unit for which the data name no split where the others of the unit are."""
     if len(unit) == 1:
         return
@@ -170,7 +188,7 @@ def _join_named_split(unit: Unit, splits: NDArray[np.str_]) -> None:
             splits[i] = splits[i] or joined
 
 
-def _carve(
+def carve(
     split: Split,
     splits: NDArray[np.str_],
     units: list[Unit],

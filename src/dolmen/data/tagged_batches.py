@@ -11,14 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dolmen.data.batches import Sequences
 from dolmen.data.tagged import Sentence
 from dolmen.processors.tags import TagProcessor
 
-POOL = 50
-"""Batches whose sentences are sorted by length together, so that a batch has little padding and order stays random."""
 
-
-class TaggedDataset:
+class TaggedDataset(Sequences):
     """The sentences of one split, encoded; all tokens lie one after the other.
 
     Attributes:
@@ -81,15 +79,3 @@ class TaggedDataset:
         made.words, made.characters = self.words[places], self.characters[places]
         made.shapes, made.tags = self.shapes[places], self.tags[places]
         return made
-
-    def in_epoch(self, epoch: int, batch_size: int, seed: int) -> list[NDArray[np.int64]]:
-        """The batches of an epoch: random, of sentences of similar length."""
-        if getattr(self, "_epoch", None) != (epoch, batch_size, seed):
-            self._epoch = epoch, batch_size, seed
-            rng = np.random.default_rng([seed, epoch])
-            order = rng.permutation(len(self))
-            pools = np.array_split(order, max(1, len(order) // (POOL * batch_size)))
-            order = np.concatenate([p[np.argsort(self.lengths[p], kind="stable")] for p in pools])
-            batches = np.array_split(order, -(-len(order) // batch_size))
-            self._batches = [batches[i] for i in rng.permutation(len(batches))]
-        return self._batches
