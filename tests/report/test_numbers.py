@@ -21,6 +21,7 @@ from dolmen.report.numbers import (
         (percent(0.9861), "98.6 %"),
         (percent(0.99999), "99.9 %"),  # not all
         (percent(1.0), "100 %"),
+        (percent(1.234), "123.4 %"),  # an error rate may be
         (percent(0.0001), "under 0.1 %"),  # not none
         (percent(0.0), "0 %"),
         (metric_text("accuracy", 0.5), "50 %"),

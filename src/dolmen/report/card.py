@@ -131,11 +131,12 @@ def _calibration(run: RunFiles) -> str:
     lines = []
     if found := evaluation.get("calibration"):
         before = f" ({found['ece_before']:.3f} without it)" if "ece_before" in found else ""
-        lines.append(
-            f"Probabilities are calibrated with a temperature of {found['temperature']:.2f}, fitted on "
-            "validation; "
-            f"the expected calibration error is {found['ece']:.3f}{before}."
-        )
+        fitted = "Probabilities are as the network gives them"
+        if "temperature" in found:
+            fitted = (
+                f"Probabilities are calibrated with a temperature of {found['temperature']:.2f}, fitted on validation"
+            )
+        lines.append(f"{fitted}; the expected calibration error is {found['ece']:.3f}{before}.")
     if "positive" in (point := evaluation.get("operating_point", {})):
         lines.append(
             f"It decides for {text(point['positive'])} from a probability of {point['threshold']:.3f} on, a "

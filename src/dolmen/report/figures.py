@@ -197,36 +197,44 @@ def gradient_flow(x: Sequence[float], norms: Sequence[dict[str, float]]) -> str:
 # ---- classification
 
 
-def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
-    """Truth in rows, decisions in columns; shade: share of the row. Numbers up to 20 classes, names up to 40.
+def confusion(
+    matrix: NDArray[np.int64],
+    classes: Sequence[str],
+    columns: Sequence[str] | None = None,
+    axis_names: tuple[str, str] = ("true", "decided"),
+) -> str:
+    """Truth in rows, decisions in columns; shade: share of the row. Numbers up to 21 classes, names up to 40.
 
     Args:
         matrix: (K, K) counts.
         classes: K names.
+        columns: names of the columns where they are others.
+        axis_names: of rows and columns.
     """
     k = len(classes)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    cell = next(c for most, c in ((3, 100), (6, 76), (10, 48), (20, 34), (10**9, 640 / k)) if k <= most)
+    cell = next(c for most, c in ((3, 100), (6, 76), (10, 48), (21, 34), (10**9, 640 / k)) if k <= most)
     size = 130 + cell * k
-    names = [c if len(c) <= 18 else c[:17] + "…" for c in classes]
+    names, across = ([c if len(c) <= 18 else c[:17] + "…" for c in group] for group in (classes, columns or classes))
     with drawing(size + 60, size) as (figure, axes):
         hue = [int(BLUE[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         # Shade by opacity, so that the page's own colour shows through.
         pixels = np.dstack([np.broadcast_to(c, (k, k)) for c in hue] + [share**0.7])
         axes.imshow(pixels, interpolation="nearest", extent=(0, k, k, 0))
-        if k <= 20:
+        if k <= 21:
             for i, j in np.argwhere(matrix):
                 colour = "white" if share[i, j] ** 0.7 > 0.55 else INK
                 axes.text(j + 0.5, i + 0.5, f"{matrix[i, j]}", ha="center", va="center", color=colour,
                           fontsize=SMALL + 1 if k <= 10 else SMALL - 1)  # fmt: skip
         every = 1 if k <= 40 else 10
-        marks, shown = np.arange(0, k, every) + 0.5, names[::every] if k <= 40 else list(range(0, k, every))
-        upright = max(map(len, names)) * 7 > cell
+        marks, numbers = np.arange(0, k, every) + 0.5, list(range(0, k, every))
+        upright = max(map(len, across)) * 7 > cell
         small = SMALL if k <= 25 else SMALL - 2
-        axes.set_xticks(marks, shown, rotation=90 if upright and k <= 40 else 0, fontsize=small)
-        axes.set_yticks(marks, shown, fontsize=small)
-        axes.set_xlabel("decided" if k <= 40 else "decided (number of the class)")
-        axes.set_ylabel("true")
+        rotation = 90 if upright and k <= 40 else 0
+        axes.set_xticks(marks, across if k <= 40 else numbers, rotation=rotation, fontsize=small)
+        axes.set_yticks(marks, names if k <= 40 else numbers, fontsize=small)
+        axes.set_xlabel(axis_names[1] if k <= 40 else f"{axis_names[1]} (number of the class)")
+        axes.set_ylabel(axis_names[0])
         axes.grid(False)
         axes.set_xticks(np.arange(k + 1), minor=True)
         axes.set_yticks(np.arange(k + 1), minor=True)

@@ -17,6 +17,12 @@ PERCENT = {
     "recall_100",
     "rpn_recall_50",
     "rpn_recall_70",
+    "wer",
+    "cer",
+    "exact",
+    "substitutions",
+    "deletions",
+    "insertions",
 }
 NAMES = {
     "auroc": "AUROC",
@@ -68,6 +74,12 @@ WHAT = {
     "top_5_accuracy": "share in which the truth is among the five most probable classes",
     "sensitivity": "share of the positive examples found, at the operating point",
     "specificity": "share of the negative examples left alone, at the operating point",
+    "wer": "words taken for others, left out or put in, for each word that was said",
+    "cer": "the same of characters, with the spaces between words",
+    "exact": "share of utterances without a wrong word",
+    "substitutions": "words taken for others, for each word that was said",
+    "deletions": "words left out, for each word that was said",
+    "insertions": "words put in that were not said, for each word that was",
 }
 
 
@@ -89,10 +101,10 @@ def decimal(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """0.9861 -> ``98.6 %``, without a line break inside; nothing is rounded to all or to none."""
+    """0.9861 -> ``98.6 %``, without a line break inside; nothing is rounded to all or to none. It may be over 100 %."""
     if 0 < value < 0.0005:
         return f"under 0.1{PERCENT_SIGN}"
-    return f"{min(100 * value, 99.9) if value < 1 else 100:.1f}".removesuffix(".0") + PERCENT_SIGN
+    return f"{min(100 * value, 99.9) if value < 1 else 100 * value:.1f}".removesuffix(".0") + PERCENT_SIGN
 
 
 def interval_text(name: str, interval: Any) -> str:

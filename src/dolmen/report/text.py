@@ -72,15 +72,19 @@ def gates_section(tokens: Sequence[str], gates: Mapping[str, NDArray[Any]]) -> S
 
 def _draw_gates(axes: Sequence[Any], tokens: Sequence[str], gates: Mapping[str, NDArray[Any]]) -> None:
     for axis, (name, values) in zip(axes, gates.items(), strict=True):
-        chosen = np.argsort(-values.std(0), kind="stable")[:32]  # those that change most show most
-        order = chosen[np.argsort(values[:, chosen].argmax(0), kind="stable")]
         low = -1.0 if float(values.min()) < 0 else 0.0
-        axis.imshow(values[:, order].T, aspect="auto", cmap="cividis", vmin=low, vmax=1, interpolation="nearest")
+        axis.imshow(liveliest(values).T, aspect="auto", cmap="cividis", vmin=low, vmax=1, interpolation="nearest")
         axis.set_ylabel(name)
         axis.set_yticks([])
         axis.grid(False)
     letters = [t.strip()[:6] or ("↵" if "\n" in t else "·") for t in tokens]
     axes[-1].set_xticks(range(len(tokens)), letters, fontsize=7, rotation=0 if max(map(len, letters)) == 1 else 90)
+
+
+def liveliest(values: NDArray[Any], most: int = 32) -> NDArray[Any]:
+    """(T, H) -> (T, at most ``most``): the units that change most, which show most, by when each is at its height."""
+    chosen = np.argsort(-values.std(0), kind="stable")[:most]
+    return values[:, chosen[np.argsort(values[:, chosen].argmax(0), kind="stable")]]
 
 
 def explanation(
