@@ -47,14 +47,14 @@ class Recogniser(nn.Module):
         self.stride, self.bidirectional, self.num_features = stride, bidirectional, num_features
         first, second = channels
         # Time is padded by what came before, by the caller; frequency by nothing.
-        self.stem = nn.Conv2d(1, first, (CONTEXT + 1, 5), padding=(0, 2), stride=(1, 1), bias=False)
+        self.stem = nn.Conv2d(1, first, (CONTEXT + 1, 5), padding=(0, 2), stride=(1, 2), bias=False)
         self.norm = nn.BatchNorm2d(first)
         self.deep = nn.Conv2d(first, second, (CONTEXT + 1, 3), padding=(0, 1), bias=False)
         self.deep_norm = nn.BatchNorm2d(second)
-        self.bands = num_features // 2 // 2
+        self.bands = (num_features + 1) // 2
         self.recurrent = CELLS[cell](
-            second * self.bands, hidden, layers, batch_first=True, bidirectional=bidirectional, input_dropout=dropout,
-            hidden_dropout=dropout, output_dropout=dropout,
+            second * (self.bands // 2), hidden, layers, batch_first=True, bidirectional=bidirectional,
+            input_dropout=dropout, hidden_dropout=dropout, output_dropout=dropout,
         )  # fmt: skip
         self.head = nn.Linear(hidden * (2 if bidirectional else 1), num_units)
         initialise(self.recurrent)
@@ -63,7 +63,7 @@ class Recogniser(nn.Module):
         """What a stream knows before its first step: (B, 2, F) frames, (B, C, 2, F / 2) maps, the recurrent state."""
         like = self.head.weight
         frames = like.new_zeros(batch, CONTEXT, self.num_features)
-        maps = like.new_zeros(batch, self.stem.out_channels, CONTEXT, self.num_features // 2)
+        maps = like.new_zeros(batch, self.stem.out_channels, CONTEXT, self.bands)
         return frames, maps, self.recurrent.initial_state(batch)
 
     def features(self, frames: Tensor, before: Tensor, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +71,7 @@ class Recogniser(nn.Module):
         b, t, s, f = frames.shape
         x = torch.cat([before, frames.reshape(b, t * s, f)], 1)
         before = x[:, -CONTEXT:]
-        x = F.max_pool2d(F.relu(self.norm(self.stem(x[:, None]))), (1, 2))
+        x = F.relu(self.norm(self.stem(x[:, None])))
         x = torch.cat([maps, x], 2)
         maps = x[:, :, -CONTEXT:]
         x = F.max_pool2d(F.relu(self.deep_norm(self.deep(x))), (s, 2))
@@ -105,11 +105,11 @@ def ctc_loss(log_probabilities: Tensor, steps: Tensor, units: Tensor, num_units:
         units: (B, U) from 1, any value behind the last.
         num_units: (B,).
     """
-    total = F.ctc_loss(
-        log_probabilities.float().transpose(0, 1), units.clamp(min=0), steps, num_units, blank=0, reduction="sum",
+    losses = F.ctc_loss(
+        log_probabilities.float().transpose(0, 1), units.clamp(min=0), steps, num_units, blank=0, reduction="none",
         zero_infinity=True,
     )  # fmt: skip
-    return Loss(total, float(num_units.sum()) + 1e-9)
+    return Loss(losses.sum(), float(num_units[losses.detach() > 0].sum()) + 1e-9)
 
 
 class StreamGraph(nn.Module):

@@ -21,6 +21,12 @@ SUFFIXES = frozenset(
 FORMATS = "WAV, FLAC, OGG, MP3 or AIFF"
 LOUDEST = 1e3
 """Samples of floats may be over 1 a little; beyond this they are no sound."""
+AT_ONCE = 1 << 22
+"""Samples that are decoded together at most, those of all channels counted."""
+
+
+class TooLongError(UserError):
+    """A recording is longer than was asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +62,50 @@ def decode(content: bytes, name: str) -> Sound:
         UserError: they are no sound, there is not a sample in them, or some are no numbers.
     """
     with _opened(io.BytesIO(content), name) as file:
-        pieces = [_mono(piece, name) for piece in _blocks(file, 1 << 20, name)]
-        if not pieces:
-            raise UserError(f"{name} holds no sound: it has a header and not one sample; record it again")
+        pieces = [_mono(piece, name) for piece in _blocks(file, AT_ONCE, name)]
         return Sound(np.concatenate(pieces), file.samplerate, file.channels, file.subtype)
+
+
+def size_of(content: bytes, name: str) -> tuple[int, int, int]:
+    """How much is in the bytes of a file, by its header: ``decode`` gives no more than that.
+
+    Returns:
+        samples of each channel, their rate, and channels.
+
+    Raises:
+        UserError: they are no sound, or the header does not say it.
+    """
+    with _opened(io.BytesIO(content), name) as file:
+        if file.frames >= 1 << 62:
+            raise UserError(f"{name} does not say how long it is; write it anew, e.g. as WAV")
+        return file.frames, file.samplerate, file.channels
+
+
+def decode_channels(content: bytes, name: str, longest_s: float) -> tuple[NDArray[np.float32], int]:
+    """The bytes of a file, all its channels.
+
+    Args:
+        content: of the file.
+        name: for messages.
+        longest_s: what is longer is not decoded any further.
+
+    Returns:
+        (N, C) samples -1..1, and their rate.
+
+    Raises:
+        UserError: as ``decode``; a ``TooLongError`` where it is longer.
+    """
+    with _opened(io.BytesIO(content), name) as file:
+        pieces, most = list[NDArray[np.float32]](), longest_s * file.samplerate
+        for piece in _blocks(file, 1 << 18, name):
+            _mono(piece, name)
+            pieces.append(piece)
+            if sum(map(len, pieces)) > most:
+                seconds = max(file.frames, sum(map(len, pieces))) / file.samplerate
+                raise TooLongError(
+                    f"{name} is {seconds:,.1f} s long, more than {longest_s:g} s; cut it into utterances"
+                )
+        return np.concatenate(pieces), file.samplerate
 
 
 def read_in_pieces(path: Path, seconds: float) -> Iterator[tuple[NDArray[np.float32], int]]:
@@ -82,12 +128,8 @@ def read_in_pieces(path: Path, seconds: float) -> Iterator[tuple[NDArray[np.floa
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}; name a recording ({FORMATS})") from None
     with stream, _opened(stream, str(path)) as file:
-        empty = True
         for piece in _blocks(file, max(1, round(seconds * file.samplerate)), str(path)):
-            empty = False
             yield _mono(piece, str(path)), file.samplerate
-        if empty:
-            raise UserError(f"{path} holds no sound: it has a header and not one sample; record it again")
 
 
 @contextlib.contextmanager
@@ -103,34 +145,47 @@ def _opened(stream: BinaryIO, name: str) -> Iterator[Any]:
     if not start:
         raise UserError(f"{name} is empty; give a recording ({FORMATS})")
     try:
-        file = soundfile.SoundFile(_Nameless(stream))  # by what is inside: a name that ends in .raw would be believed
+        file = soundfile.SoundFile(_Nameless(stream))
     except (soundfile.LibsndfileError, TypeError) as error:
         said = str(getattr(error, "error_string", error)).rstrip(".")
         raise UserError(f"{name} can't be read as sound ({said}); give {FORMATS}") from None
+    # After each piece, soundfile goes to where it is already, and MP3 loses the sound around that place by it.
+    file.seekable = lambda: False
     with file:
         yield file
 
 
 class _Nameless:
-    """A stream of bytes, for readers that would guess from a file's name."""
+    """A stream of bytes, for a reader that would believe the ending of a file's name."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.read, self.readinto, self.seek, self.tell = stream.read, stream.readinto, stream.seek, stream.tell  # type: ignore[attr-defined]
+        self.stream, self.read, self.tell = stream, stream.read, stream.tell
+        self.readinto = stream.readinto  # type: ignore[attr-defined]
         self.write = None
+
+    def seek(self, offset: int, whence: int) -> None:
+        """Go there; what a damaged header names and is not there leaves it where it is, and the reader sees that."""
+        with contextlib.suppress(ValueError, OSError):
+            self.stream.seek(offset, whence)
 
 
 def _blocks(file: Any, size: int, name: str) -> Iterator[NDArray[np.float32]]:
-    """(N, channels) a piece at a time. What a damaged header promises and the file does not hold is not waited for."""
+    """(N, channels) of up to ``size`` frames a time; what a header promises and the file lacks is not waited for."""
     import soundfile
 
+    size = max(1, min(size, AT_ONCE // file.channels, file.frames))
+    empty = True
     while True:
         try:
             piece: NDArray[np.float32] = file.read(size, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise UserError(f"{name} is damaged ({str(error.error_string).rstrip('.')}); get it anew") from None
         if not len(piece):
-            return
+            break
+        empty = False
         yield piece
+    if empty:
+        raise UserError(f"{name} holds no sound: not one sample stands behind its header; record it again")
 
 
 def _mono(piece: NDArray[np.float32], name: str) -> NDArray[np.float32]:

@@ -28,10 +28,16 @@ STAY, AFTER_BLANK, AFTER_UNIT = 0, 1, 2
 
 def greedy(logp: NDArray[np.floating]) -> tuple[int, ...]:
     """(T, V) log-probabilities -> the units of the best path: repeats merged, blanks dropped."""
+    best, begins = _best_path(logp)
+    return tuple(best[begins].tolist())
+
+
+def _best_path(logp: NDArray[np.floating]) -> tuple[Ints, NDArray[np.bool_]]:
+    """(T,) the most probable unit of each frame, and (T,) whether one begins there that is no blank."""
     best = logp.argmax(1)
     begins = best != BLANK
     begins[1:] &= best[1:] != best[:-1]
-    return tuple(best[begins].tolist())
+    return best, begins
 
 
 def text_of(units: Sequence[int], pieces: Sequence[str]) -> str:
@@ -64,7 +70,9 @@ def log_probability(logp: NDArray[np.floating], units: Sequence[int]) -> float:
 
 
 def force_align(logp: NDArray[np.floating], units: Sequence[int]) -> tuple[Ints, Ints, Floats]:
-    """When did each unit come? The most probable alignment (Viterbi). It takes T * U time and T * (U + 1) bytes.
+    """When did each unit come? The most probable alignment (Viterbi).
+
+    It takes T * U time and T * (U + 1) bytes; for the units of the best path, whose alignment that path is, T time.
 
     Args:
         logp: (T, V) log-probabilities.
@@ -83,10 +91,26 @@ def force_align(logp: NDArray[np.floating], units: Sequence[int]) -> tuple[Ints,
     needed = n + int((~skips).sum())
     if needed > num_frames:
         raise ValueError(f"{n} units need {needed} frames or more, not {num_frames}")
-    moves = np.zeros((num_frames, n + 1), np.uint8)
+    best, begins = _best_path(logp)
+    if np.array_equal(best[begins], labels):
+        owners = np.where(best == BLANK, -1, begins.cumsum() - 1)
+    else:
+        owners = _viterbi(logp, labels, skips)
+    frames = np.flatnonzero(owners >= 0)
+    owned = owners[frames]
+    first = frames[np.searchsorted(owned, np.arange(n))]
+    last = frames[np.searchsorted(owned, np.arange(n), "right") - 1]
+    sums = np.bincount(owned, np.exp(logp[frames, labels[owned]].astype(np.float64)), minlength=n)
+    return first, last, np.minimum(sums / (last - first + 1), 1.0)
+
+
+def _viterbi(logp: NDArray[np.floating], labels: Ints, skips: NDArray[np.bool_]) -> Ints:
+    """(T,) the number of the unit that each frame belongs to, -1 for blanks."""
+    n = len(labels)
+    moves = np.zeros((len(logp), n + 1), np.uint8)
     blank, unit = np.full(n + 1, -np.inf), np.full(n, -np.inf)
     blank[0] = 0.0
-    for t in range(num_frames):
+    for t in range(len(logp)):
         frame = logp[t].astype(np.float64)
         best, came = unit.copy(), np.full(n, STAY, np.uint8)
         for where, ways, way in ((slice(0, n), blank[:-1], AFTER_BLANK), (slice(1, n), unit[:-1], AFTER_UNIT)):
@@ -102,17 +126,11 @@ def force_align(logp: NDArray[np.floating], units: Sequence[int]) -> tuple[Ints,
     if max(blank[-1], unit[-1] if n else -np.inf) == -np.inf:
         raise ValueError("the units have probability 0")
     in_unit = bool(n) and unit[-1] >= blank[-1]
-    owners = _trace(moves, n - 1 if in_unit else n, in_unit)
-    frames = np.flatnonzero(owners >= 0)
-    owned = owners[frames]
-    first = frames[np.searchsorted(owned, np.arange(n))]
-    last = frames[np.searchsorted(owned, np.arange(n), "right") - 1]
-    sums = np.bincount(owned, np.exp(logp[frames, labels[owned]].astype(np.float64)), minlength=n)
-    return first, last, np.minimum(sums / (last - first + 1), 1.0)
+    return _trace(moves, n - 1 if in_unit else n, in_unit)
 
 
 def _trace(moves: NDArray[np.uint8], at: int, in_unit: bool) -> Ints:
-    """(T,) the number of the unit that each frame belongs to, -1 for blanks."""
+    """The way back from the end of an alignment."""
     owners = np.full(len(moves), -1, np.int64)
     for t in reversed(range(len(moves))):
         move = int(moves[t, at])

@@ -1,7 +1,7 @@
 """Prefix beam search (Hannun et al., 2014): the most probable units, not the most probable path.
 
-Many paths spell the same units, and their probabilities are summed. A language model, favoured words and a list of
-sentences have their say while the search runs, so that what they want is not lost to the beam.
+Many paths spell the same units, and their probabilities are summed. A language model and favoured words have their say
+while the search runs, so that what they want is not lost to the beam.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.processors.ctc_grammar import BLANK, SPACE, Floats, Grammar, Ints, spell
+from dolmen.processors.ctc_grammar import BLANK, SPACE, Floats, Ints, spell
 
 QUIET = math.log(0.9999)
 """Log-probability of the blank above which nothing new is tried in a frame."""
+BEHIND = 20.0
+"""Nats by which a prefix may fall behind the best before it is dropped."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,6 @@ class Scorer(Protocol):
         """The log-probability that the sentence ends here."""
 
 
-def nbest_probabilities(hypotheses: Sequence[Hypothesis]) -> list[float]:
-    """How sure each is among these: the softmax of the scores."""
-    if not hypotheses:
-        return []
-    scores = np.array([h.score for h in hypotheses])
-    shares = np.exp(scores - scores.max())
-    return [float(share) for share in shares / shares.sum()]
-
-
 class PrefixBeam:
     """Takes frames as they come; what it finds does not depend on how they were cut.
 
@@ -69,13 +62,11 @@ class PrefixBeam:
         bonus: nats added for each word.
         hot_words: word, or words with spaces between -> nats for saying them. A part of it is lent from the first
             letter on, and taken back where the prefix goes on otherwise. Below 0, it is taken at the last letter.
-        grammar: only its sentences can be found. It must have the same pieces.
-        most_units: only so many units, the most probable of a frame, are tried (of those in the grammar, if there is
-            one).
+        most_units: only so many units, the most probable of a frame, are tried.
 
     Raises:
         UserError: a hot word can't be spelled with the pieces.
-        ValueError: a number is out of its range, or the grammar has other pieces.
+        ValueError: a number is out of its range.
     """
 
     def __init__(
@@ -87,19 +78,16 @@ class PrefixBeam:
         weight: float = 0.5,
         bonus: float = 0.0,
         hot_words: Mapping[str, float] = {},
-        grammar: Grammar | None = None,
         most_units: int = 20,
     ) -> None:
         if width < 1 or most_units < 1 or not weight >= 0:
             raise ValueError("width and most_units must be 1 or more, and weight 0 or more")
-        if grammar and grammar.pieces != tuple(pieces):
-            raise ValueError("the grammar was made for other pieces")
         for words in hot_words:
             spell(words, pieces)
         self.width, self.most_units = width, most_units
-        self._language = _Language(pieces, scorer, weight, bonus, _HotWords(hot_words), grammar)
-        self._plain = not (scorer or bonus or hot_words or grammar)
-        self._alphabet: Ints = grammar.alphabet if grammar else np.arange(1, len(pieces))
+        self._language = _Language(pieces, scorer, weight, bonus, _HotWords(hot_words))
+        self._plain = scorer is None and not bonus and not hot_words
+        self._alphabet: Ints = np.arange(1, len(pieces))
         self.reset()
 
     def reset(self) -> None:
@@ -114,6 +102,7 @@ class PrefixBeam:
         self._last: Ints = np.array([prefix.unit for prefix in prefixes], np.int64)
         self._parents: Ints = np.array([rows.get(id(prefix.parent), -1) for prefix in prefixes], np.int64)
         self._said = np.array([prefix.said.score for prefix in prefixes])
+        self._kept = np.array([prefix.said.kept for prefix in prefixes])
 
     def feed(self, logp: NDArray[np.floating]) -> None:
         """Take in the next frames.
@@ -144,8 +133,8 @@ class PrefixBeam:
         stay = np.logaddexp(blank, unit) + self._said
         scores = np.concatenate([stay, self._scores(longer, units, stay).ravel()])
         kept = np.argsort(-scores, kind="stable")[: self.width]
-        kept = kept[scores[kept] > -np.inf]
-        if not len(kept):  # no unit is possible at all: the beam can't get better by being empty
+        kept = kept[(scores[kept] > -np.inf) & (scores[kept] >= scores[kept[0]] - BEHIND)]
+        if not len(kept):  # the beam can't get better by being empty
             raise ValueError("a frame has no probability for anything that could come next")
         blank = np.concatenate([blank, np.full(longer.size, -np.inf)])[kept]
         unit = np.concatenate([unit, longer.ravel()])[kept]
@@ -169,20 +158,25 @@ class PrefixBeam:
         longer[parents[tried], columns[last[tried]]] = -np.inf
 
     def _scores(self, longer: Floats, units: Ints, stay: Floats) -> Floats:
-        """(W, K) total scores of prefixes made longer; -inf for what can't be among the best, or must not be said."""
+        """(W, K) total scores of prefixes made longer; -inf for what can't be among the best."""
         base: Floats = longer + self._said[:, None]
         if self._plain:
             return base
-        # Whatever its words bring, a prefix below this falls behind all that are there already.
-        limit = stay.min() - self._language.most_gain if len(stay) == self.width else -np.inf
-        scores = np.full(longer.shape, -np.inf)
-        for row, column in np.argwhere(base > limit).tolist():
-            said = self._extended(self._prefixes[row], int(units[column]))
-            if said:
-                scores[row, column] = longer[row, column] + said.score
+        language = self._language
+        nats = np.array([language.without_scorer(prefix.said)[units] for prefix in self._prefixes])
+        scores: Floats = longer + (self._kept[:, None] + nats)
+        if language.scorer is None:
+            return scores
+        # The scorer only takes away: whatever is below this without it falls behind all that are there already.
+        limit = max(stay.min() if len(stay) == self.width else -np.inf, stay.max() - BEHIND)
+        begins = language.begins[units]
+        asked = np.argwhere((scores > limit) & begins).tolist()
+        scores[:, begins] = -np.inf
+        for row, column in asked:
+            scores[row, column] = longer[row, column] + self._extended(self._prefixes[row], int(units[column])).score
         return scores
 
-    def _extended(self, prefix: _Prefix, unit: int) -> _Said | None:
+    def _extended(self, prefix: _Prefix, unit: int) -> _Said:
         if unit not in prefix.next:
             prefix.next[unit] = self._language.extend(prefix.said, unit)
         return prefix.next[unit]
@@ -208,8 +202,6 @@ class PrefixBeam:
         child = link() if link else None
         if child is None:
             said = prefix.said if self._plain else self._extended(prefix, unit)
-            if said is None:
-                raise ValueError("the grammar does not allow this prefix")
             child = _Prefix(prefix, unit, said)
             prefix.children[unit] = weakref.ref(child)
         return child
@@ -219,9 +211,8 @@ class PrefixBeam:
 
         Args:
             n: how many; there may be less.
-            final: the sound is over: the last word and the end of the sentence are scored too, what was lent for hot
-                words that stayed incomplete is taken back, and only complete sentences of a grammar count (none may be
-                left, then).
+            final: the sound is over: the last word and the end of the sentence are scored too, and what was lent for
+                hot words that stayed incomplete is taken back.
 
         Returns:
             The best first.
@@ -232,34 +223,6 @@ class PrefixBeam:
         rows = [int(row) for row in np.argsort(-scores, kind="stable")[:n] if scores[row] > -np.inf]
         return [Hypothesis(self._prefixes[r].units(), float(scores[r]), float(acoustic[r])) for r in rows]
 
-    def save(self) -> dict[str, Any]:
-        """All that ``restore`` needs to go on exactly here, as plain values. What all prefixes share is there once."""
-        units = [prefix.units() for prefix in self._prefixes]
-        low, high = min(units), max(units)
-        n = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
-        logs = ([None if math.isinf(x) else x for x in column.tolist()] for column in (self._blank, self._unit))
-        blank, unit = logs
-        return {"shared": list(low[:n]), "rest": [list(u[n:]) for u in units], "blank": blank, "unit": unit}
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Go on where ``save`` was called, with the same arguments and scorer.
-
-        Raises:
-            ValueError, KeyError, TypeError: it is not what ``save`` gave here; nothing has changed.
-        """
-        blank, unit = (np.array([-np.inf if x is None else float(x) for x in saved[k]]) for k in ("blank", "unit"))
-        if not 0 < len(saved["rest"]) == len(blank) == len(unit) <= self.width:
-            raise ValueError("its prefixes are damaged, or were made with another width")
-        shared = self._walk(_Prefix(None, BLANK, self._language.start()), saved["shared"])
-        self._set([self._walk(shared, rest) for rest in saved["rest"]], blank, unit)
-
-    def _walk(self, prefix: _Prefix, units: Sequence[int]) -> _Prefix:
-        for unit in units:
-            if not 0 < unit < len(self._language.parts):
-                raise ValueError(f"there is no unit {unit}")
-            prefix = self._child(prefix, int(unit))
-        return prefix
-
 
 class _Prefix:
     """Units from the beginning: those of the parent, and one more."""
@@ -269,7 +232,7 @@ class _Prefix:
     def __init__(self, parent: _Prefix | None, unit: int, said: _Said) -> None:
         self.parent, self.unit, self.said = parent, unit, said
         self.children: dict[int, weakref.ref[_Prefix]] = {}
-        self.next: dict[int, _Said | None] = {}
+        self.next: dict[int, _Said] = {}
 
     def units(self) -> tuple[int, ...]:
         found, prefix = [], self
@@ -290,7 +253,6 @@ class _Said:
         kept: nats that can't be lost any more.
         score: with those lent for hot words.
         hot: place among the hot words.
-        place: in the grammar.
         after: state and nats behind the word, once they were asked for.
     """
 
@@ -300,7 +262,6 @@ class _Said:
     kept: float
     score: float
     hot: int
-    place: int
     after: tuple[Any, float] | None = None
 
 
@@ -308,31 +269,23 @@ class _Language:
     """All that is known about words."""
 
     def __init__(
-        self,
-        pieces: Sequence[str],
-        scorer: Scorer | None,
-        weight: float,
-        bonus: float,
-        hot: _HotWords,
-        grammar: Grammar | None,
+        self, pieces: Sequence[str], scorer: Scorer | None, weight: float, bonus: float, hot: _HotWords
     ) -> None:
+        self.pieces = pieces
         self.parts = [piece.split(SPACE) for piece in pieces]
-        self.scorer, self.weight, self.bonus, self.hot, self.grammar = scorer, weight, bonus, hot, grammar
+        self.scorer, self.weight, self.bonus, self.hot = scorer, weight, bonus, hot
+        self.begins = np.array([len(parts) > 1 for parts in self.parts])
         self.whole_words = all(piece.startswith(SPACE) for piece in pieces[1:])
-        most_words = max(map(len, self.parts))
-        self.most_gain = most_words * (max(bonus, 0.0) + max(hot.ended)) + max(hot.lent) - min(hot.lent)
+        self._nats: dict[tuple[int, bool], Floats] = {}
 
     def start(self) -> _Said:
         """Nothing was said; a word may begin."""
         hot = self.hot.begin
-        state = self.scorer.start() if self.scorer else None
-        return _Said("", False, state, 0.0, self.hot.lent[hot], hot, 0)
+        state = None if self.scorer is None else self.scorer.start()
+        return _Said("", False, state, 0.0, self.hot.lent[hot], hot)
 
-    def extend(self, said: _Said, unit: int) -> _Said | None:
-        """What is said with one more unit; None where the grammar does not allow it."""
-        place = self.grammar.moves[said.place].get(unit) if self.grammar else 0
-        if place is None:
-            return None
+    def extend(self, said: _Said, unit: int) -> _Said:
+        """What is said with one more unit."""
         word, counted, state, kept, hot = said.word, said.counted, said.state, said.kept, said.hot
         for number, part in enumerate(self.parts[unit]):
             if number and word:
@@ -347,10 +300,19 @@ class _Language:
         if self.whole_words and word:
             (state, nats), counted = self._count(state, word), True
             kept += nats
-        return _Said(word, counted, state, kept, kept + self.hot.lent[hot], hot, place)
+        return _Said(word, counted, state, kept, kept + self.hot.lent[hot], hot)
+
+    def without_scorer(self, said: _Said) -> Floats:
+        """(V,) nats of hot words and bonuses on top of those that are kept, after each unit."""
+        key = said.hot, bool(said.word)
+        if key not in self._nats:
+            silent = _Language(self.pieces, None, self.weight, self.bonus, self.hot)
+            begun = _Said("x" if said.word else "", self.whole_words, None, 0.0, 0.0, said.hot)
+            self._nats[key] = np.array([silent.extend(begun, unit).score for unit in range(len(self.parts))])
+        return self._nats[key]
 
     def _count(self, state: Any, word: str) -> tuple[Any, float]:
-        if not self.scorer:
+        if self.scorer is None:
             return None, self.bonus
         state, log = self.scorer.step(state, word)
         return state, self.weight * log + self.bonus
@@ -363,10 +325,8 @@ class _Language:
 
     def finished(self, said: _Said) -> float:
         """Score of the whole sentence, should it end here."""
-        if self.grammar and said.place not in self.grammar.ends:
-            return -math.inf
         state, nats = self._after(said) if said.word and not said.counted else (said.state, 0.0)
-        end = self.weight * self.scorer.end(state) if self.scorer else 0.0
+        end = 0.0 if self.scorer is None else self.weight * self.scorer.end(state)
         return said.kept + nats + self.hot.ended[said.hot] + end
 
 

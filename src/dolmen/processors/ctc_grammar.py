@@ -6,6 +6,7 @@ algorithm runs over all of it together, so that no sentence is lost to a beam.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -19,6 +20,8 @@ SPACE = "\u2581"
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Alpha = tuple[Floats, float]
+"""Probabilities of the states as shares of the greatest, and that one's logarithm."""
 
 
 class Grammar:
@@ -32,7 +35,6 @@ class Grammar:
         sentences: with single spaces.
         moves: of each place in the automaton, unit -> the next place. Place 0 is the beginning.
         ends: place -> the number of the sentence that is complete there.
-        alphabet: (n,) the units that occur, in their order.
 
     Raises:
         UserError: there is no sentence, or one can't be spelled.
@@ -40,13 +42,11 @@ class Grammar:
 
     def __init__(self, sentences: Sequence[str], pieces: Sequence[str]) -> None:
         self.sentences = tuple(dict.fromkeys(" ".join(s.replace(SPACE, " ").split()) for s in sentences))
-        self.pieces = tuple(pieces)
         if not self.sentences:
             raise UserError("a list of commands needs one sentence or more; give one in each line")
         for sentence in self.sentences:
-            spell(sentence, self.pieces)
-        self.moves, self.ends = _automaton(self.sentences, self.pieces)
-        self.alphabet: Ints = np.array(sorted({unit for moves in self.moves for unit in moves}), np.int64)
+            spell(sentence, pieces)
+        self.moves, self.ends = _automaton(self.sentences, pieces)
         self._compile()
 
     def _compile(self) -> None:
@@ -64,40 +64,52 @@ class Grammar:
         self._before = _Groups(before)
         self._ends = _Groups([[place, *into[place]] for place in self.ends])
 
-    def read(self, logp: NDArray[np.floating]) -> list[tuple[str, float]]:
-        """How likely is each sentence, over all its spellings and alignments?
+    def start(self) -> Alpha:
+        """What is known before the first frame."""
+        shares = np.zeros(len(self._units))
+        shares[0] = 1.0
+        return shares, 0.0
+
+    def step(self, alpha: Alpha, logp: NDArray[np.floating]) -> Alpha:
+        """What is known after (T, V) log-probabilities of the next frames."""
+        shares, log = alpha
+        most = logp.max(1, keepdims=True).astype(np.float64)
+        log += float(most.sum())
+        for frame in np.exp(logp - most):
+            shares = self._before.sums(shares) * frame[self._units]
+            total = float(shares.max())
+            if total > 0:
+                shares, log = shares / total, log + math.log(total)
+        return shares, log
+
+    def read(self, alpha: Alpha) -> list[tuple[str, float]]:
+        """How likely is each sentence, over all its spellings and alignments, if nothing more is said?
 
         Args:
-            logp: (T, V) log-probabilities.
+            alpha: see ``step``.
 
         Returns:
-            Sentences with their log-probabilities, the best first; -inf for what is too long for T frames.
+            Sentences with their log-probabilities, the best first; -inf for what is too long for the frames, and for
+            what is some 700 nats behind another beginning.
         """
-        alpha = np.full(len(self._units), -np.inf)
-        alpha[0] = 0.0
-        for frame in np.asarray(logp, np.float64):
-            alpha = self._before.log_sums(alpha) + frame[self._units]
-        found = dict(zip(self.ends.values(), self._ends.log_sums(alpha).tolist(), strict=True))
+        with np.errstate(divide="ignore"):
+            logs = np.log(self._ends.sums(alpha[0])) + alpha[1]
+        found = dict(zip(self.ends.values(), logs.tolist(), strict=True))
         best = sorted(found, key=lambda number: (-found[number], number))
         return [(self.sentences[number], found[number]) for number in best]
 
 
 class _Groups:
-    """Groups of states, for the log of the sum of each group's probabilities. No group is empty."""
+    """Groups of states, for the sum of each group's probabilities. No group is empty."""
 
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
         sizes = np.array([len(g) for g in groups], np.int64)
         self.states: Ints = np.array([state for g in groups for state in g], np.int64)
         self.starts: Ints = np.cumsum(sizes) - sizes
-        self.owners: Ints = np.repeat(np.arange(len(groups)), sizes)
 
-    def log_sums(self, values: Floats) -> Floats:
-        terms = values[self.states]
-        most = np.maximum.reduceat(terms, self.starts)
-        most[np.isneginf(most)] = 0.0
-        with np.errstate(divide="ignore"):
-            sums: Floats = np.log(np.add.reduceat(np.exp(terms - most[self.owners]), self.starts))
-        return sums + most
+    def sums(self, values: Floats) -> Floats:
+        found: Floats = np.add.reduceat(values[self.states], self.starts)
+        return found
 
 
 def spell(text: str, pieces: Sequence[str]) -> tuple[int, ...]:

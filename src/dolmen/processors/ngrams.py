@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -77,7 +78,7 @@ class NGrams:
         try:
             with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as lines:
                 return cls(_read((line.rstrip("\r\n") for line in lines), str(path)))
-        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{path} is no ARPA file in UTF-8 ({error}); write it again") from None
 
     def to_arpa(self) -> str:
@@ -89,6 +90,11 @@ class NGrams:
                 log, weight = (f"{value / math.log(10):.7g}" for value in table[words])
                 sections.append("\t".join([log, " ".join(words), *([weight] if table[words][1] else [])]))
         return "\n".join([*sections, "", "\\end\\", ""])
+
+    @property
+    def words(self) -> Iterator[str]:
+        """Those that are known."""
+        return (word for (word,) in self._tables[0] if word in self)
 
     def __contains__(self, word: object) -> bool:
         """Whether a word is known; the marks of beginning, end and unknown words are none."""

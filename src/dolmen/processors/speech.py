@@ -178,13 +178,16 @@ class StepStream:
 
     @property
     def state(self) -> Arrays:
-        """All that it has in mind."""
+        """All that it has in mind. Setting it raises ValueError, KeyError or TypeError where it can't be one."""
         return {"held_frames": self.held.copy(), **self.frames.state}
 
     @state.setter
     def state(self, state: Arrays) -> None:
-        self.held = state["held_frames"].copy()
+        held = np.array(state["held_frames"], np.float32)
+        if held.shape[1:] != self.held.shape[1:] or len(held) >= self.processor.stride:
+            raise ValueError("the state of this stream is damaged")
         self.frames.state = {k: v for k, v in state.items() if k != "held_frames"}
+        self.held = held
 
 
 def choose_kind(texts: Sequence[str]) -> Kind:
@@ -223,9 +226,8 @@ def fit_units(kind: Kind, texts: Sequence[str], num_units: int) -> tuple[tuple[s
         ) from None
     pieces = library.SentencePieceProcessor(model_proto=model.getvalue())
     found = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
-    return ("", *found[1:]), base64.b64encode(
-        model.getvalue()
-    ).decode()  # what is unknown has the blank's number, and is refused
+    # What is unknown has the blank's number, and is refused.
+    return ("", *found[1:]), base64.b64encode(model.getvalue()).decode()
 
 
 def _sentencepiece() -> Any:

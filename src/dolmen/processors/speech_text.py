@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Literal
 
@@ -11,6 +12,8 @@ APOSTROPHES = "'’ʼ`´"
 DASHES = "-‐‑‒–—"
 JOINERS = "\u200d\u200c"
 """Letters of Indian and Arabic scripts are spelled with them."""
+TAG = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]|\([^\s()]+\)")
+"""One word in brackets."""
 
 
 class TextRules(BaseModel):
@@ -45,38 +48,21 @@ class TextRules(BaseModel):
 
 
 def normalise(text: str, rules: TextRules) -> str:
-    """A transcript by the rules; "" where nothing is left."""
-    text = unicodedata.normalize("NFC", text)
+    """A transcript by the rules; "" where nothing is left. What is normalised stays as it is if it is done again."""
+    # First, for what can't be seen must neither part a word nor keep a letter from its accent.
+    text = unicodedata.normalize("NFC", "".join(c for c in text if c.isspace() or _printable(c)))
     if not rules.tags:
-        text = _without_tags(text)
+        text = TAG.sub(" ", text)
     if rules.case != "keep":
         text = text.lower() if rules.case == "lower" else text.upper()
         text = unicodedata.normalize("NFC", text)  # the small form of a letter may come in two parts
     if not rules.punctuation:
         text = _without_punctuation(text)
-    kept = (c if not c.isspace() else " " for c in text)
-    return " ".join("".join(c for c in kept if c == " " or _printable(c)).split())
+    return " ".join(text.split())
 
 
 def _printable(character: str) -> bool:
     return character in JOINERS or unicodedata.category(character)[0] != "C"
-
-
-def _without_tags(text: str) -> str:
-    """What stands in brackets of one word goes; brackets that are never closed are left to the punctuation."""
-    for left, right in ("<>", "[]", "()"):
-        start = text.find(left)
-        while start >= 0:
-            end = text.find(right, start)
-            if end < 0:
-                break
-            inside = text[start + 1 : end]
-            if inside and not any(c.isspace() for c in inside):
-                text = f"{text[:start]} {text[end + 1 :]}"
-            else:
-                start += 1
-            start = text.find(left, start)
-    return text
 
 
 def _without_punctuation(text: str) -> str:
