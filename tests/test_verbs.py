@@ -479,3 +479,9 @@ def test_a_cache_without_room_is_said(sample_pictures: Path, tmp_path: Path, mon
     with pytest.raises(MachineError):
         dolmen.train(TASK, sample_pictures, tmp_path / "run", **QUICK)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_opens_others_that_its_options_name(sample_run: Path) -> None:
+    opened = dolmen.load(sample_run).predictor.open_model
+    assert opened is not None
+    assert opened(sample_run).task_name == TASK

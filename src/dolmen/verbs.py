@@ -207,9 +207,10 @@ def load(path: str | Path, threads: int | None = None) -> Run | Bundle:
     Raises:
         UserError: it is neither, its training has not ended, or a file of it is damaged or was changed.
     """
-    if is_bundle(Path(path)) or Path(path).suffix == SUFFIX:
-        return load_bundle(Path(path), threads)
-    return folder_of.load(path, threads)
+    bundled = is_bundle(Path(path)) or Path(path).suffix == SUFFIX
+    found = load_bundle(Path(path), threads) if bundled else folder_of.load(path, threads)
+    found.predictor.open_model = lambda other: load(other, threads)
+    return found
 
 
 def _opened(run: Run | str | Path, verb: str) -> Run:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from dolmen.types import UserError
 
+OF_FILES = (b"RIFF", b"fLaC", b"OggS")
+"""How files of sound begin."""
+
 
 def listen(source: str, rate: int, seconds: float) -> Iterator[NDArray[np.float32]]:
     """(N,) samples from -1 to 1 as they come, until the source ends.
@@ -23,7 +26,7 @@ def listen(source: str, rate: int, seconds: float) -> Iterator[NDArray[np.float3
         UserError: there is no microphone, or nothing to reach it with.
     """
     size = max(1, round(rate * seconds))
-    yield from _standard_input(2 * size) if source == "-" else _microphone(rate, size)
+    yield from _standard_input(rate, 2 * size) if source == "-" else _microphone(rate, size)
 
 
 def from_int16(content: bytes) -> NDArray[np.float32]:
@@ -31,13 +34,23 @@ def from_int16(content: bytes) -> NDArray[np.float32]:
     return np.frombuffer(content, "<i2").astype(np.float32) / np.float32(32768)
 
 
-def _standard_input(num_bytes: int) -> Iterator[NDArray[np.float32]]:
+def _standard_input(rate: int, num_bytes: int) -> Iterator[NDArray[np.float32]]:
     held = b""
+    known = False
     while content := sys.stdin.buffer.read1(num_bytes):  # type: ignore[union-attr]
         held += content
-        whole = len(held) // 2 * 2
-        yield from_int16(held[:whole])
+        if not known and held[:4] in OF_FILES:
+            raise UserError(
+                "standard input begins as a file of sound does, and bare 16-bit samples were expected; name the file, "
+                f"or type: ffmpeg -i FILE -f s16le -ac 1 -ar {rate} - | dolmen watch ... -"
+            )
+        known = known or len(held) >= 4
+        whole = len(held) // 2 * 2 if known else 0
+        if whole:
+            yield from_int16(held[:whole])
         held = held[whole:]
+    if len(held) > 1:
+        yield from_int16(held[: len(held) // 2 * 2])
 
 
 def _microphone(rate: int, size: int) -> Iterator[NDArray[np.float32]]:

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -34,6 +34,7 @@ class Predictor(ABC, Generic[P]):
         processor: raw input to arrays, outputs to predictions.
         network: arrays to arrays.
         takes: what an input is: the bytes of a picture file, or a text.
+        open_model: opens a run or a bundle that an option names; None where there is nothing to open them with.
     """
 
     Processor: ClassVar[type[Any]]
@@ -50,6 +51,7 @@ class Predictor(ABC, Generic[P]):
 
     def __init__(self, processor: P, network: Network) -> None:
         self.processor, self.network = processor, network
+        self.open_model: Callable[[Path], Any] | None = None
 
     @abstractmethod
     def predict(

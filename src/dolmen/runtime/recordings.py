@@ -2,72 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
-from dolmen.files import write_whole
 from dolmen.processors.audio import Resampler, resample
-from dolmen.processors.audio_files import SUFFIXES, decode, read_in_pieces
-from dolmen.processors.ctc_grammar import Grammar
-from dolmen.processors.ngrams import NGrams
+from dolmen.processors.audio_files import LOUDEST, SUFFIXES, decode, read_in_pieces
 from dolmen.processors.speech import SpeechProcessor
-from dolmen.processors.speech_text import normalise
 from dolmen.processors.transcribing import Decoding, Transcriber
+from dolmen.runtime.hearing import Hearing, Live, decoding
 from dolmen.runtime.microphone import from_int16, listen
-from dolmen.runtime.predictor import Predictor, Session, text_of
+from dolmen.runtime.predictor import Predictor, Session
 from dolmen.types import Arrays, Prediction, Transcript, UserError, Word
 
-WIDTH = 16
-"""Hypotheses that are followed where a language model, hot words or several readings want some."""
-HOT = 4.0
-"""Nats by which a hot word is preferred."""
+__all__ = ["AT_ONCE_S", "Hearing", "Live", "SpeechPredictor", "SpeechSession", "joined"]
+
 PIECE_S = 0.1
 """Seconds of a live source that are worked off together."""
 AT_ONCE_S = 30.0
 """Seconds of a recording."""
-
-
-class Hearing(BaseModel):
-    """What can be chosen for what is heard."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    beam: int | None = Field(
-        None,
-        ge=1,
-        le=1000,
-        description="hypotheses that are followed; 1 takes the best unit of each step (default: 1, or 16 with --lm, "
-        "--hot or --num-best)",
-    )
-    lm: str | None = Field(None, description="a language model of words: an ARPA file, or a text to make one of")
-    lm_order: int = Field(3, ge=1, le=6, description="words of an n-gram that is made of a text (default 3)")
-    lm_out: str | None = Field(None, description="write the n-grams that were made of a text: NAME.arpa")
-    lm_weight: float = Field(0.5, ge=0, description="of the language model (default 0.5)")
-    word_bonus: float = Field(0.0, description="nats for each word, against too few of them (default 0)")
-    hot: tuple[str, ...] = Field((), description="WORD or WORD=NATS: prefer it where it may have been said (4 nats)")
-    command: tuple[str, ...] = Field((), description="a sentence that may be said; with these, nothing else is heard")
-    commands: str | None = Field(None, description="a file with such sentences, one a line")
-    reject: float = Field(
-        2.0, ge=0, description="nats a unit by which a command may fall behind what is heard without them (default 2)"
-    )
-    threshold: float | None = Field(
-        None, ge=0, le=1, description="leave words out that are less sure (default: chosen in training, or 0)"
-    )
-    num_best: int = Field(1, ge=1, le=100, description="readings to give, with their probabilities (default 1)")
-    silence_s: float = Field(0.6, gt=0, description="silence that ends a stretch of speech (default 0.6)")
-    longest_s: float = Field(30.0, gt=0, description="speech after which a stretch ends without one (default 30)")
-
-
-class Live(Hearing):
-    """What can be chosen for a stream."""
-
-    partial: bool = Field(False, description="also give what is heard while a stretch of speech goes on")
 
 
 class SpeechPredictor(Predictor[SpeechProcessor]):
@@ -83,36 +41,39 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
     def predict(
         self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
     ) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """Each recording to its ``Transcript``; see ``Predictor.predict``. Memory is that of half a minute."""
+        """Each recording to its ``Transcript``; see ``Predictor.predict``.
+
+        Memory is that of half a minute, or where the network reads backwards, too, that of a recording.
+        """
         del batch_size
         assert isinstance(options, Hearing)
-        decoding = self.decoding(options)
+        how = decoding(self.processor, options, self.open_model)
         for raw in inputs:
             try:
-                yield raw, self._transcript(raw, decoding)
+                yield raw, self._transcript(raw, how)
             except UserError as error:
                 yield raw, error
 
-    def _transcript(self, raw: Any, decoding: Decoding) -> Transcript:
+    def _transcript(self, raw: Any, how: Decoding) -> Transcript:
         p = self.processor
-        heard = Transcriber(p.units, p.step_s, decoding)
+        heard = Transcriber(p.units, p.step_s, how)
         found: list[Transcript] = []
-        seconds = 0.0
+        num_samples = 0
         if p.streams:
             front, steps = p.stream(), self.network.steps()
-            for samples in self._pieces_of(raw, AT_ONCE_S):
-                seconds += len(samples) / p.rate
+            for samples in self.pieces_of(raw, AT_ONCE_S):
+                num_samples += len(samples)
                 found += _heard(front.feed(samples), steps, heard)
             found += _heard(front.finish(), steps, heard)
         else:
-            samples = np.concatenate(list(self._pieces_of(raw, AT_ONCE_S)))
-            seconds = len(samples) / p.rate
+            samples = np.concatenate(list(self.pieces_of(raw, AT_ONCE_S)))
+            num_samples = len(samples)
             frames = p.steps(samples)[None]
             lengths = np.array([frames.shape[1]], np.int64)
             found += heard.feed(self.network({"frames": frames, "lengths": lengths})["log_probabilities"][0])
-        return joined(found + heard.finish(), seconds)
+        return joined(found + heard.finish(), num_samples / p.rate)
 
-    def _pieces_of(self, raw: Any, seconds: float) -> Iterator[NDArray[np.float32]]:
+    def pieces_of(self, raw: Any, seconds: float) -> Iterator[NDArray[np.float32]]:
         """The samples of a recording at the processor's rate.
 
         Args:
@@ -132,45 +93,10 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
         if isinstance(raw, bytes):
             sound = decode(raw, "the recording")
             raw = sound.samples, sound.rate
-        samples, own = raw if isinstance(raw, tuple) else (raw, rate)
-        yield resample(checked(samples), own, rate)
-
-    def decoding(self, options: Hearing) -> Decoding:
-        """How words are found, with the files that options name read.
-
-        Raises:
-            UserError: one can't be read, or two options contradict each other.
-        """
-        p = self.processor
-        hot = dict(_hot(text, p) for text in options.hot)
-        commands = list(options.command)
-        if options.commands is not None:
-            commands += text_of(Path(options.commands), "a sentence a line").splitlines()
-        said = list(dict.fromkeys(s for c in commands if (s := normalise(c, p.rules))))
-        if said and (options.lm or hot):
-            raise UserError("--command leaves nothing to choose for --lm and --hot; give one or the other")
-        wanted = WIDTH if options.lm or hot or options.num_best > 1 else 1
-        return Decoding(
-            width=options.beam or wanted, scorer=self._scorer(options), weight=options.lm_weight,
-            bonus=options.word_bonus, hot=hot, grammar=Grammar(said, p.units) if said else None, reject=options.reject,
-            threshold=p.threshold if options.threshold is None else options.threshold, num_best=options.num_best,
-            silence_s=options.silence_s, longest_s=options.longest_s,
-        )  # fmt: skip
-
-    def _scorer(self, options: Hearing) -> NGrams | None:
-        if options.lm is None:
-            if options.lm_out is not None:
-                raise UserError("--lm-out writes what is made of a text; name the text with --lm")
-            return None
-        path = Path(options.lm)
-        text = text_of(path, "an ARPA file, or a text")
-        if text.lstrip().startswith("\\data\\"):
-            return NGrams.read_arpa(path)
-        lines = (normalise(line, self.processor.rules) for line in text.splitlines())
-        made = NGrams.train([line for line in lines if line], options.lm_order)
-        if options.lm_out is not None:
-            write_whole(Path(options.lm_out), made.to_arpa().encode(), otherwise="choose another --lm-out")
-        return made
+        samples, own = checked(raw, rate)
+        if not len(samples):
+            raise UserError("a recording without a sample was given; give one with some sound")
+        yield resample(samples, own, rate)
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
         """Files as they are; of a folder every recording below it, in order of name."""
@@ -228,70 +154,86 @@ class SpeechSession(Session):
 
     def __init__(self, predictor: SpeechPredictor, idle_timeout_s: float | None, options: Live) -> None:
         super().__init__(idle_timeout_s)
-        p = predictor.processor
-        self.rate, self.options = p.rate, options
-        self.front, self.steps = p.stream(), predictor.network.steps()
-        self.heard = Transcriber(p.units, p.step_s, predictor.decoding(options))
+        self.processor, self.options = predictor.processor, options
+        self.front, self.steps = self.processor.stream(), predictor.network.steps()
+        self.heard = self._transcriber(decoding(self.processor, options, predictor.open_model))
         self.resampler: Resampler | None = None
-        self.said = ""
+        self.num_samples = 0
+
+    def _transcriber(self, how: Decoding) -> Transcriber:
+        return Transcriber(self.processor.units, self.processor.step_s, how)
 
     def _feed(self, chunk: Any) -> list[Prediction]:
-        samples = self._samples(chunk)
-        found: list[Prediction] = list(_heard(self.front.feed(samples), self.steps, self.heard))
-        if found:
-            self.said = ""
-        if self.options.partial and (now := self.heard.partial()) is not None and now.text != self.said:
-            self.said = now.text
+        found: list[Prediction] = list(self._heard(self._samples(chunk)))
+        if self.options.partial and (now := self.heard.partial()) is not None:
             found.append(now)
         return found
 
+    def _heard(self, samples: NDArray[np.float32]) -> list[Transcript]:
+        self.num_samples += len(samples)
+        return _heard(self.front.feed(samples), self.steps, self.heard)
+
     def _samples(self, chunk: Any) -> NDArray[np.float32]:
+        """At the processor's rate; what a resampler holds comes before those of another rate."""
         if isinstance(chunk, bytes):
             if len(chunk) % 2:
                 raise UserError("a piece of 16-bit samples has an even number of bytes")
-            return from_int16(chunk)
-        samples, rate = chunk if isinstance(chunk, tuple) else (chunk, self.rate)
-        samples = checked(samples)
-        if rate == self.rate:
-            return samples
-        if self.resampler is None or self.resampler.rate != rate:
-            self.resampler = Resampler(rate, self.rate)
-        return self.resampler.feed(samples)
+            chunk = from_int16(chunk)
+        samples, rate = checked(chunk, self.processor.rate)
+        now = self.processor.rate if self.resampler is None else self.resampler.rate
+        if rate == now:
+            return samples if self.resampler is None else self.resampler.feed(samples)
+        fresh = None if rate == self.processor.rate else Resampler(rate, self.processor.rate)
+        held = self._rest()
+        self.resampler = fresh
+        return np.concatenate([held, samples if fresh is None else fresh.feed(samples)])
+
+    def _rest(self) -> NDArray[np.float32]:
+        """What a resampler holds back."""
+        return np.zeros(0, np.float32) if self.resampler is None else self.resampler.finish()
 
     def _finish(self) -> list[Prediction]:
-        found: list[Prediction] = []
-        if self.resampler is not None:
-            found += _heard(self.front.feed(self.resampler.finish()), self.steps, self.heard)
+        found = self._heard(self._rest())
         found += _heard(self.front.finish(), self.steps, self.heard)
         found += self.heard.finish()
+        seconds = self.heard.start_s + self.num_samples / self.processor.rate
         self.steps.reset()
-        self.said = ""
-        return found
+        self.heard.reset(seconds)
+        self.num_samples = 0
+        return [_until(seconds, transcript) for transcript in found]
 
     def _reset(self) -> None:
         self.front.reset()
         self.steps.reset()
         self.heard.reset()
-        self.resampler, self.said = None, ""
+        self.resampler, self.num_samples = None, 0
 
     def _save(self) -> tuple[Arrays, dict[str, Any]]:
-        if self.resampler is not None:
-            raise UserError("a stream of another sampling rate can't be saved; send samples at the network's own rate")
         arrays, about = self.heard.save()
         arrays |= {f"front.{k}": v for k, v in self.front.state.items()}
         arrays |= {f"steps.{k}": v for k, v in self.steps.state.items()}
-        return arrays, {"heard": about, "said": self.said}
+        rate = None
+        if self.resampler is not None:
+            rate = self.resampler.rate
+            arrays |= {f"resampler.{k}": v for k, v in self.resampler.state.items()}
+        return arrays, {"heard": about, "rate": rate, "num_samples": self.num_samples}
 
     def _restore(self, arrays: Arrays, about: dict[str, Any]) -> bool:
-        mine = {f"front.{k}": v for k, v in self.front.state.items()}
-        mine |= {f"steps.{k}": v for k, v in self.steps.state.items()}
-        if arrays.keys() != {"heard_logp", *mine} or any(arrays[k].shape[1:] != v.shape[1:] for k, v in mine.items()):
+        def part(name: str) -> Arrays:
+            return {k.removeprefix(name + "."): v for k, v in arrays.items() if k.startswith(name + ".")}
+
+        steps, mine = part("steps"), self.steps.state
+        if steps.keys() != mine.keys() or any(steps[k].shape != v.shape for k, v in mine.items()):
             return False
-        self.heard.restore(arrays, about["heard"])
-        for part in ("front", "steps"):
-            owner: Any = getattr(self, part)
-            owner.state = {k.removeprefix(part + "."): v for k, v in arrays.items() if k.startswith(part + ".")}
-        self.said, self.resampler = str(about["said"]), None
+        # All of it is made before any of it is used: what is damaged leaves the stream where it was.
+        front, heard, resampler = self.processor.stream(), self._transcriber(self.heard.how), None
+        front.state = part("front")
+        heard.restore(arrays, about["heard"])
+        if about["rate"] is not None:
+            resampler = Resampler(about["rate"], self.processor.rate)
+            resampler.state = part("resampler")
+        self.num_samples = int(about["num_samples"])
+        self.front, self.heard, self.resampler, self.steps.state = front, heard, resampler, steps
         return True
 
 
@@ -301,36 +243,63 @@ def _heard(frames: NDArray[np.float32], steps: Any, heard: Transcriber) -> list[
 
 
 def joined(found: Sequence[Transcript], seconds: float) -> Transcript:
-    """The stretches of one recording as one transcript."""
-    if len(found) == 1:
-        t = found[0]
-        return Transcript(t.text, t.words, t.confidence, 0.0, seconds, True, t.rejected, t.alternatives)
+    """The stretches of one recording as one transcript.
+
+    Args:
+        found: in their order.
+        seconds: how long the recording is.
+    """
+    found = [_until(seconds, t) for t in found]
     words: tuple[Word, ...] = tuple(word for t in found for word in t.words)
     text = " ".join(t.text for t in found if t.text)
     sure = float(np.prod([t.confidence for t in found])) if found else 1.0
     rejected = bool(found) and all(t.rejected for t in found)
-    return Transcript(text, words, sure, 0.0, seconds, True, rejected)
+    return Transcript(text, words, sure, 0.0, seconds, True, rejected, _joined_alternatives(found))
 
 
-def checked(samples: Any) -> NDArray[np.float32]:
-    """(N,) float32.
+def _joined_alternatives(found: Sequence[Transcript]) -> tuple[tuple[str, float], ...]:
+    """The most probable readings of all stretches together, as many as a stretch has at most."""
+    most = max((len(t.alternatives) for t in found), default=0)
+    best = [("", 1.0)] if most else []
+    for t in found if most else ():
+        both = [(f"{a} {b}".strip(), p * q) for a, p in best for b, q in t.alternatives or [(t.text, 1.0)]]
+        best = sorted(both, key=lambda item: -item[1])[:most]
+        total = sum(p for _, p in best)
+        best = [(text, p / total) for text, p in best]
+    return tuple(best)
+
+
+def _until(seconds: float, t: Transcript) -> Transcript:
+    """A transcript that ends with the sound, not with the silence that is put behind it."""
+    if t.end_s <= seconds:
+        return t
+    words = tuple(replace(w, start_s=min(w.start_s, seconds), end_s=min(w.end_s, seconds)) for w in t.words)
+    return replace(t, words=words, start_s=min(t.start_s, seconds), end_s=seconds)
+
+
+def checked(raw: Any, rate: int) -> tuple[NDArray[np.float32], int]:
+    """(N,) float32 samples, and how many there are a second.
+
+    Args:
+        raw: samples, or (samples, rate).
+        rate: of samples that come without one.
 
     Raises:
         UserError: they are no samples.
     """
-    found = np.asarray(samples)
+    samples, own = raw if isinstance(raw, tuple) and len(raw) == 2 else (raw, rate)
+    try:
+        found = np.asarray(samples)
+    except ValueError:  # lists of several lengths
+        found = np.array(None)
     if found.ndim != 1 or found.dtype.kind != "f":
-        raise UserError(
-            f"samples were expected as (N,) floats from -1 to 1, not {found.dtype} of shape {json.dumps(found.shape)}"
-        )
+        shape = " x ".join(map(str, found.shape)) or "a single value"
+        raise UserError(f"samples were expected as (N,) floats from -1 to 1, not as {shape} of {found.dtype}")
+    found = found.astype(np.float32)
     if not np.isfinite(found).all():
         raise UserError("the samples hold values that are no numbers (NaN or infinite); leave those out")
-    return found.astype(np.float32)
-
-
-def _hot(text: str, processor: SpeechProcessor) -> tuple[str, float]:
-    word, equals, nats = text.rpartition("=")
-    try:
-        return (normalise(word, processor.rules), float(nats)) if equals else (normalise(text, processor.rules), HOT)
-    except ValueError:
-        raise UserError(f"--hot {text} is neither WORD nor WORD=NATS; type for example --hot dolmen=5") from None
+    if np.abs(found).max(initial=0) > LOUDEST:
+        raise UserError(f"the samples hold values over {LOUDEST:g}, expected -1 to 1; divide 16-bit ones by 32768")
+    if isinstance(own, bool) or not isinstance(own, (int, np.integer)):
+        raise UserError(f"a sampling rate of {own!r} was given; it takes a whole number, e.g. 16000")
+    return found, int(own)
