@@ -29,7 +29,7 @@ MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM", b"II*\0", b"MM
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("fuzz")
-    paths = {name: write_fake(folder, name) for name in ("pictures", "sentences", "texts")}
+    paths = {name: write_fake(folder, name) for name in ("pictures", "recordings", "sentences", "texts")}
     with TestClient(make_app(paths, open_fake, reload=False)) as found:
         yield found
 
@@ -98,11 +98,17 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
-OPTION = st.sampled_from(["length", "temperature", "stop", "seed", "state", "n_best", "", "__class__"])
+OPTION = st.sampled_from(
+    ["length", "temperature", "stop", "seed", "state", "n_best", "", "__class__", "command", "hot", "beam", "longest_s"]
+)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-@given(name=st.sampled_from(["pictures", "sentences", "texts"]), inputs=JSON, options=st.dictionaries(OPTION, JSON))
+@given(
+    name=st.sampled_from(["pictures", "recordings", "sentences", "texts"]),
+    inputs=JSON,
+    options=st.dictionaries(OPTION, JSON),
+)
 def test_random_json_is_refused(client: TestClient, name: str, inputs: Any, options: dict[str, Any]) -> None:
     if isinstance(options.get("length"), int):
         options["length"] = min(options["length"], 20)
@@ -135,7 +141,7 @@ def test_pictures_that_are_many_are_one(client: TestClient) -> None:
 @pytest.mark.slow
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     pytest.importorskip("schemathesis", reason="schemathesis is not installed")
-    paths = [write_fake(tmp_path, name) for name in ("pictures", "sentences", "texts")]
+    paths = [write_fake(tmp_path, name) for name in ("pictures", "recordings", "sentences", "texts")]
     server = Running(tmp_path, *paths, timeout_s=60)
     try:
         url = f"http://127.0.0.1:{server.port}/openapi.json"

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runtime.server.fakes import png, write_fake
+from runtime.server.fakes import png, sound, write_fake
 from runtime.server.test_process import Running
 
 pytestmark = pytest.mark.slow
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-GIVE = """([kind, base64]) => {
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--use-fake-ui-for-media-stream"]
+FLAGS += ["--use-fake-device-for-media-stream"]
+GIVE = """([kind, base64, name, type]) => {
   const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
   const data = new DataTransfer();
-  data.items.add(new File([bytes], "given.png", { type: "image/png" }));
+  data.items.add(new File([bytes], name ?? "given.png", { type: type ?? "image/png" }));
   const event = kind === "paste"
     ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true })
     : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
@@ -30,29 +31,34 @@ Visit = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser whose microphone hears one recording again and again."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no chromium here")
     with playwright.sync_playwright() as running:
-        found = running.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        spoken = tmp_path_factory.mktemp("microphone") / "spoken.wav"
+        spoken.write_bytes(sound(300, 2000, rate=48000))
+        flags = [*FLAGS, f"--use-file-for-fake-audio-capture={spoken}"]
+        found = running.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield found
         found.close()
 
 
 @pytest.fixture
 def visit(browser: Any, tmp_path: Path) -> Iterator[Visit]:
-    """Open the page of a server of four fakes; whatever the browser complains of fails the test."""
+    """Open the page of a server of the fakes; whatever the browser complains of fails the test."""
     complaints: list[str] = []
     servers: list[Running] = []
     contexts: list[Any] = []
 
-    def begin(token: str | None = None, **of_context: Any) -> Any:
+    def begin(token: str | None = None, *, streams: bool = True, **of_context: Any) -> Any:
         paths = [
             write_fake(tmp_path, "pictures", classes=["night", "dusk", "day"]),
             write_fake(tmp_path, "sentences"),
             write_fake(tmp_path, "texts", input_ms=2),
             write_fake(tmp_path, "objects"),
+            write_fake(tmp_path, "recordings", streams=streams),
         ]
         servers.append(Running(tmp_path, *paths, token=token))
         contexts.append(browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **of_context}))
@@ -180,7 +186,7 @@ def test_objects_are_counted_and_the_slider_shows_more_of_them(visit: Visit) -> 
     tab_to(page, "input[type=range]")
     page.keyboard.press("Home")
     page.wait_for_selector(".card h3:has-text('2 objects')")
-    assert page.locator(".boxes g title").all_inner_texts()[0] == "dark, 20.0 %"
+    assert page.locator(".boxes g title").all_text_contents()[0] == "dark, 20.0 %"
     page.click(".card button")
     assert page.inner_text(".card h3") == "1 object"
 
@@ -210,7 +216,7 @@ def test_it_fits_a_phone(visit: Visit) -> None:
     page.wait_for_selector(".bars")
     page.tap(".card button")
     page.wait_for_selector(".card canvas")
-    for name in ("pictures", "sentences", "texts", "objects"):
+    for name in ("pictures", "sentences", "texts", "objects", "recordings"):
         page.goto(page.url.split("#")[0] + f"#/{name}")
         page.wait_for_selector(f"h1:has-text('{name}')")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -231,3 +237,161 @@ def test_token_is_asked_for_until_it_is_right(visit: Visit) -> None:
     page.wait_for_selector(".drop")
     page.evaluate(GIVE, ["paste", base64.b64encode(png(255)).decode()])
     assert "day" in page.inner_text(".card h3")
+
+
+# ---- speech
+
+
+def heard_by(page: Any, name: str = "recordings") -> None:
+    """Go to the model of recordings."""
+    page.wait_for_selector("nav a")
+    page.goto(page.url.split("#")[0] + f"#/{name}")
+    page.wait_for_selector(".speak")
+
+
+def words(page: Any, place: str = ".card") -> list[str]:
+    found: list[str] = page.locator(f"{place} >> nth=0").locator(".transcript .word").all_inner_texts()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_recordings_are_read_and_played_from_a_word(visit: Visit, kind: str) -> None:
+    page = visit()
+    heard_by(page)
+    content = base64.b64encode(sound(300, 2000, 300)).decode()
+    page.evaluate(GIVE, [kind, content, "answers.wav", "audio/wav"])
+    page.wait_for_selector(".track .word")
+    assert words(page) == ["yes", "no", "yes"]
+    assert page.inner_text("#status") == "answers.wav: yes no yes"
+    sure, unsure = (
+        page.evaluate("(i) => getComputedStyle(document.querySelectorAll('button.word')[i]).borderBottomColor", i)
+        for i in (0, 1)
+    )
+    assert sure != unsure
+    page.click("summary:has-text('Words and times')")
+    rows = [row.split("\t") for row in page.locator(".counts tbody tr").all_inner_texts()]
+    assert rows == [
+        ["yes", "0.40 s", "0.80 s", "97.0 %"],
+        ["no", "1.60 s", "2.00 s", "60.0 %"],
+        ["yes", "2.80 s", "3.20 s", "97.0 %"],
+    ]
+    mark, track = (page.locator(q).bounding_box() for q in (".track .word >> nth=1", ".track"))
+    assert (mark["x"] - track["x"]) / track["width"] == pytest.approx(1.6 / 4, abs=0.02)
+
+    page.keyboard.press("Control+Home")
+    tab_to(page, "button.word")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.textContent") == "no"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("button.word.now:has-text('no')")
+    at = page.evaluate("document.querySelector('audio').currentTime")
+    assert 1.5 <= at <= 2.2
+
+
+def test_options_change_what_is_heard(visit: Visit) -> None:
+    page = visit()
+    heard_by(page)
+    page.set_input_files("#files", {"name": "a.wav", "mimeType": "audio/wav", "buffer": sound(300, 2000)})
+    page.wait_for_selector("button.word")
+    page.click("summary:has-text('Options')")
+    assert page.locator("#option-lm").count() == 0
+    page.fill("#option-command", "yes no\nno\n")
+    page.fill("#option-silence_s", "2")
+    page.fill("#option-num_best", "2")
+    page.click("text=Hear it again")
+    page.wait_for_selector(".bars")
+    assert page.locator(".bars th").all_inner_texts() == ["yes no", "no"]
+    assert page.evaluate("document.activeElement.textContent") == "Hear it again"
+    page.fill("#option-command", "perhaps")
+    page.click("text=Hear it again")
+    page.wait_for_selector(".card [role=alert]")
+    assert "perhaps" in page.inner_text(".card [role=alert]")
+
+
+def test_the_microphone_streams(visit: Visit) -> None:
+    page = visit(token="secret")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.type("secret")
+    page.keyboard.press("Enter")
+    heard_by(page)
+    page.focus("nav a >> nth=-1")
+    tab_to(page, ".speak")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".partial:has-text('yes'), .partial:has-text('no')")
+    grey, ink = (
+        page.evaluate(f"getComputedStyle(document.querySelector('{q}')).color") for q in (".partial", "[role=log]")
+    )
+    assert grey != ink
+    assert page.inner_text(".speak b") == "Stop"
+    page.wait_for_selector("[role=log] .word >> nth=1")
+    levels = []
+    for _ in range(25):
+        levels.append(float(page.evaluate("document.querySelector('.meter').style.getPropertyValue('--level')")))
+        page.wait_for_timeout(100)
+    assert max(levels) > 0.7
+    assert min(levels) < 0.1
+    assert page.get_attribute("[role=log]", "aria-live") == "polite"
+    live = page.locator("[role=log] .word").all_inner_texts()
+    assert "yesno" in "".join(live) or "noyes" in "".join(live)
+    page.keyboard.press("Enter")  # the button has kept the focus
+    page.wait_for_selector(".card audio")
+    assert page.inner_text(".speak b") == "Speak"
+    assert words(page)[: len(live)] == live
+    assert page.locator("[role=log]").count() == 0
+    assert page.inner_text("#status").startswith("Stopped. ")
+    page.click("button.word >> nth=0")
+    page.wait_for_selector("button.word.now")
+    every = words(page)
+    page.click("text=Hear it again")  # as a file it says the same
+    page.wait_for_selector("button:has-text('Listening…')", state="detached")
+    assert words(page) == every
+
+
+def test_the_microphone_records_for_a_model_that_needs_the_whole(visit: Visit) -> None:
+    page = visit(streams=False)
+    heard_by(page)
+    page.click(".speak")
+    page.wait_for_selector(".speak span:has-text('0:03')")
+    assert page.locator("[role=log]").count() == 0
+    page.click(".speak")
+    page.wait_for_selector(".card button.word")
+    assert {"yes", "no"} <= set(words(page))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("NotAllowedError", "The microphone was refused. Allow it in the browser's settings for this page"),
+        ("NotFoundError", "There is no microphone here."),
+        ("AbortError", "The microphone can't be used (AbortError). Choose a recording instead."),
+        (None, "Browsers let pages listen over HTTPS or at 127.0.0.1 only."),
+    ],
+)
+def test_a_refused_microphone_is_a_sentence(visit: Visit, name: str | None, said: str) -> None:
+    page = visit()
+    heard_by(page)
+    if name is None:
+        page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")
+    else:
+        page.evaluate(
+            "(name) => { navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', name); }; }",
+            name,
+        )
+    page.click(".speak")
+    page.wait_for_selector(".error[role=alert]:not([hidden])")
+    assert page.inner_text(".error[role=alert]:not([hidden])").startswith(said)
+    assert page.inner_text(".speak b") == "Speak"
+
+
+def test_speech_fits_a_phone(visit: Visit) -> None:
+    page = visit(viewport={"width": 390, "height": 844}, has_touch=True)
+    heard_by(page)
+    page.set_input_files("#files", {"name": "a.wav", "mimeType": "audio/wav", "buffer": sound(*[300, 2000] * 10)})
+    page.wait_for_selector(".track .word")
+    page.click("summary:has-text('Options')")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("document.querySelector('.strip').scrollWidth") > 390  # it scrolls for itself
+    heights = page.evaluate(
+        "[...document.querySelectorAll('button.word')].map((b) => b.getBoundingClientRect().height)"
+    )
+    assert min(heights) >= 24

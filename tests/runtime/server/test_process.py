@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runtime.server.fakes import open_fake, png, write_fake
+from runtime.server.fakes import open_fake, png, sound, write_fake
 
 from dolmen.runtime.server.serve import named, serve
 from dolmen.types import UserError
@@ -284,3 +284,17 @@ def test_names_come_from_paths(tmp_path: Path) -> None:
         named(["a/m", "b/m"])
     with pytest.raises(UserError, match="needs a run or a bundle"):
         named([])
+
+
+def test_decoders_do_not_write_into_the_log(run: Callable[..., Running], tmp_path: Path) -> None:
+    server = run(write_fake(tmp_path, "recordings"))
+    content = sound(300, format="MP3")
+    with closing(server.connect()) as connection:
+        for damaged in (content[:700], content[:1000] + bytes(500) + content[1500:], content):
+            connection.request("POST", "/v1/models/recordings/predict", damaged, {"Content-Type": "audio/mpeg"})
+            answer = connection.getresponse()
+            answer.read()
+        assert answer.status == 200
+    assert server.end() == 0
+    lines = [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
+    assert lines.count("request") == 3

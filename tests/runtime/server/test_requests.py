@@ -19,6 +19,7 @@ from runtime.server.fakes import png
 from starlette.testclient import TestClient
 
 from dolmen.processors.image import ImageProcessor
+from dolmen.runtime.server.app import PAGE
 from dolmen.runtime.server.hosting import area, grid
 from dolmen.runtime.server.limits import Limits
 
@@ -338,7 +339,9 @@ def test_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
     index = client.get("/")
     assert index.headers["content-type"].startswith("text/html")
     parts = [index.text]
-    for name in ("page.js", "boxes.js", "pictures.js", "texts.js", "style.css", "mark.svg"):
+    names = [f.name for f in PAGE.iterdir() if f.suffix in (".js", ".css", ".svg")]
+    assert {"page.js", "capture.js", "style.css", "mark.svg"} < set(names)
+    for name in names:
         answer = client.get(f"/page/{name}")
         assert answer.status_code == 200
         parts.append(answer.text)

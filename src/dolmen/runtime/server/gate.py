@@ -24,8 +24,8 @@ OPEN = {"/", "/healthz", "/readyz"}
 """Answered without the token: the page holds nothing, and probes seldom have one. So is what lies below /page/."""
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 SENT_ALWAYS = {
     "Content-Security-Policy": POLICY,

@@ -17,8 +17,10 @@ from dolmen.processors.image import FORMATS, ImageProcessor, quiet_pillow
 from dolmen.runtime.model import Model
 from dolmen.runtime.server.batching import Batcher
 from dolmen.runtime.server.figures import Figures
-from dolmen.runtime.server.inputs import num_pixels, request_of, weigher
+from dolmen.runtime.server.inputs import request_of
+from dolmen.runtime.server.kinds import INPUT_KINDS, InputKind, num_pixels
 from dolmen.runtime.server.limits import Limits, busy
+from dolmen.runtime.server.replies import LimitsReply
 from dolmen.runtime.server.served import Opener, options_of
 from dolmen.types import UserError
 
@@ -36,7 +38,7 @@ class Hosted:
         path: where it is loaded from.
         current: the model that answers now, with its thread.
         version: 1, and one more each time that it was loaded again.
-        takes: what an input is: "picture" or "text".
+        takes: what an input is.
         request: the JSON that ``predict`` takes.
     """
 
@@ -44,15 +46,18 @@ class Hosted:
         self.name, self.path, self.limits, self.figures, self._open = name, path, limits, figures, open_model
         self.version = 1
         self.current = self._batcher(open_model(path))
-        self.task, self.takes = self.current.model.task_name, str(self.current.model.describe()["takes"])
+        self.task, self.takes = self.current.model.task_name, _takes(self.current.model)
         self.request = request_of(self.takes, self.current.model.Options, limits.max_inputs)
         # beside the model's own thread, so that nobody's prediction waits for a heat map
         self._side = ThreadPoolExecutor(1, thread_name_prefix=f"explain {name}")
         self._explained = 0
 
     def _batcher(self, model: Model) -> Batcher:
-        weigh, most = weigher(str(model.describe()["takes"]), self.limits)
-        return Batcher(self.name, model, self.limits, self.figures, weigh=weigh, max_weight=most)
+        takes, limits = _takes(model), self.limits
+        return Batcher(
+            self.name, model, limits, self.figures,
+            weigh=lambda raw: takes.weigh(raw, limits), max_weight=takes.most(limits),
+        )  # fmt: skip
 
     @property
     def model(self) -> Model:
@@ -90,10 +95,15 @@ class Hosted:
         """Whether it can say what an answer rests on."""
         return hasattr(self.model.predictor, "heat_map")
 
+    @property
+    def streams(self) -> bool:
+        """Whether it takes input piece by piece: a network that reads backwards, too, needs the whole."""
+        return bool(getattr(self.model.processor, "streams", True))
+
     def about(self) -> dict[str, Any]:
         """What ``/v1/models`` says of it."""
         said = self.model.describe()
-        limits = {k: getattr(self.limits, k) for k in ("max_bytes", "max_inputs", "max_pixels", "max_characters")}
+        limits = {name: getattr(self.limits, name) for name in LimitsReply.model_fields}
         return {
             "name": self.name,
             "task": said["task"],
@@ -102,7 +112,9 @@ class Hosted:
             "precision": said.get("precision"),
             "labels": list(said.get("labels", ())),
             "explains": self.explains,
+            "streams": self.streams,
             "options": options_of(self.model.Options).model_json_schema(),
+            "stream_options": options_of(self.model.predictor.Streaming).model_json_schema(),
             "version": self.version,
             "limits": limits,
         }
@@ -123,7 +135,7 @@ class Hosted:
         def work() -> dict[str, Any]:
             if time.monotonic() > until:
                 raise TimeoutError
-            num_pixels(raw, self.limits.max_pixels)
+            num_pixels(raw, self.limits)
             label, found = predictor.heat_map(raw)
             return {"label": label, "heat_map": grid(found), "area": area(model.processor, raw)}
 
@@ -137,6 +149,10 @@ class Hosted:
         self._explained -= 1
         if not future.cancelled():
             future.exception()  # whoever asked may have left
+
+
+def _takes(model: Model) -> InputKind:
+    return INPUT_KINDS[str(model.describe()["takes"])]
 
 
 def grid(heat: NDArray[Any]) -> list[list[float]]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
-from dolmen.processors.image import FORMATS
 from dolmen.runtime.server.forms import parts_of
+from dolmen.runtime.server.kinds import InputKind
 from dolmen.runtime.server.limits import MEBIBYTE, Limits, Refusal
 from dolmen.runtime.server.served import NOT_SERVED, options_of
 from dolmen.types import UserError
 
 LARGEST_NUMBER = 1 << 53
 """Integers beyond it are not the same in every reader of JSON (RFC 8259)."""
-LONGEST_OPTION = 1000
-"""Characters of a text that is an option."""
+LONGEST_OPTION, LONGEST_LIST = 1000, 10_000
+"""Characters of a text that is an option, and of all texts of a list that is one."""
 SHORTENED = 60
 
 
@@ -31,7 +29,7 @@ class Asked:
     """What a request asks for.
 
     Attributes:
-        inputs: the bytes of pictures, or texts, or lists of words; a UserError in place of one that can't be read.
+        inputs: the bytes of files, or texts, or lists of words; a UserError in place of one that can't be read.
         options: of the model, checked.
     """
 
@@ -39,13 +37,13 @@ class Asked:
     options: dict[str, Any]
 
 
-def request_of(takes: str, kind: type[BaseModel], max_inputs: int) -> type[BaseModel]:
+def request_of(takes: InputKind, kind: type[BaseModel], max_inputs: int) -> type[BaseModel]:
     """The JSON that ``predict`` takes: ``{"inputs": [...], "options": {...}}``."""
     options = options_of(kind)
-    text = "base64 of the file" if takes == "picture" else "a text, or the list of its words"
-    one: Any = str if takes == "picture" else str | Annotated[list[str], Field(min_length=1)]
+    text = "base64 of the file" if takes.is_file else "a text, or the list of its words"
+    one: Any = str if takes.is_file else str | Annotated[list[str], Field(min_length=1)]
     return create_model(
-        f"{'Pictures' if takes == 'picture' else 'Texts'}With{options.__name__}",
+        f"{takes.many}With{options.__name__}",
         __config__=ConfigDict(frozen=True, extra="forbid", strict=True),
         inputs=(list[one], Field(min_length=1, max_length=max_inputs, description=f"each is {text}")),
         options=(options, Field(default_factory=options)),
@@ -65,14 +63,19 @@ def parse_json(content: bytes | str) -> Any:
 
 
 def read_inputs(
-    content_type: str, content: bytes, takes: str, kind: type[BaseModel], request: type[BaseModel], limits: Limits
+    content_type: str,
+    content: bytes,
+    takes: InputKind,
+    kind: type[BaseModel],
+    request: type[BaseModel],
+    limits: Limits,
 ) -> Asked:
     """Take a body apart.
 
     Args:
         content_type: the header.
         content: the body.
-        takes: what an input of the model is: "picture" or "text".
+        takes: what an input of the model is.
         kind: the options of the model.
         request: of ``request_of``.
         limits: of the server.
@@ -85,16 +88,16 @@ def read_inputs(
         return _from_json(content, takes, kind, request, limits)
     if media == "multipart/form-data":
         return _from_form(content_type, content, takes, kind, limits)
-    if takes == "picture" and (media == "application/octet-stream" or media.startswith("image/")):
-        return Asked([content], check_options({}, kind))
-    if takes == "text" and media == "text/plain":
-        return Asked([_text(content, limits)], check_options({}, kind))
-    other = "a picture as image/* or application/octet-stream" if takes == "picture" else "a text as text/plain"
+    if takes.fits(media):
+        return Asked([content if takes.is_file else _text(content, limits)], check_options({}, kind))
+    other = f"{takes.one} as {' or '.join(takes.media)}"
     found = f"{media[:SHORTENED]!r}" if media else "nothing"
     raise Refusal(415, f"Content-Type says {found}; this model takes application/json, multipart/form-data, or {other}")
 
 
-def _from_json(content: bytes, takes: str, kind: type[BaseModel], request: type[BaseModel], limits: Limits) -> Asked:
+def _from_json(
+    content: bytes, takes: InputKind, kind: type[BaseModel], request: type[BaseModel], limits: Limits
+) -> Asked:
     values = parse_json(content)
     if not isinstance(values, dict):
         raise Refusal(422, 'the body must be a JSON object: {"inputs": [...], "options": {...}}')
@@ -103,19 +106,19 @@ def _from_json(content: bytes, takes: str, kind: type[BaseModel], request: type[
         request.model_validate({**values, "options": options})
     except ValidationError as error:
         raise Refusal(422, sentence(error)) from None
-    if takes == "picture":
-        return Asked([_picture(value) for value in values["inputs"]], options)
+    if takes.is_file:
+        return Asked([_file(value) for value in values["inputs"]], options)
     return Asked([_checked(value, limits) for value in values["inputs"]], options)
 
 
-def _picture(value: str) -> bytes | UserError:
+def _file(value: str) -> bytes | UserError:
     if value.startswith("data:"):
         value = value.partition(",")[2]
     try:
         found = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        return UserError("this input is not base64; send the bytes of the picture's file as base64")
-    return found or UserError("this input is empty; send the bytes of the picture's file as base64")
+        return UserError("this input is not base64; send the bytes of the file as base64")
+    return found or UserError("this input is empty; send the bytes of the file as base64")
 
 
 def _checked(value: Any, limits: Limits) -> Any:
@@ -134,7 +137,7 @@ def _text(content: bytes, limits: Limits) -> Any:
         return UserError(f"the text is not UTF-8 ({error.reason} at byte {error.start:,}); convert it")
 
 
-def _from_form(content_type: str, content: bytes, takes: str, kind: type[BaseModel], limits: Limits) -> Asked:
+def _from_form(content_type: str, content: bytes, takes: InputKind, kind: type[BaseModel], limits: Limits) -> Asked:
     inputs: list[Any] = []
     options: dict[str, Any] = {}
     for part in parts_of(content_type, content, limits.max_inputs + 1):
@@ -143,14 +146,14 @@ def _from_form(content_type: str, content: bytes, takes: str, kind: type[BaseMod
             options = parse_json(found)
         elif part.name != "inputs":
             raise Refusal(422, f"the form has a field {_short(part.name)}; its fields are inputs and options")
-        elif takes == "text":
+        elif not takes.is_file:
             inputs.append(_text(found, limits))
         elif part.is_file:
             inputs.append(found)
         else:
-            raise Refusal(422, "a field inputs holds no file; send pictures as files")
+            raise Refusal(422, f"a field inputs holds no file; send {takes.many.lower()} as files")
     if not inputs:
-        raise Refusal(422, f"the form holds no {'file' if takes == 'picture' else 'text'}; send one at least")
+        raise Refusal(422, f"the form holds no {'file' if takes.is_file else 'text'}; send one at least")
     if len(inputs) > limits.max_inputs:
         raise Refusal(422, f"{len(inputs)} inputs in one request, the most is {limits.max_inputs}; send less at once")
     return Asked(inputs, check_options(options, kind))
@@ -167,21 +170,28 @@ def check_options(values: Any, kind: type[BaseModel]) -> dict[str, Any]:
     allowed = options_of(kind)
     for name, value in values.items():
         if name in NOT_SERVED and name in kind.model_fields:
-            raise Refusal(
-                422, f"the option {name} names a file and is not served; save and restore a WebSocket session instead"
-            )
+            raise Refusal(422, f"the option {name} {NOT_SERVED[name]}")
         if name not in allowed.model_fields:
             listed = ", ".join(allowed.model_fields) or "none"
             raise Refusal(422, f"there is no option {_short(name)}; the options of this model: {listed}")
-        if isinstance(value, str) and len(value) > LONGEST_OPTION:
-            raise Refusal(422, f"the option {name} has {len(value):,} characters, the most is {LONGEST_OPTION:,}")
+        _check_length(name, value)
         wide = isinstance(value, int) and abs(value) > LARGEST_NUMBER
         if wide or (isinstance(value, float) and not math.isfinite(value)):
             raise Refusal(422, f"the option {name} is a number beyond 2 to the power of 53; send a smaller one")
     try:
-        return allowed.model_validate(values).model_dump()
+        return allowed.model_validate_json(to_json(values)).model_dump()  # JSON's lists are its tuples
     except ValidationError as error:
         raise Refusal(422, sentence(error, "options.")) from None
+
+
+def _check_length(name: str, value: Any) -> None:
+    length = len(value) if isinstance(value, str) else 0
+    if length > LONGEST_OPTION:
+        raise Refusal(422, f"the option {name} has {length:,} characters, the most is {LONGEST_OPTION:,}")
+    if isinstance(value, list):
+        length = sum(len(part) + 1 if isinstance(part, str) else 1 for part in value)
+        if length > LONGEST_LIST:
+            raise Refusal(422, f"the option {name} has {length:,} characters in all, the most is {LONGEST_LIST:,}")
 
 
 def sentence(error: ValidationError, before: str = "") -> str:
@@ -193,7 +203,7 @@ def sentence(error: ValidationError, before: str = "") -> str:
     if first["type"] == "missing":
         return f'the body lacks {place}; it is {{"inputs": [...], "options": {{...}}}}'
     if first["loc"][0] == "inputs" and len(first["loc"]) > 1:
-        return f"inputs[{first['loc'][1]}] must be a text, or a list of words; a picture is its file's bytes as base64"
+        return f"inputs[{first['loc'][1]}] must be a text, or a list of words; a file is its bytes as base64"
     message = first["msg"]
     return f"{before}{place}: {message[0].lower()}{message[1:]}"
 
@@ -202,48 +212,18 @@ def _short(name: str) -> str:
     return repr(name if len(name) <= SHORTENED else name[:SHORTENED] + "...")
 
 
-def weigher(takes: str, limits: Limits) -> tuple[Any, int]:
-    """What an input costs (pixels, or characters), and how much may be worked off together."""
-    if takes == "picture":
-        return lambda raw: num_pixels(raw, limits.max_pixels), limits.max_pixels
-    return lambda raw: len(raw) if isinstance(raw, str) else sum(map(len, raw)), limits.max_characters
-
-
-def num_pixels(content: bytes, most: int) -> int:
-    """Of a picture file, from its header; 1 of what is no picture, for the model says that better.
-
-    Raises:
-        UserError: they are more than ``most``: a few kilobytes of file can hold gigabytes of zeros.
-    """
-    large = UserError(f"the picture has more than {most / 1e6:g} megapixels; send a smaller one")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            found: int = image.width * image.height
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise large from None
-    except Exception:  # Pillow's readers of headers raise anything
-        return 1
-    if found > most:
-        raise large
-    return max(1, found)
-
-
-def describe_body(takes: str, schema: dict[str, Any], limits: Limits) -> dict[str, Any]:
+def describe_body(takes: InputKind, schema: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """The request's body for OpenAPI; ``schema`` is that of the JSON."""
     file = {"type": "string", "format": "binary", "maxLength": limits.max_bytes}
-    inputs = (
-        {"type": "array", "items": file, "minItems": 1} if takes == "picture" else {"description": "each is a text"}
-    )
+    inputs = {"type": "array", "items": file, "minItems": 1} if takes.is_file else {"description": "each is a text"}
     parts = {"inputs": inputs, "options": {"description": "JSON"}}
     form = {"type": "object", "properties": parts, "required": ["inputs"], "additionalProperties": False}
-    raw = {"application/octet-stream": {"schema": file}, "image/*": {"schema": file}}
-    text = {"text/plain": {"schema": {"type": "string"}}}
     return {
         "required": True,
         "description": f"At most {limits.max_bytes / MEBIBYTE:g} MiB.",
         "content": {
             "application/json": {"schema": schema},
             "multipart/form-data": {"schema": form},
-            **(raw if takes == "picture" else text),
+            **{media: {"schema": file if takes.is_file else {"type": "string"}} for media in takes.media},
         },
     }

@@ -21,6 +21,7 @@ class Limits:
         max_held_bytes: of all bodies together that are being read or worked off.
         max_inputs: in one request.
         max_pixels: of a picture, by its header; and of all pictures that are decoded together.
+        max_seconds: of a recording, by its header; and of all recordings that are worked off together.
         max_characters: of one text, and of all texts that are worked off together.
         max_batch: inputs that are worked off together.
         max_wait_ms: how long the first of them waits for others.
@@ -35,6 +36,7 @@ class Limits:
     max_held_bytes: int = 256 * MEBIBYTE
     max_inputs: int = 256
     max_pixels: int = 64_000_000
+    max_seconds: float = 300.0
     max_characters: int = 50_000
     max_batch: int = 32
     max_wait_ms: float = 2.0

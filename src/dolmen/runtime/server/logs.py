@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import sys
 import traceback
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,3 +65,23 @@ def configure(level: int = logging.INFO) -> None:
         logger.setLevel(least)
         logger.propagate = False
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would tell what people sent
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Send our lines, and nothing else, to standard error.
+
+    Decoders of sound write about each damaged frame of a file into file descriptor 2, past all of Python. Meanwhile it
+    leads nowhere, and what Python writes goes where it led.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere, os.fdopen(kept, "w", buffering=1, errors="backslashreplace") as errors:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            with contextlib.redirect_stderr(errors):
+                configure()
+                yield
+        finally:
+            os.dup2(kept, 2)
+            configure()

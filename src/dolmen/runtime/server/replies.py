@@ -70,6 +70,35 @@ class TextReply(Reply):
     text: str
 
 
+class WordReply(Reply):
+    """A word that was heard, and when, in seconds from the beginning."""
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+class ReadingReply(Reply):
+    """What may have been said."""
+
+    text: str
+    probability: float
+
+
+class TranscriptReply(Reply):
+    """What was said in a recording, or in a stretch of a stream."""
+
+    text: str
+    confidence: float = Field(ge=0, le=1)
+    start_s: float
+    end_s: float
+    final: bool = Field(description="false while a stretch goes on, and what is said of it may change")
+    words: list[WordReply]
+    rejected: bool = Field(default=False, description="whether it was none of the commands")
+    alternatives: list[ReadingReply] = Field(default=[], description="where num_best is more than 1")
+
+
 class OtherReply(BaseModel):
     """Of a task that this version of the server knows nothing more about."""
 
@@ -78,6 +107,7 @@ PREDICTIONS: dict[str, type[BaseModel]] = {
     "image-classification": ClassesReply,
     "token-classification": SpansReply,
     "text-generation": TextReply,
+    "speech-recognition": TranscriptReply,
 }
 
 
@@ -98,6 +128,7 @@ class LimitsReply(Reply):
     max_bytes: int
     max_inputs: int
     max_pixels: int
+    max_seconds: float
     max_characters: int
 
 
@@ -106,12 +137,14 @@ class ModelReply(Reply):
 
     name: str
     task: str
-    takes: str = Field(description="picture or text")
+    takes: str = Field(description="picture, recording or text")
     kind: str = Field(description="run or bundle")
     precision: str | None = None
     labels: list[str] = []
     explains: bool = Field(description="whether it has /explain")
+    streams: bool = Field(description="whether it takes input piece by piece, over /stream")
     options: dict[str, Any] = Field(description="JSON schema of the options")
+    stream_options: dict[str, Any] = Field(description="JSON schema of the options that a session begins with")
     version: int = Field(description="1, and one more each time that the model was loaded again")
     limits: LimitsReply
 

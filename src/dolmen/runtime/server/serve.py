@@ -82,8 +82,7 @@ def serve(
         max_batch=max_batch, max_wait_ms=max_wait_ms, queue=queue, timeout_s=timeout_s, max_bytes=max_bytes,
         max_held_bytes=max(Limits.max_held_bytes, 4 * max_bytes), max_inputs=min(Limits.max_inputs, queue),
     )  # fmt: skip
-    logs.configure()
-    with _listening(host, port) as listener, quiet_pillow():
+    with logs.alone(), _listening(host, port) as listener, quiet_pillow():
         only_local = host in LOCAL and token is None
         app = make_app(models, open_model, limits=limits, token=token, reload=reload, only_local=only_local)
         url = _url(listener)

@@ -1,10 +1,13 @@
 """A session of a model for each WebSocket connection.
 
-The client sends a picture as a binary message, or JSON of one field; the server answers
+The client sends pieces of what the model takes: a picture's file, or 16-bit samples of sound, as a binary message; a
+text as JSON of one field, as everything else. The server answers
 
 ========================  ==========================================================================
-``{"feed": text}``        ``{"results": [...]}``, as it does to a picture
+a piece                   ``{"results": [...]}``, what has become clear with it
+``{"feed": text}``        the same
 ``{"finish": true}``      ``{"results": [...]}`` of what was held back because more could have come
+``{"begin": {options}}``  ``{"done": true}``; the session begins anew, with options. ``rate`` of them is that of samples
 ``{"write": {options}}``  ``{"piece": text}`` as often as needed, then ``{"done": true}``
 ``{"stop": true}``        nothing; what is being written ends
 ``{"save": true}``        ``{"saved": base64}``
@@ -33,15 +36,18 @@ from dolmen.runtime.server.batching import Batcher
 from dolmen.runtime.server.figures import Figures
 from dolmen.runtime.server.gate import BEARER, State
 from dolmen.runtime.server.hosting import Hosted
-from dolmen.runtime.server.inputs import check_options, num_pixels, parse_json
+from dolmen.runtime.server.inputs import check_options, parse_json
+from dolmen.runtime.server.kinds import INPUT_KINDS, rate_of, samples_of
 from dolmen.runtime.server.limits import Limits, Refusal
 from dolmen.runtime.server.logs import say
 from dolmen.runtime.server.work import Flow, ModelFailedError
 from dolmen.types import Prediction, UserError
 
 SUBPROTOCOL = "dolmen"
-GOING_AWAY = 1001
-COMMANDS = "feed, write, stop, finish, reset, save, restore"
+GOING_AWAY, UNSUPPORTED = 1001, 1003
+LONGEST_REASON = 123
+"""Bytes that a closing frame has room for (RFC 6455)."""
+COMMANDS = "feed, begin, write, stop, finish, reset, save, restore"
 
 
 class Streams:
@@ -80,15 +86,18 @@ class _Connection:
     def __init__(self, socket: WebSocket, host: Hosted, batcher: Batcher, limits: Limits) -> None:
         self.socket, self.host, self.batcher, self.limits = socket, host, batcher, limits
         self.model = batcher.model
+        self.rate: int | None = self.model.processor.rate if host.takes is INPUT_KINDS["recording"] else None
         self.next: asyncio.Task[Any] | None = None
 
     async def run(self, drained: asyncio.Event) -> int:
         """Answer message after message; how many there were."""
         ending, count = asyncio.ensure_future(drained.wait()), 0
         try:
-            self.session: Session = await self._called(
-                lambda: self.model.stream(idle_timeout_s=self.limits.idle_timeout_s)
-            )
+            try:
+                await self._begin({})
+            except UserError as error:
+                await self._close(UNSUPPORTED, str(error))
+                return count
             while True:
                 self._listen()
                 assert self.next is not None
@@ -134,9 +143,9 @@ class _Connection:
 
     async def _answers(self, message: Any) -> AsyncGenerator[dict[str, Any]]:
         if (content := message.get("bytes")) is not None:
-            if self.host.takes != "picture":
-                raise Refusal(422, 'this model takes text; send {"feed": text}')
-            yield await self._results(lambda: self._seen(content))
+            if not self.host.takes.is_file:
+                raise self._otherwise()
+            yield await self._results(lambda: self.session.feed(self._piece(content)))
             return
         values = parse_json(message["text"].encode("utf-8", "surrogatepass"))
         if not isinstance(values, dict) or len(values) != 1:
@@ -150,6 +159,9 @@ class _Connection:
                     yield said
         elif name == "stop":
             return  # nothing is being written any more, and the end of that was said
+        elif name == "begin":
+            await self._begin(value)
+            yield {"done": True}
         elif name == "finish":
             yield await self._results(self.session.finish)
         elif name == "reset":
@@ -163,13 +175,31 @@ class _Connection:
         else:
             raise Refusal(422, f"a message is a JSON object with one of these fields: {COMMANDS}")
 
-    def _seen(self, content: bytes) -> list[Prediction]:
-        num_pixels(content, self.limits.max_pixels)
-        return self.session.feed(content)
+    async def _begin(self, values: Any) -> None:
+        """Begin anew with options; what is wrong with them leaves everything as it was."""
+        rate = self.rate
+        if rate is not None and isinstance(values, dict) and "rate" in values:
+            rate = rate_of(values["rate"])
+            values = {name: value for name, value in values.items() if name != "rate"}
+        options = check_options(values, self.model.predictor.Streaming)
+        work = functools.partial(self.model.stream, idle_timeout_s=self.limits.idle_timeout_s, **options)
+        self.session: Session = await self._called(work)
+        self.rate = rate
+
+    def _piece(self, content: bytes) -> Any:
+        """A binary message as the session takes it; in the model's thread."""
+        if self.rate is not None:
+            return samples_of(content, self.rate), self.rate
+        self.host.takes.weigh(content, self.limits)
+        return content
+
+    def _otherwise(self) -> Refusal:
+        takes = self.host.takes
+        return Refusal(422, f"this model takes {takes.many.lower()}; send them {takes.streamed}")
 
     def _text(self, value: Any) -> str:
-        if self.host.takes == "picture":
-            raise Refusal(422, "this model takes pictures; send them as binary messages")
+        if self.host.takes.is_file:
+            raise self._otherwise()
         if not isinstance(value, str):
             raise Refusal(422, "feed must be a text")
         if len(value) > self.limits.max_characters:
@@ -221,7 +251,7 @@ class _Connection:
     async def _close(self, code: int, reason: str) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             await self.socket.send_json({"error": reason})
-            await self.socket.close(code, reason)
+            await self.socket.close(code, reason.encode()[:LONGEST_REASON].decode(errors="ignore"))
 
 
 def unpacked(value: Any) -> bytes:

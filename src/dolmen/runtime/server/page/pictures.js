@@ -1,8 +1,7 @@
 // Pictures: drop, paste or choose them; of a classifier see the classes, and what the answer rests on.
-import { ask, make, say, sentence } from "./page.js";
+import { FileCard, fileZone } from "./files.js";
+import { make, say, sentence } from "./page.js";
 
-const AT_ONCE = 4;
-const MOST_CARDS = 100;
 const TOP = 5;
 const SHADES = [[20, 20, 90], [200, 50, 80], [255, 220, 80]];
 export const percent = (p) => (p > 0.9995 && p < 1 ? "> 99.9 %" : p > 0 && p < 0.0005 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`);
@@ -10,59 +9,14 @@ export const percent = (p) => (p > 0.9995 && p < 1 ? "> 99.9 %" : p > 0 && p < 0
 /** A place to bring pictures to; each gets a card of the kind. */
 export function picturePanel(model, Kind = ClassCard) {
   const address = `v1/models/${encodeURIComponent(model.name)}`;
-  const cards = make("ol", { className: "cards", "aria-label": "Answers, the latest first" });
-  const input = make("input", { type: "file", id: "files", multiple: true, accept: "image/*", className: "unseen" });
-  const label = make("label", { htmlFor: "files", className: "drop" });
-  label.innerHTML = '<svg viewBox="0 0 32 32" aria-hidden="true"><path d="M4 23v3a2 2 0 0 0 2 2h20a2 2 0 0 0 2-2v-3M16 4v18M9 11l7-7 7 7"/></svg>';
-  label.append(
-    make("b", {}, "Choose pictures"),
-    make("span", { className: "keys" }, "or drop them here, or paste one with Ctrl+V"),
-  );
-  const zone = make("div", {}, input, label);
-
-  let running = 0;
-  const waiting = [];
-  function add(files) {
-    for (const file of files) {
-      const card = new Kind(model, address, file);
-      cards.prepend(card.element);
-      waiting.push(card);
-    }
-    while (cards.children.length > MOST_CARDS) cards.lastChild.remove();
-    next();
-  }
-  async function next() {
-    while (running < AT_ONCE && waiting.length) {
-      running++;
-      waiting.shift().predict().finally(() => { running--; next(); });
-    }
-  }
-
-  input.addEventListener("change", () => { add(input.files); input.value = ""; });
-  input.addEventListener("keydown", (event) => { // browsers open it by the space bar only
-    if (event.key === "Enter") { event.preventDefault(); input.click(); }
-  });
-  const heard = new AbortController();
-  const on = (name, listener) => document.addEventListener(name, listener, { signal: heard.signal });
-  on("paste", (event) => {
-    const files = [...(event.clipboardData?.files ?? [])];
-    if (files.length) { event.preventDefault(); add(files); }
-  });
-  on("dragover", (event) => { event.preventDefault(); zone.classList.add("over"); });
-  on("dragleave", (event) => { if (!event.relatedTarget) zone.classList.remove("over"); });
-  on("drop", (event) => {
-    event.preventDefault();
-    zone.classList.remove("over");
-    add(event.dataTransfer?.files ?? []);
-  });
-  return { content: [zone, cards], leave: () => heard.abort() };
+  const files = fileZone({ what: "pictures", accept: "image/*", card: (file) => new Kind(model, address, file) });
+  return { content: [files.zone, files.cards], leave: files.leave };
 }
 
-/** A picture and what the model says of it: `show(found)` shows it, `inWords(found)` says it. */
-export class Card {
-  constructor(model, address, file) {
-    Object.assign(this, { model, address, file });
-    this.address_of_file = URL.createObjectURL(file);
+/** A picture and what the model says of it. */
+export class Card extends FileCard {
+  constructor(...given) {
+    super(...given);
     this.image = make("img", { alt: "", src: this.address_of_file });
     this.picture = make("div", { className: "picture" }, this.image);
     this.image.addEventListener("load", () => this.image.classList.toggle("small", this.image.naturalWidth < 128));
@@ -70,35 +24,7 @@ export class Card {
       this.image.remove();
       this.picture.append(make("p", {}, "No preview of this file"));
     });
-    this.answer = make("div", {}, make("p", { className: "wait" }, "Looking"));
-    this.element = make("li", { className: "card" }, this.picture, this.answer);
-  }
-
-  get name() {
-    return make("p", { className: "file" }, `${this.file.name || "pasted"}, ${Math.max(1, Math.round(this.file.size / 1024)).toLocaleString("en")} KiB`);
-  }
-
-  async post(verb, options = null) {
-    const most = this.model.limits.max_bytes;
-    if (this.file.size > most) throw new Error(`The file is larger than the ${Math.floor(most / 1048576)} MiB that this server takes.`);
-    if (options === null) {
-      const headers = { "Content-Type": "application/octet-stream" };
-      return (await ask(`${this.address}/${verb}`, { method: "POST", headers, body: this.file })).json();
-    }
-    const form = new FormData();
-    form.append("inputs", this.file);
-    form.append("options", JSON.stringify(options));
-    return (await ask(`${this.address}/${verb}`, { method: "POST", body: form })).json();
-  }
-
-  async predict() {
-    try {
-      const found = (await this.post("predict")).predictions[0];
-      this.show(found);
-      say(`${this.file.name || "The pasted picture"}: ${this.inWords(found)}`);
-    } catch (error) {
-      this.answer.replaceChildren(make("p", { className: "error", role: "alert" }, error.message), this.name);
-    }
+    this.element.prepend(this.picture);
   }
 }
 

@@ -148,19 +148,19 @@ async function* events(stream) {
 /** A task that this page knows nothing about: what it answers, as it is. */
 export function otherPanel(model) {
   const out = make("pre", { hidden: true, tabIndex: 0 });
-  const picture = model.takes === "picture";
-  const field = picture
-    ? make("input", { type: "file", id: "text", accept: "image/*", required: true })
+  const [title, accept] = { picture: ["Picture", "image/*"], recording: ["Recording", "audio/*"] }[model.takes] ?? ["Text", null];
+  const field = accept
+    ? make("input", { type: "file", id: "text", accept, required: true })
     : make("textarea", { id: "text", required: true });
-  const label = make("label", { htmlFor: "text" }, picture ? "Picture" : "Text");
+  const label = make("label", { htmlFor: "text" }, title);
   const form = make("form", {}, label, field, make("p", { className: "buttons" }, make("button", { className: "main" }, "Send")));
   sendByKeys(form);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     out.hidden = false;
     try {
-      const headers = { "Content-Type": picture ? "application/octet-stream" : "text/plain" };
-      const body = picture ? field.files[0] : field.value;
+      const headers = { "Content-Type": accept ? "application/octet-stream" : "text/plain" };
+      const body = accept ? field.files[0] : field.value;
       const answer = await ask(`v1/models/${encodeURIComponent(model.name)}/predict`, { method: "POST", headers, body });
       out.textContent = JSON.stringify((await answer.json()).predictions[0], null, 2);
     } catch (error) {

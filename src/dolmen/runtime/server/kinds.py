@@ -1,0 +1,148 @@
+"""What models take: how an input comes, what it may cost, and what a piece of a stream is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from dolmen.processors.audio_files import size_of
+from dolmen.processors.image import FORMATS
+from dolmen.runtime.microphone import from_int16
+from dolmen.runtime.server.limits import Limits
+from dolmen.types import UserError
+
+RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
+"""In Hz, of streams: each other one would need a filter of its own."""
+PIECE_S = 30.0
+"""Of sound that may come as one message."""
+PLENTY = 2 * 48000
+"""Samples that count as a second of sound, those of all channels together."""
+MILLI = 1000
+
+
+@dataclass(frozen=True)
+class InputKind:
+    """What a model takes.
+
+    Attributes:
+        one: what an input is called.
+        many: what inputs are called where schemas are named.
+        media: types of a body that is one input.
+        is_file: whether an input is the bytes of a file; else it is a text.
+        streamed: how pieces of a stream come.
+        weigh: what an input costs; it raises UserError for one that costs too much.
+        most: what inputs that are worked off together may cost.
+    """
+
+    one: str
+    many: str
+    media: tuple[str, ...]
+    is_file: bool
+    streamed: str
+    weigh: Callable[[Any, Limits], int]
+    most: Callable[[Limits], int]
+
+    def fits(self, media: str) -> bool:
+        """Whether a body of this type is one input."""
+        return any(media == m or (m.endswith("/*") and media.startswith(m[:-1])) for m in self.media)
+
+
+def num_pixels(content: bytes, limits: Limits) -> int:
+    """Of a picture file, from its header; 1 of what is no picture, for the model says that better.
+
+    Raises:
+        UserError: they are more than ``max_pixels``: a few kilobytes of file can hold gigabytes of zeros.
+    """
+    large = UserError(f"the picture has more than {limits.max_pixels / 1e6:g} megapixels; send a smaller one")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            found: int = image.width * image.height
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise large from None
+    except Exception:  # Pillow's readers of headers raise anything
+        return 1
+    if found > limits.max_pixels:
+        raise large
+    return max(1, found)
+
+
+def num_milliseconds(content: bytes, limits: Limits) -> int:
+    """Of a recording's file, from its header; more where it has more samples a second than recordings have.
+
+    Raises:
+        UserError: they are more than ``max_seconds``, and a few kilobytes can hold hours of silence; its rate is beyond
+            all of ``RATES``; or it can't be read.
+    """
+    frames, rate, channels = size_of(content, "the recording")
+    if frames > limits.max_seconds * rate:
+        raise UserError(
+            f"the recording is {frames / rate:,.0f} s long, the most is {limits.max_seconds:g} s; send it in parts, or "
+            "stream it"
+        )
+    if rate > RATES[-1]:
+        raise UserError(f"the recording has {rate:,} samples a second, the most is {RATES[-1]:,}; send it at 16,000")
+    if frames * channels > limits.max_seconds * PLENTY:
+        raise UserError(
+            f"the recording has {frames * channels:,} samples in {channels} channels, the most is "
+            f"{limits.max_seconds * PLENTY:,.0f}; send one channel of it"
+        )
+    return max(1, round(MILLI * max(frames / rate, frames * channels / PLENTY)))
+
+
+def num_characters(text: Any, limits: Limits) -> int:
+    """Of a text, or of the words of one."""
+    del limits  # it was within them when it came
+    return len(text) if isinstance(text, str) else sum(map(len, text))
+
+
+def samples_of(content: bytes, rate: int) -> Any:
+    """A message of a stream: 16-bit samples, little-endian, of one channel.
+
+    Args:
+        content: of the message.
+        rate: in Hz.
+
+    Returns:
+        (N,) from -1 to 1.
+
+    Raises:
+        UserError: half a sample, or more than ``PIECE_S``.
+    """
+    if len(content) % 2:
+        raise UserError(f"a message of {len(content):,} bytes is not one of 16-bit samples; send an even number")
+    if len(content) > 2 * PIECE_S * rate:
+        seconds = len(content) / 2 / rate
+        raise UserError(f"a message of {seconds:,.0f} s of sound, the most is {PIECE_S:g} s; send it in parts")
+    return from_int16(content)
+
+
+def rate_of(value: Any) -> int:
+    """The sampling rate of a stream, as it came.
+
+    Raises:
+        UserError: it is none of ``RATES``.
+    """
+    if type(value) is not int or value not in RATES:
+        listed = ", ".join(map(str, RATES))
+        raise UserError(f"rate must be one of {listed} samples a second")
+    return value
+
+
+INPUT_KINDS = {
+    "picture": InputKind(
+        "a picture", "Pictures", ("image/*", "application/octet-stream"), True, "as binary messages, a file each",
+        num_pixels, lambda limits: limits.max_pixels,
+    ),
+    "recording": InputKind(
+        "a recording", "Recordings", ("audio/*", "application/octet-stream"), True,
+        "as binary messages of 16-bit samples", num_milliseconds, lambda limits: round(MILLI * limits.max_seconds),
+    ),
+    "text": InputKind(
+        "a text", "Texts", ("text/plain",), False, 'as {"feed": text}', num_characters,
+        lambda limits: limits.max_characters,
+    ),
+}  # fmt: skip
