@@ -83,7 +83,7 @@ class Trainer:
             listeners=tuple(listeners),
         )
         outputs = {s: gather_outputs(task, model, d) for s, d in task.datasets.items() if s != "train"}
-        task.calibrate(outputs["val"], task.datasets["val"])
+        task.calibrate(model, outputs["val"], task.datasets["val"])
         evaluations = {s: task.evaluate(o, task.datasets[s]) for s, o in outputs.items()}
         run = Run(self.folder, task, model)
         if distributed.rank() == 0:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+MASKED_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Strength:
         joined: at most so many recordings are joined to one.
         longest_s: of what is joined.
         warp: the frequency axis is stretched by up to this share (vocal tract length; Jaitly & Hinton, 2013).
-        bands, times: masks of up to a fifth of the frequencies, and of up to a fifth of a second (Park et al., 2019).
+        bands, times: masks of up to a fifth of the frequencies, and of up to a tenth of a second (Park et al., 2019):
+            of a word that is short, more than that would leave nothing.
     """
 
     speed: float = 0.15
@@ -47,12 +51,21 @@ class Spoken:
         num_samples: (B,).
         units: (B, U), -1 behind the last.
         num_units: (B,).
+        spans: (B, U, 2) samples between which each unit is said, as if those of a recording took equally long.
     """
 
     audio: Tensor
     num_samples: Tensor
     units: Tensor
     num_units: Tensor
+
+    spans: Tensor
+
+
+def equal_spans(num_samples: Tensor, num_units: Tensor, most: int) -> Tensor:
+    """(B, ``most``, 2) samples between which each unit is said, if all of a recording take equally long."""
+    ends = torch.arange(most + 1) * (num_samples / num_units.clamp(min=1))[:, None]
+    return torch.stack([ends[:, :-1], ends[:, 1:]], -1)
 
 
 def vary(spoken: Spoken, rate: int, strength: Strength, generator: torch.Generator, between: int | None) -> Spoken:
@@ -74,25 +87,44 @@ def vary(spoken: Spoken, rate: int, strength: Strength, generator: torch.Generat
     audio, lengths = at_speed(spoken.audio, spoken.num_samples, factor)
     audio = audio * (10 ** (draw(-strength.gain_db, strength.gain_db) / 20))[:, None]
     groups = _groups(lengths, rate, strength, generator)
-    rows, units = [], []
+    own_spans = equal_spans(lengths, spoken.num_units, spoken.units.shape[1])
+    rows, units, spans = [], [], []
     for group in groups:
-        parts, said = [], list[int]()
+        parts, said, when, now = [], list[int](), list[Tensor](), 0
         for i in group:
-            gap = int(draw(0, strength.silence_s, 1) * rate)
-            parts += [audio.new_zeros(gap), audio[i, : int(lengths[i])]]
-            own = spoken.units[i, : int(spoken.num_units[i])].tolist()
-            said += [between, *own] if said and own and between is not None else own
+            gap, size, number = int(draw(0, strength.silence_s, 1) * rate), int(lengths[i]), int(spoken.num_units[i])
+            parts += [audio.new_zeros(gap), audio[i, :size]]
+            if said and number and between is not None:
+                said.append(between)
+                when.append(torch.tensor([[now, now + gap]]))
+            said += spoken.units[i, :number].tolist()
+            when.append(own_spans[i, :number] + now + gap)
+            now += gap + size
         parts.append(audio.new_zeros(int(draw(0, strength.silence_s, 1) * rate)))
         rows.append(torch.cat(parts))
         units.append(torch.tensor(said, dtype=torch.int64))
-    joined = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        spans.append(torch.cat(when))
+    joined = pad_sequence(rows, batch_first=True)
     num_samples = torch.tensor([len(row) for row in rows])
     joined = joined + _noise(joined, num_samples, strength, generator)
     return Spoken(
-        joined.clamp(-1, 1), num_samples,
-        torch.nn.utils.rnn.pad_sequence(units, batch_first=True, padding_value=-1),
-        torch.tensor([len(u) for u in units]),
+        joined.clamp(-1, 1), num_samples, pad_sequence(units, batch_first=True, padding_value=-1),
+        torch.tensor([len(u) for u in units]), pad_sequence(spans, batch_first=True),
     )  # fmt: skip
+
+
+def flat_targets(spoken: Spoken, samples_per_step: float, num_steps: int) -> Tensor:
+    """(B, T) the unit of each step, 0 for none, if the units of a recording took equally long (a flat start).
+
+    A unit stands in the second half of its span: a network that does not look ahead knows it only by then.
+    """
+    spans = spoken.spans / samples_per_step
+    begins, ends = spans.mean(-1), spans[..., 1]
+    at = torch.arange(num_steps)[None, :, None]
+    said = torch.arange(spoken.units.shape[1]) < spoken.num_units[:, None]
+    # Of a span shorter than a step the step in which it ends is taken.
+    inside = (at >= torch.minimum(begins, ends.ceil() - 1)[:, None]) & (at < ends[:, None]) & said[:, None]
+    return torch.where(inside, spoken.units[:, None], 0).amax(-1)
 
 
 def at_speed(audio: Tensor, num_samples: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,7 +163,7 @@ def mask(features: Tensor, num_frames: Tensor, hop_s: float, strength: Strength,
     for _ in range(strength.bands):
         keep &= ~_stretch(torch.full((b,), f), f // 5, f, generator)[:, None, :]
     for _ in range(strength.times):
-        keep &= ~_stretch(num_frames, max(1, int(0.2 / hop_s)), t, generator)[:, :, None]
+        keep &= ~_stretch(num_frames, max(1, int(MASKED_S / hop_s)), t, generator)[:, :, None]
     return features * keep
 
 

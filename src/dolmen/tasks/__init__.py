@@ -53,7 +53,12 @@ TASKS: dict[str, TaskEntry] = {
         "perplexity, bits per character",
         "dolmen.tasks.text_generation:TextGeneration",
     ),
-    "speech-recognition": TaskEntry("RNN + CNN", "CSV/JSONL manifest, LibriSpeech layout", "WER, CER"),
+    "speech-recognition": TaskEntry(
+        "RNN + CNN",
+        "recordings: CSV/JSONL, LibriSpeech, Common Voice",
+        "WER, CER",
+        "dolmen.tasks.speech_recognition:SpeechRecognition",
+    ),
     "translation": TaskEntry("RNN", "two aligned text files, TSV", "BLEU, chrF"),
     "token-classification": TaskEntry(
         "RNN",

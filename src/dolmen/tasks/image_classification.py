@@ -315,8 +315,9 @@ class ImageClassification(Task[ImageClassificationConfig]):
         positive = p.classes.index(p.positive)
         return np.where(probabilities[:, positive] >= p.threshold, positive, 1 - positive)
 
-    def calibrate(self, outputs: Arrays, dataset: Dataset) -> None:
+    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
         """Fit the temperature, and for two classes the operating threshold."""
+        del model
         assert isinstance(dataset, ImageDataset)
         logits, labels = outputs["logits"], dataset.labels
         update: dict[str, Any] = {"temperature": metrics.fit_temperature(logits, labels)}

@@ -328,9 +328,15 @@ class Task(ABC, Generic[C]):
             intervals: also compute 95 % intervals and tables; without, only the numbers that training watches.
         """
 
-    def calibrate(self, outputs: Arrays, dataset: Dataset) -> None:
-        """Fit what the processor takes from validation (temperature, thresholds), in place. Default: nothing."""
-        del outputs, dataset
+    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
+        """Fit what the processor takes from validation (temperature, thresholds), in place. Default: nothing.
+
+        Args:
+            model: trained.
+            outputs: of it, as ``evaluate`` takes them.
+            dataset: "val".
+        """
+        del model, outputs, dataset
 
     def suspects(self, outputs: Arrays, dataset: Dataset) -> Finding:
         """Which labels of ``dataset`` look wrong to networks that did not train on them.

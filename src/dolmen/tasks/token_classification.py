@@ -391,8 +391,9 @@ class TokenClassification(Task[TokenClassificationConfig]):
         ece, bins = reliability(np.array(sure), np.array(true, bool))
         return {"ece": ece, "temperature": p.temperature, "outside": p.outside, "bins": bins}
 
-    def calibrate(self, outputs: Arrays, dataset: Dataset) -> None:
+    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
         """Fit on validation: the temperature by the likelihood of single tags, and for spans what F1 takes off "O"."""
+        del model
         assert isinstance(dataset, TaggedDataset)
         scores, cuts = np.asarray(outputs["emissions"], np.float64), dataset.starts[1:-1]
         if not self.processor.transitions:
