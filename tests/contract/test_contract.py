@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from safetensors.numpy import load as load_arrays
 from safetensors.torch import load_file
 
 import dolmen
@@ -35,6 +37,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "hidden": 16, "word_size": 16, "filters": 16, "batch_size": 128, "lr": 0.02, "dropout": 0.0,
         "word_dropout": 0.0, "precision": "fp32", "threads": 1,
     },
+    "speech-recognition": {"hidden": 16, "layers": 1, "dropout": 0.0, "precision": "fp32", "threads": 1},
 }  # fmt: skip
 """Choices that make a task small enough for a test."""
 BY_HEART: dict[str, dict[str, Any]] = {
@@ -42,6 +45,7 @@ BY_HEART: dict[str, dict[str, Any]] = {
     "object-detection": {"augment": "none", "image_size": 96, "epochs": 250},
     "text-generation": {"hidden": 128, "length": 32, "epochs": 150},
     "token-classification": {"hidden": 32, "epochs": 250},
+    "speech-recognition": {"augment": "none", "epochs": 150},
 }
 """Choices with which a network learns a few examples by heart."""
 KNOWN: dict[str, Callable[[dict[str, float]], bool]] = {
@@ -49,6 +53,7 @@ KNOWN: dict[str, Callable[[dict[str, float]], bool]] = {
     "object-detection": lambda metrics: metrics["map_50"] > 0.9,
     "text-generation": lambda metrics: metrics["bits_per_character"] < 0.5,
     "token-classification": lambda metrics: metrics["accuracy"] == 1.0,
+    "speech-recognition": lambda metrics: metrics["wer"] == 0.0,
 }
 """How one sees that it has."""
 
@@ -317,8 +322,17 @@ def stream_of(data: Path) -> list[Any]:
     name = an_input(data)
     if name.suffix == ".png":
         return [name] * 3
+    if name.suffix == ".wav":
+        samples = soundfile.read(name, dtype="float32")[0]
+        return [samples[i : i + 997] for i in range(0, len(samples), 997)]
     text = "Anna went to Rome.\nShe met Ben there.\n"
     return [text[i : i + 7] for i in range(0, len(text), 7)]
+
+
+def in_mind(session: Any) -> dict[str, Any]:
+    """The arrays of a saved session, rounded."""
+    arrays = load_arrays(session.save())
+    return {k: np.round(v.astype(np.float64), 3).tolist() for k, v in arrays.items() if k != "about"}
 
 
 @pytest.mark.parametrize("kind", ["run", "bundle"])
@@ -327,7 +341,9 @@ def test_a_stream_can_be_cut_anywhere(task: str, run: Any, bundle: Any, data: Pa
     pieces, session = stream_of(data), model.stream()
 
     def said(chunks: list[Any]) -> list[Any]:
-        return [close(p) for chunk in chunks for p in session.feed(chunk)]
+        told = [close(p) for chunk in chunks for p in session.feed(chunk)]
+        # A recogniser that has hardly learned says nothing; what it has in mind tells whether it heard the same.
+        return [*told, in_mind(session)] if isinstance(pieces[0], np.ndarray) else told
 
     whole = said(pieces)
     assert whole
@@ -336,13 +352,15 @@ def test_a_stream_can_be_cut_anywhere(task: str, run: Any, bundle: Any, data: Pa
     session.reset()
     first, saved = said(pieces[:2]), session.save()
     rest = said(pieces[2:])
+    if isinstance(pieces[0], np.ndarray):
+        first.pop()
     assert first + rest == whole
     session = model.stream()
     session.restore(saved)
     assert said(pieces[2:]) == rest
     if not isinstance(pieces[0], Path):
-        joined = model.stream()
-        assert [close(p) for p in joined.feed("".join(pieces))] == whole
+        session = model.stream()
+        assert said([np.concatenate(pieces) if isinstance(pieces[0], np.ndarray) else "".join(pieces)]) == whole
     for wrong in (b"", b"junk", saved[:-3]):
         with pytest.raises(UserError, match="saved session"):
             session.restore(wrong)

@@ -30,8 +30,8 @@ def measure(model: Model, seconds: float) -> dict[str, Any]:
         "repeats": len(single),
     }
     if predictor.streams:
-        steps, token = predictor.network.steps(), np.zeros(1, np.int64)
-        found["step_us_p50"] = round(float(np.median(_times(lambda: steps.read(token), seconds))) * 1e6, 1)
+        steps, step = predictor.network.steps(), predictor.step()
+        found["step_us_p50"] = round(float(np.median(_times(lambda: steps.read(step), seconds))) * 1e6, 1)
     about = {k: v for k, v in model.describe().items() if k in {"kind", "precision", "parameters", "bytes"}}
     return {**about, **found, "processors": os.cpu_count()}
 

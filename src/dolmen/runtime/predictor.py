@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from dolmen.runtime.network import Network
@@ -39,8 +40,8 @@ class Predictor(ABC, Generic[P]):
 
     Processor: ClassVar[type[Any]]
     takes: ClassVar[str]
-    streams: ClassVar[bool] = False
-    """Whether the network has a state that goes from token to token."""
+    streams: bool = False
+    """Whether the network has a state that goes from step to step."""
     briefly: ClassVar[dict[str, Any]] = {}
     """Options for one short prediction, to measure speed with."""
     Options: ClassVar[type[BaseModel]] = NoOptions
@@ -70,6 +71,10 @@ class Predictor(ABC, Generic[P]):
     @abstractmethod
     def example(self) -> Any:
         """An input, to measure speed with."""
+
+    def step(self) -> NDArray[Any]:
+        """What a network with a state takes in one step, to measure speed with; (1,) tokens or (1, S, F) frames."""
+        return np.zeros(1, np.int64)
 
     @abstractmethod
     def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> Session:

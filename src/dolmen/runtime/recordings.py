@@ -36,7 +36,16 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
     Options: ClassVar[type[BaseModel]] = Hearing
     Streaming: ClassVar[type[BaseModel]] = Live
     Watching: ClassVar[type[BaseModel]] = Live
-    streams: ClassVar[bool] = True
+
+    @property
+    def streams(self) -> bool:  # type: ignore[override]
+        """Not where layers read backwards."""
+        return self.processor.streams
+
+    def step(self) -> NDArray[Any]:
+        """See ``Predictor.step``."""
+        p = self.processor
+        return np.zeros((1, p.stride, p.front.num_mels), np.float32)
 
     def predict(
         self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64

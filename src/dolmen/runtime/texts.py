@@ -122,7 +122,7 @@ class TextPredictor(Predictor[TextProcessor]):
     Processor: ClassVar[type[Any]] = TextProcessor
     takes: ClassVar[str] = "text"
     Options = GenerationOptions
-    streams: ClassVar[bool] = True
+    streams = True
     briefly: ClassVar[dict[str, Any]] = {"length": 16}
 
     def predict(
