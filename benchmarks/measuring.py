@@ -194,11 +194,20 @@ def call(
 
 def peak_bytes(pid: int | str = "self") -> int:
     """The most memory that a process has held so far (Linux; 0 elsewhere)."""
+    return _status_bytes(pid, "VmHWM")
+
+
+def held_bytes(pid: int | str = "self") -> int:
+    """The memory that a process holds now (Linux; 0 elsewhere)."""
+    return _status_bytes(pid, "VmRSS")
+
+
+def _status_bytes(pid: int | str, name: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), 0)
 
 
 def dolmen(*words: object) -> list[object]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "measuring")
+SHARED = {"measuring", "spoken"}
+SCRIPTS = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in SHARED)
 
 
 def ran(script: str, *flags: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ VERBS = {
     "predict": "RUN|BUNDLE INPUT...     what the model says of new inputs",
     "explain": "RUN INPUT --out P.png   why it says so",
     "export": "RUN [--int8] [--out B]  an ONNX bundle that needs no PyTorch, compared with the run first",
-    "watch": "RUN|BUNDLE SOURCE       what it says of a live source, as it comes: of a video, of piped text",
+    "watch": "RUN|BUNDLE SOURCE       what it says of a live source, as it comes: video, microphone, text",
     "serve": "RUN|BUNDLE...           an HTTP and WebSocket API, and a page to try them",
     "sample": "TASK DIR                a small data set in the task's own format",
     "bench": "RUN|BUNDLE              how fast it is on this machine",

@@ -112,7 +112,9 @@ def watch(arguments: list[str]) -> int:
     words = parser("watch")
     words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
     words.add_argument(
-        "source", help="- for standard input: a text, or with pictures a file name a line; of object-detection: a video"
+        "source",
+        help="- for standard input: a text, with pictures a file name a line, of speech 16-bit samples; "
+        "of object-detection a video; of speech a recording, or microphone",
     )
     words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
     words.add_argument("--json", action="store_true", help="JSON Lines, one object a prediction")

@@ -28,7 +28,7 @@ def spoken(n: int = 6, seed: int = 0) -> Spoken:
     for i, length in enumerate(lengths.tolist()):
         audio[i, :length] = 0.2 * torch.sin(2 * np.pi * 100 * (i + 1) / RATE * torch.arange(length))
         units[i, : i % 3 + 1] = i + 1
-    return Spoken(audio, lengths, units, torch.tensor([i % 3 + 1 for i in range(n)]))
+    return Spoken.evenly(audio, lengths, units, torch.tensor([i % 3 + 1 for i in range(n)]))
 
 
 def rows(s: Spoken) -> list[tuple[torch.Tensor, list[int]]]:
@@ -69,7 +69,7 @@ def test_what_is_joined_has_its_units_in_the_same_order(between: int | None) -> 
 
 def test_a_recording_in_which_nothing_is_said_leaves_no_boundary() -> None:
     silent = spoken(4)
-    silent = Spoken(silent.audio, silent.num_samples, silent.units, torch.tensor([0, 2, 0, 1]))
+    silent = Spoken.evenly(silent.audio, silent.num_samples, silent.units, torch.tensor([0, 2, 0, 1]))
     for seed in range(10):
         found = vary(silent, RATE, replace(NONE, joined=4), drawn(seed), 9)
         for _, units in rows(found):

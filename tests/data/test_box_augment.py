@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -38,7 +40,7 @@ def assert_boxes_hold_what_is_bright(batch: Boxed) -> None:
 
 
 @pytest.mark.parametrize("flips", [(False, False), (True, False), (True, True)])
-@pytest.mark.parametrize("change", [scale_and_crop, mosaic])
+@pytest.mark.parametrize("change", [scale_and_crop, partial(mosaic, number=3)])
 def test_boxes_move_with_their_objects(change: object, flips: tuple[bool, bool]) -> None:
     for seed in range(5):
         g = torch.Generator().manual_seed(seed)
@@ -47,10 +49,11 @@ def test_boxes_move_with_their_objects(change: object, flips: tuple[bool, bool])
 
 def test_the_same_generator_changes_alike() -> None:
     a, b = (
-        mosaic(bright(), torch.Generator().manual_seed(3), zoom=(0.5, 1.2), stretch=0.2, flips=(True, True))
+        mosaic(bright(), torch.Generator().manual_seed(3), 3, zoom=(0.5, 1.2), stretch=0.2, flips=(True, True))
         for _ in range(2)
     )
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert len(a.images) == len(a.boxes) == len(a.labels) == 3
 
 
 def test_objects_that_are_hardly_left_count_neither_way() -> None:
@@ -75,9 +78,9 @@ def test_pasted_objects_cover_nothing() -> None:
 
 
 def test_batches_are_joined_with_padding() -> None:
-    one, two = bright(), bright()
+    one, two = bright(1), bright(3)
     two = Boxed(two.images, two.boxes.repeat(1, 3, 1), two.labels.repeat(1, 3))
-    found = joined(one, two, 1)
+    found = joined(one, two)
     assert found.labels.tolist() == [[0, PADDING, PADDING], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
     near = jittered(found.boxes, torch.Generator().manual_seed(0))
     assert float((near - found.boxes).abs().max()) <= 3.0

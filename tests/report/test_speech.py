@@ -95,6 +95,13 @@ def test_what_there_is() -> None:
     assert list(made(evaluation([], []))) == ["All numbers"]
 
 
+def test_false_alarms_on_validation_are_shown_beside_a_test() -> None:
+    chosen = evaluation()
+    chosen.tables["alarms"] = ALARMS
+    shown = sections({"val": chosen, "test": evaluation()}, heard=heard, units=UNITS)
+    assert shown[-1].title == "False alarms and misses (val)"
+
+
 def test_errors() -> None:
     section = made()["Errors (test)"]
     assert section.lead.replace("\u00a0", " ") == (

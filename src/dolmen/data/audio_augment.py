@@ -51,7 +51,7 @@ class Spoken:
         num_samples: (B,).
         units: (B, U), -1 behind the last.
         num_units: (B,).
-        spans: (B, U, 2) samples between which each unit is said, as if those of a recording took equally long.
+        spans: (B, U, 2) samples between which each unit is said.
     """
 
     audio: Tensor
@@ -61,11 +61,11 @@ class Spoken:
 
     spans: Tensor
 
-
-def equal_spans(num_samples: Tensor, num_units: Tensor, most: int) -> Tensor:
-    """(B, ``most``, 2) samples between which each unit is said, if all of a recording take equally long."""
-    ends = torch.arange(most + 1) * (num_samples / num_units.clamp(min=1))[:, None]
-    return torch.stack([ends[:, :-1], ends[:, 1:]], -1)
+    @classmethod
+    def evenly(cls, audio: Tensor, num_samples: Tensor, units: Tensor, num_units: Tensor) -> Spoken:
+        """As if all units of a recording took equally long."""
+        ends = torch.arange(units.shape[1] + 1) * (num_samples / num_units.clamp(min=1))[:, None]
+        return cls(audio, num_samples, units, num_units, torch.stack([ends[:, :-1], ends[:, 1:]], -1))
 
 
 def vary(spoken: Spoken, rate: int, strength: Strength, generator: torch.Generator, between: int | None) -> Spoken:
@@ -87,7 +87,7 @@ def vary(spoken: Spoken, rate: int, strength: Strength, generator: torch.Generat
     audio, lengths = at_speed(spoken.audio, spoken.num_samples, factor)
     audio = audio * (10 ** (draw(-strength.gain_db, strength.gain_db) / 20))[:, None]
     groups = _groups(lengths, rate, strength, generator)
-    own_spans = equal_spans(lengths, spoken.num_units, spoken.units.shape[1])
+    own_spans = Spoken.evenly(audio, lengths, spoken.units, spoken.num_units).spans
     rows, units, spans = [], [], []
     for group in groups:
         parts, said, when, now = [], list[int](), list[Tensor](), 0
@@ -199,6 +199,9 @@ def _noise(audio: Tensor, num_samples: Tensor, strength: Strength, generator: to
     drawn = torch.rand(3, b, generator=generator)
     level = (audio.square().sum(1) / num_samples.clamp(min=1)).sqrt()
     snr = strength.least_snr_db + drawn[0] * (45 - strength.least_snr_db)
-    amplitude = level * 10 ** (-snr / 20) * (drawn[1] < strength.noise)
+    amplitude = level * 10 ** (-snr / 20)
     inside = torch.arange(audio.shape[1])[None] < num_samples[:, None]
-    return coloured_noise((b, audio.shape[1]), 2 * drawn[2], generator) * amplitude[:, None] * inside
+    noise, rows = torch.zeros_like(audio), torch.nonzero(drawn[1] < strength.noise)[:, 0]
+    if len(rows):
+        noise[rows] = coloured_noise((len(rows), audio.shape[1]), 2 * drawn[2, rows], generator)
+    return noise * amplitude[:, None] * inside

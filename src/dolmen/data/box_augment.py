@@ -50,18 +50,32 @@ def scale_and_crop(
 
 
 def mosaic(
-    batch: Boxed, generator: Generator, *, zoom: tuple[float, float], stretch: float, flips: Sequence[bool]
+    batch: Boxed,
+    generator: Generator,
+    number: int,
+    *,
+    zoom: tuple[float, float],
+    stretch: float,
+    flips: Sequence[bool],
 ) -> Boxed:
     """Make pictures of parts of four of the batch (Bochkovskiy et al., 2020), each changed as by ``scale_and_crop``.
 
-    The four meet in one point, the same for the batch.
+    The four meet in one point, the same for all.
+
+    Args:
+        batch: B pictures, what is to be changed.
+        generator: for everything.
+        number: of pictures that are made, 1..B.
+        zoom: see ``scale_and_crop``.
+        stretch: likewise.
+        flips: likewise.
     """
     b, _, height, width = batch.images.shape
     x, y = ((0.3 + 0.4 * torch.rand(2, generator=generator)) * torch.tensor([width, height])).round().int().tolist()
     windows = ((0, 0, x, y), (x, 0, width - x, y), (0, y, x, height - y), (x, y, width - x, height - y))
     parts = []
     for window in windows:
-        order = torch.randperm(b, generator=generator).to(batch.images.device)
+        order = torch.randperm(b, generator=generator)[:number].to(batch.images.device)
         parts.append(_placed(Boxed(*(t[order] for t in batch)), generator, window, zoom, stretch, flips))
     rows = [torch.cat([parts[i].images, parts[i + 1].images], 3) for i in (0, 2)]
     return compact(
@@ -125,17 +139,16 @@ def compact(batch: Boxed) -> Boxed:
     return Boxed(batch.images, boxes, torch.where(there.gather(1, order), labels, PADDING))
 
 
-def joined(first: Boxed, second: Boxed, number: int) -> Boxed:
-    """The first ``number`` pictures of one batch, and the rest of another one of the same size."""
-    most = max(first.labels.shape[1], second.labels.shape[1])
+def joined(*batches: Boxed) -> Boxed:
+    """One batch of the pictures of several."""
+    most = max(batch.labels.shape[1] for batch in batches)
 
-    def padded(batch: Boxed, rows: slice) -> Boxed:
+    def padded(batch: Boxed) -> Boxed:
         more = most - batch.labels.shape[1]
-        boxes = F.pad(batch.boxes[rows], (0, 0, 0, more))
-        return Boxed(batch.images[rows], boxes, F.pad(batch.labels[rows], (0, more), value=PADDING))
+        boxes = F.pad(batch.boxes, (0, 0, 0, more))
+        return Boxed(batch.images, boxes, F.pad(batch.labels, (0, more), value=PADDING))
 
-    parts = padded(first, slice(number)), padded(second, slice(number, None))
-    return Boxed(*(torch.cat(pair) for pair in zip(*parts, strict=True)))
+    return Boxed(*(torch.cat(pair) for pair in zip(*map(padded, batches), strict=True)))
 
 
 def paste_objects(batch: Boxed, objects: Sequence[tuple[Tensor, int]], generator: Generator, *, share: float) -> Boxed:

@@ -27,6 +27,10 @@ MOST_LOG = math.log(1000.0 / 16)
 """Widths and heights grow at most so much from an anchor, in the logarithm: an early network must not overflow."""
 SUPPRESSED = 20.0
 """What a place that is no local maximum loses of its objectness (a logit); it keeps its rank among its like."""
+ALIKE = 0.5
+"""IoU from which on two anchor shapes of a level stand for the same objects."""
+HEAD_SHARE = 0.75
+"""How much of a score the head's probability is; the rest is the proposal's."""
 
 
 class Found(NamedTuple):
@@ -51,7 +55,7 @@ class Proposed(NamedTuple):
     Attributes:
         objectness: (B, N) logits.
         boxes: (B, N, 4) xyxy.
-        ranks: (B, N) objectness, less ``SUPPRESSED`` where a neighbour at the same anchor shape is stronger.
+        ranks: (B, N) objectness, less ``SUPPRESSED`` where a neighbour of a like anchor shape is stronger.
     """
 
     objectness: Tensor
@@ -96,6 +100,16 @@ def grid_anchors(shapes: Sequence[Sequence[Sequence[float]]], height: int, width
         half = torch.tensor(sizes).view(1, 1, -1, 2) / 2
         levels.append(torch.cat([centres - half, centres + half], -1).view(-1, 4))
     return torch.cat(levels)
+
+
+def alike_shapes(sizes: Sequence[Sequence[float]]) -> list[list[int]]:
+    """For each of the (width, height) of a level, which of them, itself included, have nearly the same shape."""
+    areas = [w * h for w, h in sizes]
+    shared = [[min(a[0], b[0]) * min(a[1], b[1]) for b in sizes] for a in sizes]
+    return [
+        [j for j in range(len(sizes)) if shared[i][j] >= ALIKE * (areas[i] + areas[j] - shared[i][j])]
+        for i in range(len(sizes))
+    ]
 
 
 def pool_regions(features: Tensor, regions: Tensor, height: int, width: int) -> Tensor:
@@ -157,16 +171,18 @@ class RegionProposals(nn.Module):
     Args:
         width: channels of the levels.
         anchors: (N, 4) xyxy, from ``grid_anchors``.
-        num_shapes: anchors at a place, a level.
+        shapes: a list a level of the (width, height) that the anchors have.
     """
 
     anchors: Tensor
 
-    def __init__(self, width: int, anchors: Tensor, num_shapes: Sequence[int]) -> None:
+    def __init__(self, width: int, anchors: Tensor, shapes: Sequence[Sequence[Sequence[float]]]) -> None:
         super().__init__()
+        num_shapes = [len(sizes) for sizes in shapes]
         self.conv = ConvNormAct(width, width)
         self.predict = nn.ModuleList(nn.Conv2d(width, 5 * n, 1) for n in num_shapes)
         self.num_shapes = tuple(num_shapes)
+        self.alike = [alike_shapes(sizes) for sizes in shapes]
         self.register_buffer("anchors", anchors, persistent=False)
         for conv, n in zip(self.predict, num_shapes, strict=True):
             assert isinstance(conv, nn.Conv2d)
@@ -177,10 +193,10 @@ class RegionProposals(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Proposed:
         objectness, deltas, ranks = [], [], []
-        for level, predict, n in zip(levels, self.predict, self.num_shapes, strict=True):
+        for level, predict, n, alike in zip(levels, self.predict, self.num_shapes, self.alike, strict=True):
             out = predict(self.conv(level)).float()  # (B, 5 n, h, w)
             score = out[:, :n]
-            strongest = F.max_pool2d(score, 3, 1, 1)
+            strongest = F.max_pool2d(torch.stack([score[:, like].amax(1) for like in alike], 1), 3, 1, 1)
             rank = torch.where(score < strongest, score - SUPPRESSED, score)
             objectness.append(score.permute(0, 2, 3, 1).flatten(1))
             ranks.append(rank.permute(0, 2, 3, 1).flatten(1))
@@ -256,7 +272,7 @@ class Detector(nn.Module):
         anchors = grid_anchors(anchor_shapes, height, width)
         self.normalise, self.backbone = normalise, backbone
         self.pyramid = FeaturePyramid(channels, pyramid)
-        self.proposals = RegionProposals(pyramid, anchors, [len(s) for s in anchor_shapes])
+        self.proposals = RegionProposals(pyramid, anchors, anchor_shapes)
         self.head = RegionHead(pyramid, hidden, num_classes)
         self.height, self.width = height, width
         self.num_proposals = min(num_proposals, len(anchors))
@@ -311,7 +327,9 @@ class DetectorGraph(nn.Module):
 def scores_of(found: Found) -> Tensor:
     """(B, K, C) how surely each region is an object of each class: the head's probability and the proposal's, joined.
 
-    The proposal's says how well its box fits, the head's what it is; the geometric mean ranks better than either.
+    The proposal's says how well its box fits, the head's what it is; a geometric mean ranks better than either. The
+    head counts for more: it has seen the region itself.
     """
-    classes = found.logits.softmax(-1)[..., :-1]
-    return (classes * found.objectness.sigmoid()[..., None]).clamp(min=1e-12).sqrt()
+    classes = found.logits.softmax(-1)[..., :-1].clamp(min=1e-12)
+    objects = found.objectness.sigmoid()[..., None].clamp(min=1e-12)
+    return classes**HEAD_SHARE * objects ** (1 - HEAD_SHARE)

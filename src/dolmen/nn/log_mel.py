@@ -50,6 +50,7 @@ class LogMelFrames(nn.Module):
         if self.preemphasis:
             x = x - self.preemphasis * torch.cat([x[..., :1], x[..., :-1]], -1)
         num_bins = self.banks.shape[1]
-        power = torch.view_as_real(torch.fft.rfft(x * self.window, n=2 * (num_bins - 1))).square().sum(-1)
+        spectrum = torch.fft.rfft(x * self.window, n=2 * (num_bins - 1))
+        power = spectrum.real.square() + spectrum.imag.square()
         energy = power @ self.banks[0] if banks is None else torch.bmm(power, self.banks[banks])
         return energy.clamp(min=self.floor).log()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -119,7 +119,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def classifier_optimizers(
-    model: nn.Module, *, lr: float | None = None, weight_decay: float | None = None, pretrained: bool = False
+    model: nn.Module,
+    *,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    pretrained: bool = False,
+    outputs: Sequence[nn.Module] = (),
 ) -> tuple[torch.optim.Optimizer, ...]:
     """The optimisers for a convolutional classifier.
 
@@ -132,13 +137,17 @@ def classifier_optimizers(
         lr: of the filter banks (default 0.1), or of the head when pretrained (default 1e-3).
         weight_decay: decoupled, of weights with two axes or more; not of biases and norms.
         pretrained: whether the trunk holds published weights.
+        outputs: convolutions that no norm follows, so that the size of their filters means something: they are trained
+            like fully connected layers.
     """
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     if pretrained:
         return (torch.optim.AdamW(_layerwise(trained, lr or 1e-3, 0.05 if weight_decay is None else weight_decay)),)
-    filters = [p for _, p in trained if p.ndim == 4 and p.shape[1] > 1]  # depthwise filters are no matrices
+    last = {id(p) for module in outputs for p in module.parameters()}
+    # depthwise filters are no matrices
+    filters = [p for _, p in trained if p.ndim == 4 and p.shape[1] > 1 and id(p) not in last]
     depthwise = [p for _, p in trained if p.ndim == 4 and p.shape[1] == 1]
-    dense = [p for _, p in trained if p.ndim > 1 and p.ndim != 4]
+    dense = [p for _, p in trained if p.ndim > 1 and (p.ndim != 4 or id(p) in last)]
     vectors = [p for _, p in trained if p.ndim < 2]
     rate = lr or 0.1
     decay = 0.0 if weight_decay is None else weight_decay

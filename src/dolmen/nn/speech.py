@@ -16,8 +16,8 @@ from dolmen.nn.language_model import CELLS
 from dolmen.nn.losses import Loss
 from dolmen.nn.recurrent_state import State
 
-CONTEXT = 2
-"""Frames before the present one that a convolution sees: its kernel is three frames long."""
+KERNEL = 3
+"""Frames that a convolution sees, none of them to come."""
 
 
 class Recogniser(nn.Module):
@@ -46,10 +46,12 @@ class Recogniser(nn.Module):
         super().__init__()
         self.stride, self.bidirectional, self.num_features = stride, bidirectional, num_features
         first, second = channels
+        self.pace = 1 if stride % 2 else 2
+        """Frames from one place of the first convolution to the next: sound changes little from frame to frame."""
         # Time is padded by what came before, by the caller; frequency by nothing.
-        self.stem = nn.Conv2d(1, first, (CONTEXT + 1, 5), padding=(0, 2), stride=(1, 2), bias=False)
+        self.stem = nn.Conv2d(1, first, (KERNEL, 5), padding=(0, 2), stride=(self.pace, 2), bias=False)
         self.norm = nn.BatchNorm2d(first)
-        self.deep = nn.Conv2d(first, second, (CONTEXT + 1, 3), padding=(0, 1), bias=False)
+        self.deep = nn.Conv2d(first, second, (KERNEL, 3), padding=(0, 1), bias=False)
         self.deep_norm = nn.BatchNorm2d(second)
         self.bands = (num_features + 1) // 2
         self.recurrent = CELLS[cell](
@@ -60,21 +62,21 @@ class Recogniser(nn.Module):
         initialise(self.recurrent)
 
     def begun(self, batch: int) -> tuple[Tensor, Tensor, State]:
-        """What a stream knows before its first step: (B, 2, F) frames, (B, C, 2, F / 2) maps, the recurrent state."""
+        """What a stream knows before its first step: (B, 1 or 2, F) frames, (B, C, 2, F / 2) maps, and the state."""
         like = self.head.weight
-        frames = like.new_zeros(batch, CONTEXT, self.num_features)
-        maps = like.new_zeros(batch, self.stem.out_channels, CONTEXT, self.bands)
+        frames = like.new_zeros(batch, KERNEL - self.pace, self.num_features)
+        maps = like.new_zeros(batch, self.stem.out_channels, KERNEL - 1, self.bands)
         return frames, maps, self.recurrent.initial_state(batch)
 
     def features(self, frames: Tensor, before: Tensor, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, S, F) to what the recurrent layers take (B, T, C * F / 4), and what the next step has to know."""
         b, t, s, f = frames.shape
         x = torch.cat([before, frames.reshape(b, t * s, f)], 1)
-        before = x[:, -CONTEXT:]
+        before = x[:, -before.shape[1] :]
         x = F.relu(self.norm(self.stem(x[:, None])))
         x = torch.cat([maps, x], 2)
-        maps = x[:, :, -CONTEXT:]
-        x = F.max_pool2d(F.relu(self.deep_norm(self.deep(x))), (s, 2))
+        maps = x[:, :, -maps.shape[2] :]
+        x = F.max_pool2d(F.relu(self.deep_norm(self.deep(x))), (s // self.pace, 2))
         return x.permute(0, 2, 1, 3).reshape(b, t, -1), before, maps
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:

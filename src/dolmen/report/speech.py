@@ -53,8 +53,10 @@ def sections(
             shown.append(_groups(evaluation, split, table, title))
     if evaluation.tables.get("calibration", {}).get("bins"):
         shown.append(_confidences(evaluation, split))
-    if "alarms" in evaluation.tables:
-        shown.append(_alarms(evaluation.tables["alarms"], split))
+    # A threshold is chosen on validation, whatever else is shown.
+    name = next((s for s in (split, *evaluations) if "alarms" in evaluations[s].tables), None)
+    if name is not None:
+        shown.append(_alarms(evaluations[name].tables["alarms"], name))
     return shown
 
 

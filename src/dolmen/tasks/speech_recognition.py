@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from dolmen.data.audio_augment import Spoken, Strength, equal_spans, flat_targets, mask, vary
+from dolmen.data.audio_augment import Spoken, Strength, flat_targets, mask, vary
 from dolmen.data.recordings import Recordings, read_recordings
 from dolmen.data.recordings_batches import RecordingDataset
 from dolmen.data.recordings_checks import check_recordings
@@ -212,9 +212,8 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
     def augment(self, batch: Batch, moment: Moment) -> Batch:
         """Samples to steps of normalised log-mel frames, changed at random; some recordings are joined."""
         device = batch["audio"].device
-        audio, num_samples, units, num_units = (batch[k].cpu() for k in ("audio", "num_samples", "units", "num_units"))
-        spans = equal_spans(num_samples, num_units, units.shape[1])
-        spoken = Spoken(audio.float() / 32768, num_samples, units, num_units, spans)
+        audio, *rest = (batch[k].cpu() for k in ("audio", "num_samples", "units", "num_units"))
+        spoken = Spoken.evenly(audio.float() / 32768, *rest)
         strength, p = Strength(), self.processor
         banks = None
         if self.config.augment == "full":
