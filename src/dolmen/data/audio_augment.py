@@ -26,18 +26,20 @@ class Strength:
         joined: at most so many recordings are joined to one.
         longest_s: of what is joined.
         warp: the frequency axis is stretched by up to this share (vocal tract length; Jaitly & Hinton, 2013).
+        colour_db: a slope and a wave of up to so much each are laid over the frequencies, as another microphone would.
         bands, times: masks of up to a fifth of the frequencies, and of up to a tenth of a second (Park et al., 2019):
             of a word that is short, more than that would leave nothing.
     """
 
     speed: float = 0.15
-    gain_db: float = 12.0
+    gain_db: float = 9.0
     silence_s: float = 0.3
-    noise: float = 0.8
-    least_snr_db: float = 5.0
+    noise: float = 0.5
+    least_snr_db: float = 8.0
     joined: int = 4
     longest_s: float = 5.0
-    warp: float = 0.12
+    warp: float = 0.2
+    colour_db: float = 5.0
     bands: int = 1
     times: int = 1
 
@@ -146,6 +148,14 @@ def coloured_noise(shape: tuple[int, int], slope: Tensor, generator: torch.Gener
     f = torch.arange(spectrum.shape[1]).clamp(min=1).float()
     shaped: Tensor = torch.fft.irfft(spectrum * f[None] ** (-slope[:, None] / 2), n=size)[:, : shape[1]]
     return shaped / shaped.std(1, correction=0, keepdim=True).clamp(min=1e-9)
+
+
+def coloured(features: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:
+    """Log-mel features (B, T, F) as by another microphone in another room: smooth changes over the frequencies."""
+    drawn = torch.rand(3, len(features), 1, generator=generator)
+    at = torch.linspace(-1, 1, features.shape[2])
+    curve = (2 * drawn[0] - 1) * at + (2 * drawn[1] - 1) * torch.cos(math.pi * (at + 2 * drawn[2]))
+    return features + (curve * strength.colour_db * math.log(10) / 10)[:, None]
 
 
 def mask(features: Tensor, num_frames: Tensor, hop_s: float, strength: Strength, generator: torch.Generator) -> Tensor:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from dolmen.data.audio_augment import Spoken, Strength, flat_targets, mask, vary
+from dolmen.data.audio_augment import Spoken, Strength, coloured, flat_targets, mask, vary
 from dolmen.data.recordings import Recordings, read_recordings
-from dolmen.data.recordings_batches import RecordingDataset
+from dolmen.data.recordings_batches import RecordingDataset, share_unknown
 from dolmen.data.recordings_checks import check_recordings
 from dolmen.data.recordings_decoded import DecodedRecordings, decode_recordings
 from dolmen.data.recordings_sample import write_recordings_sample
@@ -34,6 +34,7 @@ from dolmen.processors.speech_text import TextRules, normalise
 from dolmen.processors.transcribing import Decoding, Transcriber
 from dolmen.runtime.network import Network
 from dolmen.runtime.recordings import Hearing, SpeechPredictor, joined
+from dolmen.tasks import speech_recognition_negatives as negatives
 from dolmen.tasks import speech_recognition_views as views
 from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
 from dolmen.types import Arrays, CheckReport, Evaluation, Section, Transcript, UserError
@@ -44,13 +45,15 @@ FLAT = 0.15
 """Share of the training in which words move from where they are placed to where CTC wants them."""
 TYPICAL_S = 600
 """Seconds of recordings that the front end is fitted to."""
+NARROW_HZ = 11025
+"""Up to this rate, speech is as over a telephone."""
 LONGEST_S = 60.0
 """Recordings that are longer are not trained on."""
 EDGE, STANDARD = "edge", "standard"
 EDGE_HOURS = 2.0
 """Up to so much training audio, a closed list of words is learned by the small network."""
 SIZES: dict[str, dict[str, Any]] = {
-    EDGE: {"hidden": 56, "layers": 2, "channels": (16, 16)},
+    EDGE: {"hidden": 62, "layers": 2, "channels": (16, 16)},
     STANDARD: {"hidden": 256, "layers": 3, "channels": (32, 32)},
 }
 """About 60 thousand and 1.3 million parameters."""
@@ -116,6 +119,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
         """See ``Task.prepare``."""
         del fetch, budget
         c = self.config
+        negative_s = None if c.negatives is None else negatives.length_of(c.negatives)
         recordings, decoded = self._read(data, c.rate, progress)
         rules = TextRules(case=c.case, punctuation=c.punctuation)
         recordings = assign_recording_splits(
@@ -129,11 +133,14 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
         units, bpe = fit_units(kind, texts, c.vocabulary)
         self.processor = SpeechProcessor(
             kind=kind, units=units, rules=rules, stride=c.stride, streams=not c.bidirectional, bpe=bpe,
-            **_fit_front(LogMel(rate=decoded.rate), decoded, train),
+            **_fit_front(_front(decoded.rate), decoded, train),
         )  # fmt: skip
         report = check_recordings(recordings, decoded, self.processor)
         if report.errors:
             raise UserError(report.errors[0].message)
+        if negative_s is not None:
+            few = negatives.findings(str(c.negatives), negative_s, c.false_alarms)
+            report = report.model_copy(update={"findings": (*few, *report.findings)})
         self.datasets = {
             split: RecordingDataset(recordings, decoded, rows, self.processor) for split, rows in splits.items()
         }
@@ -205,7 +212,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
 
         decay = 0.01 if self.config.weight_decay is None else self.config.weight_decay
         optimizers = recurrent_optimizers(
-            model, model.recurrent, lr=self.config.lr or 3e-3, matrices=10, weight_decay=decay
+            model, model.recurrent, lr=self.config.lr or 1e-2, matrices=2, weight_decay=decay
         )
         return [Objective("loss", loss, optimizers, linear(warmup=0.05))]
 
@@ -221,7 +228,10 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
             banks = torch.randint(0, WARPS, (len(spoken.audio),), generator=moment.generator)
         audio = F.pad(spoken.audio, (0, p.tail))
         front = self._front(strength.warp)
-        features = self._normalised(front(audio, banks))
+        features = front(audio, banks)
+        if self.config.augment == "full":
+            features = coloured(features, strength, moment.generator)
+        features = self._normalised(features)
         num_frames = front.num_frames(spoken.num_samples + p.tail)
         if self.config.augment == "full":
             features = mask(features, num_frames, p.front.hop_s, strength, moment.generator)
@@ -327,9 +337,12 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
         )  # fmt: skip
         self.heard[id(dataset)] = transcripts
         found.metrics["loss"] = self._loss(parts, dataset)
+        found.metrics["oov"] = share_unknown(references, p)
         found.arrays["log_probabilities"] = outputs["log_probabilities"]
         if self.alarms is not None and dataset is self.datasets.get("val"):
-            found.tables["alarms"] = self.alarms
+            found.tables["alarms"], point = self.alarms, self.alarms["point"]
+            found.metrics.update(threshold=point["threshold"], misses=point["misses"])
+            found.metrics["false_alarms_per_hour"] = point["alarms_per_hour"]
         return found
 
     def _parts(self, outputs: Arrays, dataset: RecordingDataset) -> list[NDArray[np.float32]]:
@@ -403,6 +416,11 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
         predictor = self.predictor(model)
         assert isinstance(predictor, SpeechPredictor)
         return views.explain(self.processor, model, predictor, raw, out)
+
+
+def _front(rate: int) -> LogMel:
+    """Bands that are so wide that a voice's pitch hardly shows in them: as many as speech at this rate needs."""
+    return LogMel(rate=rate, num_mels=24 if rate <= NARROW_HZ else 40)
 
 
 def _fit_front(front: LogMel, decoded: DecodedRecordings, rows: Sequence[int]) -> dict[str, Any]:
