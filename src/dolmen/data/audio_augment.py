@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 MASKED_S = 0.1
+MOST_SNR_DB = 40.0
+"""Of the softest noise."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Strength:
     speed: float = 0.15
     gain_db: float = 9.0
     silence_s: float = 0.3
-    noise: float = 0.5
-    least_snr_db: float = 8.0
+    noise: float = 0.7
+    least_snr_db: float = 5.0
     joined: int = 4
     longest_s: float = 5.0
     warp: float = 0.2
@@ -208,7 +210,7 @@ def _noise(audio: Tensor, num_samples: Tensor, strength: Strength, generator: to
     b = len(audio)
     drawn = torch.rand(3, b, generator=generator)
     level = (audio.square().sum(1) / num_samples.clamp(min=1)).sqrt()
-    snr = strength.least_snr_db + drawn[0] * (45 - strength.least_snr_db)
+    snr = strength.least_snr_db + drawn[0] * (MOST_SNR_DB - strength.least_snr_db)
     amplitude = level * 10 ** (-snr / 20)
     inside = torch.arange(audio.shape[1])[None] < num_samples[:, None]
     noise, rows = torch.zeros_like(audio), torch.nonzero(drawn[1] < strength.noise)[:, 0]
