@@ -205,6 +205,13 @@ def test_quartiles_of_equal_durations_are_one() -> None:
     assert which == names * 5
 
 
+def test_quarters_in_which_there_is_nothing_are_left_out() -> None:
+    which, order = quartiles(np.array([6.0, 6.1]))
+    assert len(order) == 4
+    table = by_group(np.array([[1, 0, 0, 0], [0, 1, 0, 0]]), which, order)
+    assert [row["num"] for row in table["rows"]] == [1, 1]
+
+
 def test_groups_are_the_worst_of_many() -> None:
     table = by_group(np.array([[1, i % 2, 0, 0] for i in range(100)]), [f"speaker {i:02}" for i in range(100)])
     assert table["num_groups"] == 100

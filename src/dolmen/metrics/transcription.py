@@ -266,7 +266,7 @@ def by_group(counts: Counts, groups: Sequence[str], order: Sequence[str] = (), s
     Args:
         counts: (N, 4).
         groups: (N) the name of each utterance's group.
-        order: of the groups; empty for the worst first.
+        order: of the groups, some of which may have nobody in them; empty for the worst first.
         seed: of the intervals.
 
     Returns:
@@ -277,6 +277,7 @@ def by_group(counts: Counts, groups: Sequence[str], order: Sequence[str] = (), s
     for i, group in enumerate(groups):
         members[group].append(i)
     found = {name: rates(counts[which])["wer"] for name, which in members.items()}
+    names = [n for n in order if n in found] or sorted(found, key=lambda name: (-found[name], name))
     rows = [
         {
             "group": name,
@@ -285,7 +286,7 @@ def by_group(counts: Counts, groups: Sequence[str], order: Sequence[str] = (), s
             "error_rate": found[name],
             "interval": rate_interval(counts[members[name]], seed),
         }
-        for name in (order or sorted(found, key=lambda name: (-found[name], name)))[:GROUPS]
+        for name in names[:GROUPS]
     ]
     return {"num_groups": len(members), "rows": rows}
 
