@@ -62,6 +62,7 @@ def test_help_of_a_task_explains_every_choice(command: Command, verb: str) -> No
         assert field.description
     assert "--no-flip" in said.out
     assert "{auto,fp32,bf16}" in said.out
+    assert "--units {words,characters,bpe}" in command(verb, "speech-recognition", "--help").out
 
 
 def test_version(command: Command) -> None:

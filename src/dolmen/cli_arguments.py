@@ -72,7 +72,8 @@ def add_choices(parser: Parser, config: type[BaseModel]) -> None:
         if bool in kinds:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
             continue
-        allowed = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+        literals = [k for k in (field.annotation, *kinds) if typing.get_origin(k) is typing.Literal]
+        allowed = [value for kind in literals for value in typing.get_args(kind)]
         metavar = "{" + ",".join(map(str, allowed)) + "}" if allowed else _metavar(kinds)
         group.add_argument(flag, metavar=metavar, default=None, help=text)
 

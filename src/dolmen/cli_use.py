@@ -56,7 +56,7 @@ def predict(arguments: list[str]) -> int:
                 print(piece, end="", flush=True)
             print()
         else:
-            print(f"{raw}: {model.predictor.one_line(prediction)}")
+            print(f"{raw}: {model.predictor.answer(prediction)}")
     return 2 if failed else 0
 
 

@@ -220,8 +220,9 @@ class Word:
 
     Attributes:
         text: the word.
-        start_s: where it begins, in seconds from the beginning of the recording or stream.
-        end_s: where it ends.
+        start_s: from where on the network names it, in seconds from the beginning of the recording or stream. One that
+            names whole words does so once it has heard them: about where the word ends.
+        end_s: until where it does.
         confidence: 0..1, how surely it was this word.
     """
 
@@ -247,7 +248,8 @@ class Transcript:
     Attributes:
         text: all words; empty where nothing was said, or nothing of what may be said.
         words: with their times.
-        confidence: 0..1, how surely all of it is right.
+        confidence: 0..1, how surely all of it is right; where unsure words are left out, how surely the others
+            are, and 0 where none is left.
         start_s: where the stretch begins, in seconds.
         end_s: where it ends.
         final: False while the stretch goes on, and what is said of it may change.

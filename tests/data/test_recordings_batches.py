@@ -8,7 +8,7 @@ import torch
 from data.recorded import RATE, a_processor, in_memory, tone, wav
 
 from dolmen.data import recordings_samples
-from dolmen.data.recordings_batches import RecordingDataset, known_part
+from dolmen.data.recordings_batches import RecordingDataset, known_part, share_unknown
 from dolmen.data.recordings_decoded import decode_recordings
 from dolmen.data.recordings_set import Recording
 
@@ -77,3 +77,6 @@ def test_the_part_of_a_text_that_can_be_spelled(kind: str, text: str, known: str
     processor = a_processor(recordings, kind)
     assert known_part(text, processor) == known
     assert processor.encode_text(known)
+    assert share_unknown([text.lower(), known], processor) == pytest.approx(
+        sum(word not in known.split() for word in text.lower().split()) / len([*text.split(), *known.split()])
+    )

@@ -85,7 +85,10 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "copies-left-out": ({"changes": {"left_out": {5: "also in test, left out of train"}}}, "warning",
         r"1 recording is in two splits to the last sample and so few that the copy is left out \(first: 5\.wav, "),
     "speakers-across-splits": ({"speakers": put(SPEAKERS, {39: "s0", 38: "s1"})}, "leak",
-        r"2 speakers of test are also in train \(s0, s1\): keep each in one, or name no splits and let Dolmen choose "),
+        r"2 speakers of test are also in train \(s0, s1\): keep each in one, name no splits and let Dolmen choose "
+        r"them, or agree to it with --speakers shared\."),
+    "one-text": ({"texts": ["up"] * N}, "warning",
+        r"All recordings of train say the same \('up'\), so a network learns to hear it in everything: bring "),
     "empty-texts": ({"texts": put(TEXTS, {3: "[noise] ...", 7: "!"})}, "warning",
         r"2 recordings are left out because nothing is left of the text \(first: 3\.wav, '\[noise\] \.\.\.'\): write "),
     "characters-never-trained": ({"texts": put(TEXTS, {39: "éh", 30: "up"})}, "warning",
@@ -163,6 +166,21 @@ def test_speakers_that_are_shared_leak_where_the_data_say_so(given: dict[str, An
             "say nothing of others."
         )
         assert found[0].items == tuple(f"s{i} in train, val, test" for i in range(3))
+
+
+def test_who_agrees_to_shared_speakers_is_warned_only() -> None:
+    found = check(speakers=put(SPEAKERS, {39: "s0"}), changes={"agreed": True})
+    levels = {f.code: f.level for f in found.findings if f.code.startswith("speakers")}
+    assert levels == {"speakers-shared": "warning"}
+
+
+def test_where_no_text_fits_nothing_can_be_learned() -> None:
+    texts, fit = ["down again and again"] * N, [2.5] * N
+    levels = [
+        [f.level for f in check(texts=texts, seconds=seconds, stride=8).findings if f.code == "too-short-for-text"]
+        for seconds in (fit, put(fit, {2: 0.01}), [0.01] * 24 + fit[24:])
+    ]
+    assert levels == [[], ["warning"], ["error"]]
 
 
 def test_long_names_of_speakers_are_cut() -> None:

@@ -78,8 +78,13 @@ def test_words_are_learned_where_they_are_few_and_frequent(texts: list[str], kin
 
 
 def test_too_little_for_bpe() -> None:
-    with pytest.raises(UserError, match=r"BPE can't be learned from these transcripts \(.+\); try --vocabulary 60, or"):
+    least = len(set("".join(TEXTS).replace(" ", ""))) + 3  # with the boundary twice, and what is unknown
+    said = rf"--vocabulary 3 is too small for BPE: the {least - 2} characters of these transcripts take {least} pieces"
+    with pytest.raises(UserError, match=said):
         fit_units("bpe", TEXTS, 3)
+    assert len(fit_units("bpe", TEXTS, least)[0]) == least
+    with pytest.raises(UserError, match=r"BPE can't be learned from these transcripts \(.+\); try --vocabulary 60, or"):
+        fit_units("bpe", [], 30)
 
 
 @pytest.mark.parametrize("tail_s", [0.3, 0.0])

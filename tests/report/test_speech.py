@@ -128,6 +128,15 @@ def test_what_helps(said: list[str], told: list[str], advice: str) -> None:
     assert ("Most are" in lead) == advice.startswith("Most")
 
 
+def test_a_threshold_leaves_words_out() -> None:
+    table = {**alarm_curve(np.array([0.4]), 9, np.array([0.7]), 1.0), "num_said": 9, "hours": 1.0}
+    found = evaluation(["one"] * 9, [""] * 9)
+    point = {"threshold": 0.987654, "misses": 1.0, "alarms_per_hour": 0.0}
+    for chosen, advice in ((point, "words less sure than 0.988 always are: that is the threshold"), (None, "cut off")):
+        found.tables["alarms"] = {**table, "point": chosen}
+        assert advice in made(found)["Errors (test)"].lead
+
+
 def test_confusions_of_few_words() -> None:
     section = made()["Words that were mistaken (test)"]
     assert section.lead == "“nine” taken for “five”, 2 times of 3: the most frequent mistake of 2 that differ."

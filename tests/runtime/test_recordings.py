@@ -276,13 +276,19 @@ def test_watching_a_file_a_piece_at_a_time(tmp_path: Path) -> None:
     ("transcript", "line"),
     [
         (Transcript("on", (), 0.987, 1.5, 2.0), "    1.50 s  on  (99%)"),
-        (Transcript("", (), 1.0, 0.0, 2.0), "    0.00 s  (nothing)  (100%)"),
+        (Transcript("", (), 1.0, 0.0, 2.0), "    0.00 s  (nothing)"),
+        (
+            Transcript("on", (), 0.9, 0.0, 2.0, alternatives=(("on", 0.9), ("", 0.1))),
+            "    0.00 s  on  (90%), or: (nothing) (10%)",
+        ),
         (Transcript("on", (), 0.5, 1.5, 2.0, final=False), "    1.50 s  on ..."),
         (Transcript("", (), 0.0, 12.25, 13.0, rejected=True), "   12.25 s  (none of the commands)"),
     ],
 )
 def test_a_line_for_a_person(transcript: Transcript, line: str) -> None:
-    assert predictor_of(SCRIPT).one_line(transcript) == line
+    predictor = predictor_of(SCRIPT)
+    assert predictor.one_line(transcript) == line
+    assert predictor.answer(transcript) == line[12:]  # after the name of a file, it began at its beginning
 
 
 def test_labels_are_the_words_of_a_closed_list() -> None:
@@ -300,7 +306,7 @@ def stretch(text: str, start: float, *alternatives: tuple[str, float], rejected:
 def test_stretches_are_joined() -> None:
     assert joined([], 3.0).to_json() == Transcript("", (), 1.0, 0.0, 3.0).to_json()
     found = joined([stretch("a", 0), stretch("", 1, rejected=True), stretch("b", 2)], 2.5)
-    assert (found.text, found.confidence, found.end_s, found.rejected) == ("a b", 0.125, 2.5, False)
+    assert (found.text, found.confidence, found.end_s, found.rejected) == ("a b", 0.25, 2.5, False)
     assert [(w.start_s, w.end_s) for w in found.words] == [(0, 1), (2, 2.5)]
     assert joined([stretch("", 1, rejected=True)], 9.0).rejected
 

@@ -56,6 +56,9 @@ def read_recordings(data: str, *, encoding: str = "utf-8") -> Recordings:
     for read in READERS:
         if (found := read(source, data, encoding)) is not None:
             return found
+    lists = _lists(source)
+    if len(lists) == 1 and path.is_dir():
+        return read_recording_list(path / lists[0], str(path / lists[0]), encoding)  # which says what it lacks
     raise UserError(_unknown(source, data))
 
 
@@ -64,9 +67,13 @@ def _unknown(source: Source, name: str) -> str:
     kinds = Counter(PurePosixPath(f.name).suffix.lower() or "no ending" for f in source.files)
     several = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(5))
     held = f"holds files ({several})" if kinds else "holds no files"
-    lists = [f.name for f in source.files if PurePosixPath(f.name).suffix.lower() in LIST_SUFFIXES]
+    lists = _lists(source)
     instead = f"; or give the list: {Path(name) / lists[0]}" if lists and source.path.is_dir() else ""
     return f"{name} {held} and nothing that says what is said in which recording, expected {EXPECTED}{instead}"
+
+
+def _lists(source: Source) -> list[str]:
+    return [f.name for f in source.files if PurePosixPath(f.name).suffix.lower() in LIST_SUFFIXES]
 
 
 def _with_archives(source: Source) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -101,6 +102,13 @@ def known_part(text: str, processor: SpeechProcessor) -> str:
         return " ".join(word for word in said.split() if word in known)
     characters = set("".join(processor.units)) | {" "}
     return " ".join("".join(c for c in said if c in characters).split())
+
+
+def share_unknown(texts: Sequence[str], processor: SpeechProcessor) -> float:
+    """The share of the words of texts, by the processor's rules, of which a part is no unit: none of them is heard."""
+    words = Counter(word for text in texts for word in text.split())
+    strange = sum(num for word, num in words.items() if known_part(word, processor) != word)
+    return strange / max(1, words.total())
 
 
 def _padded(

@@ -109,7 +109,8 @@ def speakers(data: CheckedRecordings) -> Iterator[Finding]:
             code="speakers-across-splits",
             level="leak",
             message=f"{num:,} {choose(num, 'speaker', 'speakers')} of {later} {choose(num, 'is', 'are')} also in "
-            f"{earlier} ({_listed(both)}): keep each in one, or name no splits and let Dolmen choose them.",
+            f"{earlier} ({_listed(both)}): keep each in one, name no splits and let Dolmen choose them, or agree to it "
+            "with --speakers shared.",
             count=num,
             items=tuple(both[:MAX_ITEMS]),
         )

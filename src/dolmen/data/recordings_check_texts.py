@@ -68,7 +68,7 @@ def steps(data: CheckedRecordings) -> Iterator[Finding]:
     if num := len(rows):
         yield Finding(
             code="too-short-for-text",
-            level="warning",
+            level="error" if set(data.of("train")) <= set(rows.tolist()) else "warning",
             message=f"{recordings_have(num)} more {data.processor.kind} than steps and can't be learned (first: "
             f"{data.name(rows[0])}, {data.durations_s[rows[0]]:.2f} s): train with a smaller --stride, or look whether "
             "the text is right.",
@@ -128,4 +128,16 @@ def unseen(data: CheckedRecordings) -> Iterator[Finding]:
         )
 
 
-SUBJECTS = (empty, speed, steps, unseen)
+def sameness(data: CheckedRecordings) -> Iterator[Finding]:
+    """Find that nothing can be told apart, because all say the same."""
+    train = {data.texts[i] for i in data.of("train")}
+    if len(train) == 1:
+        yield Finding(
+            code="one-text",
+            level="warning",
+            message=f"All recordings of train say the same ({next(iter(train))[:40]!r}), so a network learns to hear "
+            "it in everything: bring recordings of other words, or such without it as --negatives.",
+        )
+
+
+SUBJECTS = (empty, speed, steps, unseen, sameness)

@@ -56,6 +56,11 @@ class CheckedRecordings:
         return tuple(f"{self.name(a)} = {self.name(b)}" for a, b in islice(pairs, MAX_ITEMS))
 
 
+def recordings_of(num: int) -> str:
+    """Write "1 recording" or "1,234 recordings"."""
+    return f"{num:,} {choose(num, 'recording', 'recordings')}"
+
+
 def recordings_are(num: int) -> str:
     """Write "1 recording is" or "1,234 recordings are"."""
     return f"{num:,} {choose(num, 'recording is', 'recordings are')}"

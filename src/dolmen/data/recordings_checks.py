@@ -12,7 +12,7 @@ import numpy as np
 
 from dolmen.data import recordings_check_leaks, recordings_check_sound, recordings_check_texts
 from dolmen.data.check_view import MAX_ITEMS, SPLITS, choose
-from dolmen.data.recordings_check_view import CheckedRecordings, recordings_are, them
+from dolmen.data.recordings_check_view import CheckedRecordings, recordings_are, recordings_of, them
 from dolmen.data.recordings_decoded import DecodedRecordings
 from dolmen.data.recordings_set import Recordings
 from dolmen.processors.speech import BOUNDARY, SpeechProcessor
@@ -97,7 +97,9 @@ def _summary(data: CheckedRecordings) -> dict[str, str]:
     facts["text rules"] = data.processor.rules.sentence()
     num_units = len(data.processor.units) - 1
     spaced = " and the space" if BOUNDARY in data.processor.units and data.processor.kind == "characters" else ""
-    facts["units"] = f"{num_units - bool(spaced):,} {data.processor.kind}{spaced}"
+    num_units -= bool(spaced)
+    kinds = {"words": ("word", "words"), "characters": ("character", "characters"), "bpe": ("BPE piece", "BPE pieces")}
+    facts["units"] = f"{num_units:,} {choose(num_units, *kinds[data.processor.kind])}{spaced}"
     return facts
 
 
@@ -152,8 +154,8 @@ def _amounts(data: CheckedRecordings) -> Iterator[Finding]:
         yield Finding(
             code="too-few",
             level="error",
-            message=f"{data.recordings.name} has {num['train']} recordings to train on, which is too few to learn from;"
-            f" bring {FEW_RECORDINGS} or more (some hundreds are a start).",
+            message=f"{data.recordings.name} has {recordings_of(num['train'])} to train on, which is too few to learn "
+            f"from; bring {FEW_RECORDINGS} or more (some hundreds are a start).",
             count=num["train"],
         )
     elif not num["val"]:

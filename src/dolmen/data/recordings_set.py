@@ -49,6 +49,7 @@ class Recordings:
         notes: what a person should know of how they were read.
         left_out: index to reason, for recordings that could be used and are not.
         drawn: the splits that the data do not name and that were drawn from them.
+        agreed: whether the person said that speakers may be in several splits.
     """
 
     source: Source = field(repr=False)
@@ -60,6 +61,7 @@ class Recordings:
     notes: tuple[str, ...] = ()
     left_out: dict[int, str] = field(default_factory=dict)
     drawn: tuple[Split, ...] = ()
+    agreed: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -71,8 +73,8 @@ class Recordings:
 
     @property
     def shares_speakers(self) -> bool:
-        """Whether this set is published with the same speakers in all of its splits."""
-        return self.layout in SHARED_BY_CONSTRUCTION
+        """Whether the same speakers are in all of its splits because it is published so, or was asked for so."""
+        return self.agreed or self.layout in SHARED_BY_CONSTRUCTION
 
     def replace(self, **changes: Any) -> Recordings:
         """Return a copy with some attributes changed."""

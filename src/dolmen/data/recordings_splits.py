@@ -84,7 +84,9 @@ def assign_recording_splits(
     filled, left_out = without_few_copies(draw.splits.tolist(), decoded.digests)
     items = tuple(replace(item, split=split) for item, split in zip(recordings.items, filled, strict=True))
     drawn: tuple[Split, ...] = tuple(s for s in ("val", "test") if s in filled and s not in named)
-    return recordings.replace(items=items, left_out=recordings.left_out | left_out, drawn=drawn)
+    return recordings.replace(
+        items=items, left_out=recordings.left_out | left_out, drawn=drawn, agreed=speakers == "shared"
+    )
 
 
 class _Draw:

@@ -134,11 +134,11 @@ def make_plan(task: Task[Any], build: Callable[[], nn.Module], *, seconds: float
     micro = min(math.ceil(batch_size / distributed.world()), config.micro_batch_size or probe.fitting_micro_batch())
     if micro < batch_size / distributed.world():
         notes.append(f"each batch of {batch_size} is worked off in parts of {micro}; gradients add up")
-    precision, step_s, why = probe.precision(config.precision, micro)
+    num_threads, quicker = probe.threads(micro)
+    with hardware.computing_threads(num_threads):  # of threads that wait for each other, no other time tells anything
+        precision, step_s, why = probe.precision(config.precision, micro)
     notes.append(why)
-    num_threads, quicker = probe.threads(precision, micro)
     if quicker > 1:
-        step_s /= quicker
         notes.append(f"one thread: {quicker:.1f}x as fast here as {torch.get_num_threads()} together")
     if config.epochs is not None:
         total = most = config.epochs * per_epoch
@@ -204,7 +204,7 @@ class _Probe:
             times.append(time.perf_counter() - start)
         return float(np.median(times[1:]))
 
-    def threads(self, precision: str, micro: int) -> tuple[int, float]:
+    def threads(self, micro: int) -> tuple[int, float]:
         """How many threads to compute with, and how much quicker a step is on them than on all.
 
         Small networks are quickest on one; and on a machine that is busy with other work, threads that wait for each
@@ -213,9 +213,9 @@ class _Probe:
         everyone = torch.get_num_threads()
         if self.task.config.threads or self.device.type != "cpu" or everyone == 1:
             return everyone, 1.0
-        together = self.seconds(precision, micro)
+        together = self.seconds("fp32", micro)
         with hardware.computing_threads(1):
-            alone = self.seconds(precision, micro)
+            alone = self.seconds("fp32", micro)
         return (1, together / alone) if alone < 0.9 * together else (everyone, 1.0)
 
     def precision(self, wanted: str, micro: int) -> tuple[str, float, str]:

@@ -169,6 +169,14 @@ def _fewest(text: str, units: dict[str, list[int]]) -> tuple[int, ...] | None:
 
 def _why_not(text: str, words: Iterable[str], units: dict[str, list[int]]) -> str:
     known = set("".join(units))
+    if all(len(piece) > 1 and piece.startswith(SPACE) for piece in units):
+        word = next(word for word in words if SPACE + word not in units)
+        others = sorted(piece.removeprefix(SPACE) for piece in units)
+        shown = ", ".join(others[:10]) + (" ..." if len(others) > 10 else "")
+        return (
+            f"{word!r} is not among the words that this model knows ({shown}); leave it out, or train with "
+            "recordings of it"
+        )
     for word in words:
         if _fewest(SPACE + word, units) is None and _fewest(word, units) is None:
             strange = next((repr(letter) for letter in word if letter not in known), "")

@@ -213,6 +213,12 @@ def fit_units(kind: Kind, texts: Sequence[str], num_units: int) -> tuple[tuple[s
     if kind == "characters":
         return ("", *sorted({c for text in texts for c in text.replace(" ", BOUNDARY)})), ""
     library, model = _sentencepiece(), io.BytesIO()
+    least = len({c for text in texts for c in text.replace(" ", BOUNDARY)}) + 2  # what is unknown, and the boundary
+    if texts and num_units < least:
+        raise UserError(
+            f"--vocabulary {num_units} is too small for BPE: the {least - 2} characters of these transcripts take "
+            f"{least} pieces at least; try --vocabulary {4 * least}, or --units characters"
+        )
     try:
         library.SentencePieceTrainer.train(
             sentence_iterator=iter(texts), model_writer=model, model_type="bpe", vocab_size=num_units,

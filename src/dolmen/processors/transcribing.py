@@ -171,7 +171,9 @@ class Transcriber:
         words = tuple(w for w in found if w.confidence >= how.threshold)
         text = " ".join(w.text for w in words) if how.threshold else text_of(best, self.units)
         # While a stretch goes on, what takes its whole length in time each time is not asked for.
-        sure = float(np.exp(log_probability(logp, best)) if final else np.prod([w.confidence for w in found]))
+        whole = final and len(words) == len(found)
+        sure = float(np.exp(log_probability(logp, best)) if whole else np.prod([w.confidence for w in words]))
+        sure = 0.0 if found and not words else sure
         alternatives = _shares(readings) if how.num_best > 1 else ()
         return Transcript(text, words, sure, start, end, final, alternatives=alternatives)
 

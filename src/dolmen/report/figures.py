@@ -273,9 +273,9 @@ def reliability(bins: Sequence[dict[str, Any]], ece: float, before: float | None
         low.bar(x, n, width=0.045, color=BLUE)
         low.set(ylabel="examples", xlabel="probability that the model gave")
         low.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        for axes in (top, low):
-            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        top.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        for axis in (top.xaxis, low.xaxis, top.yaxis):  # in whole per cent, and none over 100
+            axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
         return svg(figure, f"Reliability diagram: expected calibration error {ece:.3f}")
 
 

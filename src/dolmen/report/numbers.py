@@ -23,6 +23,8 @@ PERCENT = {
     "substitutions",
     "deletions",
     "insertions",
+    "oov",
+    "misses",
 }
 NAMES = {
     "auroc": "AUROC",
@@ -44,6 +46,7 @@ NAMES = {
     "cer": "CER",
     "eer": "EER",
     "iou": "IoU",
+    "oov": "OOV",
     "bleu": "BLEU",
     "chrf": "chrF",
     "loss_in_windows": "loss in windows",
@@ -80,6 +83,10 @@ WHAT = {
     "substitutions": "words taken for others, for each word that was said",
     "deletions": "words left out, for each word that was said",
     "insertions": "words put in that were not said, for each word that was",
+    "oov": "share of the words said that the model can't write: training never showed them",
+    "threshold": "words less sure than this are left out",
+    "misses": "share of the words said that are not heard with that threshold",
+    "false_alarms_per_hour": "words heard with that threshold where none of them is said",
 }
 
 

@@ -46,24 +46,30 @@ def sections(
     shown = [numbers(evaluations)]
     if not evaluation.num_examples:
         return shown
-    shown += [_errors(evaluation, split), _confusions(evaluation, split), _worst(evaluation, split, heard, units)]
+    # A threshold is chosen on validation, whatever else is shown.
+    name = next((s for s in (split, *evaluations) if "alarms" in evaluations[s].tables), None)
+    alarms_of = None if name is None else evaluations[name].tables["alarms"]
+    threshold = ((alarms_of or {}).get("point") or {}).get("threshold", 0.0)
+    shown += [
+        _errors(evaluation, split, threshold),
+        _confusions(evaluation, split),
+        _worst(evaluation, split, heard, units),
+    ]
     titles = {"speakers": "By speaker", "durations": "By duration"}
     for table, title in titles.items():
         if evaluation.tables.get(table, {}).get("num_groups", 0) > 1:
             shown.append(_groups(evaluation, split, table, title))
     if evaluation.tables.get("calibration", {}).get("bins"):
         shown.append(_confidences(evaluation, split))
-    # A threshold is chosen on validation, whatever else is shown.
-    name = next((s for s in (split, *evaluations) if "alarms" in evaluations[s].tables), None)
-    if name is not None:
-        shown.append(_alarms(evaluations[name].tables["alarms"], name))
+    if name is not None and alarms_of is not None:
+        shown.append(_alarms(alarms_of, name))
     return shown
 
 
 # ---- numbers
 
 
-def _errors(evaluation: Evaluation, split: str) -> Section:
+def _errors(evaluation: Evaluation, split: str, threshold: float) -> Section:
     rows, sums = "", evaluation.tables["errors"]
     for kind, (name, thing) in RATES.items():
         found = sums[kind]
@@ -87,16 +93,21 @@ def _errors(evaluation: Evaluation, split: str) -> Section:
     lead = (
         f"{exact:,} of {count(evaluation.num_examples, 'utterance')} are right to the word "
         f"({percent(evaluation.metrics['exact'])}, 95 % interval {interval}). Mistakes are those of the alignment with "
-        f"the fewest; what is put in makes rates over 100 % possible. {_kind_of_mistakes(evaluation)}"
+        f"the fewest; what is put in makes rates over 100 % possible. {_kind_of_mistakes(evaluation, threshold)}"
     )
     return Section(f"Errors ({split})", html, lead.rstrip())
 
 
-def _kind_of_mistakes(evaluation: Evaluation) -> str:
+def _kind_of_mistakes(evaluation: Evaluation, threshold: float) -> str:
     """What helps, where one kind of mistake outweighs the others."""
     found = evaluation.tables["errors"][evaluation.tables["unit"]]
     deletions, insertions, substitutions = (found[k] for k in ("deletions", "insertions", "substitutions"))
     if deletions > 2 * (insertions + substitutions) and deletions >= 5:
+        if threshold:
+            return (
+                f"Most are left out, and words less sure than {threshold:.3g} always are: that is the threshold that "
+                "keeps false alarms as rare as was asked for."
+            )
         return "Most are left out: is speech cut off at the ends of the recordings, or quieter than in training?"
     if insertions > 2 * (deletions + substitutions) and insertions >= 5:
         return "Most are put in: noise is taken for speech; noise without speech among the training data helps."
@@ -167,7 +178,7 @@ def _utterance(heard: Heard, row: Mapping[str, Any], unit: str, units: Sequence[
     parts = [aligned(row["pairs"], letters=unit == "characters")]
     if heard.samples is not None and len(heard.samples):
         cut = heard.samples[:most]
-        parts.append(f'<audio controls preload="none" src="{wav_uri(cut, heard.rate)}"></audio>')
+        parts.append(f'<audio controls preload="metadata" src="{wav_uri(cut, heard.rate)}"></audio>')
         if len(cut) < len(heard.samples):
             about.append(f"the player has the first {len(cut) / heard.rate:.1f} s")
     if any(values is not None and len(values) for values in (heard.logp, heard.features)):

@@ -52,7 +52,8 @@ class Model:
         """Predict one input, or a list of them.
 
         Args:
-            inputs: what the task takes (for pictures: a path, the bytes of a file, an array, a PIL image), or a list.
+            inputs: what the task takes (for pictures: a path, the bytes of a file, an array, a PIL image; for
+                recordings: a path, the bytes of a file, samples, or samples with their rate), or a list.
             options: of ``Options``.
 
         Returns:
@@ -61,7 +62,7 @@ class Model:
         Raises:
             UserError: an input can't be read.
         """
-        many = isinstance(inputs, (list, tuple))
+        many = isinstance(inputs, (list, tuple)) and not self.predictor.is_one(inputs)
         results = []
         for _, prediction in self.predict_each(inputs if many else [inputs], **options):
             if isinstance(prediction, UserError):

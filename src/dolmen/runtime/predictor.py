@@ -115,9 +115,18 @@ class Predictor(ABC, Generic[P]):
         """What the person named on the command line -> single inputs (a folder: the files in it)."""
         yield from inputs
 
+    def is_one(self, inputs: Sequence[Any]) -> bool:
+        """Whether this list or tuple is one input, not several."""
+        del inputs
+        return False
+
     def one_line(self, prediction: Prediction) -> str:
         """A prediction as a person reads it in a terminal."""
         return str(prediction.to_json())
+
+    def answer(self, prediction: Prediction) -> str:
+        """The same of a whole input, whose name stands before it."""
+        return self.one_line(prediction)
 
     def labels(self) -> tuple[str, ...]:
         """What it can answer, where that is a list of names."""

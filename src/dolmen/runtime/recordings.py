@@ -20,7 +20,7 @@ from dolmen.runtime.microphone import from_int16, listen
 from dolmen.runtime.predictor import Predictor, Session
 from dolmen.types import Arrays, Prediction, Transcript, UserError, Word
 
-__all__ = ["AT_ONCE_S", "Hearing", "Live", "SpeechPredictor", "SpeechSession", "joined"]
+__all__ = ["AT_ONCE_S", "Hearing", "Live", "SpeechPredictor", "SpeechSession", "joined", "recordings_below"]
 
 PIECE_S = 0.1
 """Seconds of a live source that are worked off together."""
@@ -109,25 +109,27 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
         """Files as they are; of a folder every recording below it, in order of name."""
-        for name in inputs:
-            path = Path(name)
-            if not path.is_dir():
-                yield path
-                continue
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not found:
-                raise UserError(f"{name} holds no recordings; name a recording, or a folder of them")
-            yield from found
+        yield from recordings_below(inputs)
+
+    def is_one(self, inputs: Sequence[Any]) -> bool:
+        """Samples with their rate are."""
+        return isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[1], (int, np.integer))
 
     def one_line(self, prediction: Prediction) -> str:
-        """What was said, or what is heard until now with dots behind it."""
+        """When it began and what was said, or what is heard until now with dots behind it."""
         assert isinstance(prediction, Transcript)
-        when = f"{prediction.start_s:8.2f} s  "
+        return f"{prediction.start_s:8.2f} s  {self.answer(prediction)}"
+
+    def answer(self, prediction: Prediction) -> str:
+        """What was said, and what else it may have been where several readings were asked for."""
+        assert isinstance(prediction, Transcript)
         if not prediction.final:
-            return f"{when}{prediction.text} ..."
+            return f"{prediction.text} ..."
         if prediction.rejected:
-            return f"{when}(none of the commands)"
-        return f"{when}{prediction.text or '(nothing)'}  ({prediction.confidence:.0%})"
+            return "(none of the commands)"
+        others = [f"{text or '(nothing)'} ({share:.0%})" for text, share in prediction.alternatives[1:]]
+        sure = f"  ({prediction.confidence:.0%})" if prediction.text else ""
+        return f"{prediction.text or '(nothing)'}{sure}{', or: ' if others else ''}{', '.join(others)}"
 
     def labels(self) -> tuple[str, ...]:
         """The words that it knows, where they are few."""
@@ -246,6 +248,23 @@ class SpeechSession(Session):
         return True
 
 
+def recordings_below(inputs: Sequence[str]) -> Iterator[Path]:
+    """Files as they are; of a folder every recording below it, in order of name.
+
+    Raises:
+        UserError: a folder holds none.
+    """
+    for name in inputs:
+        path = Path(name)
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not found:
+            raise UserError(f"{name} holds no recordings; name a recording, or a folder of them")
+        yield from found
+
+
 def _heard(frames: NDArray[np.float32], steps: Any, heard: Transcriber) -> list[Transcript]:
     """What has ended with (T, S, F) steps."""
     return heard.feed(steps.read(frames)) if len(frames) else []
@@ -261,7 +280,8 @@ def joined(found: Sequence[Transcript], seconds: float) -> Transcript:
     found = [_until(seconds, t) for t in found]
     words: tuple[Word, ...] = tuple(word for t in found for word in t.words)
     text = " ".join(t.text for t in found if t.text)
-    sure = float(np.prod([t.confidence for t in found])) if found else 1.0
+    told = [t for t in found if t.text] or found  # a stretch of which nothing is said takes nothing from the others
+    sure = float(np.prod([t.confidence for t in told]))
     rejected = bool(found) and all(t.rejected for t in found)
     return Transcript(text, words, sure, 0.0, seconds, True, rejected, _joined_alternatives(found))
 

@@ -171,7 +171,8 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
         recordings, decoded = self._read(data, self.processor.rate, progress)
         named = _rows(recordings, decoded, self.processor.rules)
         if split is not None and split not in named:
-            raise UserError(f"{data} has no {split} part that can be read; it has {', '.join(named) or 'none at all'}")
+            has = ", ".join(s for s in named if s) or "no parts at all: leave --split out"
+            raise UserError(f"{data} has no {split} part that can be read; it has {has}")
         chosen = split or next((s for s in ("test", "val", "", "train") if s in named), None)
         if chosen is None:
             raise UserError(f"{data} has no recording that can be read; dolmen check {self.name} {data} shows why")
