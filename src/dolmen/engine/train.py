@@ -10,6 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,8 @@ def fit(
         return model.to(device).to(memory_format=torch.channels_last)
 
     with quick_products(), _interrupts() as interrupted, ExitStack() as threads:
-        threads.enter_context(hardware.computing_threads(task.config.threads or torch.get_num_threads()))
+        everyone = torch.get_num_threads()
+        threads.enter_context(hardware.computing_threads(task.config.threads or everyone))
         if resume:
             tensors, saved = checkpoint.read(folder)
             state = State(**saved["state"] | {"plan": Plan.from_json(saved["state"]["plan"])})
@@ -129,14 +131,18 @@ def fit(
         started, saved_at = time.perf_counter() - state.seconds, time.perf_counter()
         pace = (state.step, time.perf_counter())
 
-        while not state.done:
-            epoch, stored = task.training_batch(state.step, state.plan.batch_size)
-            generator = torch.Generator().manual_seed(_mix(task.config.seed, state.step))
-            torch.manual_seed(_mix(task.config.seed, state.step) + distributed.rank())  # dropout and the like
+        def make_batch(step: int, progress: float, num_epochs: float) -> tuple[int, Batch]:
+            epoch, stored = task.training_batch(step, state.plan.batch_size)
+            generator = torch.Generator().manual_seed(_mix(task.config.seed, step))
             stored = {k: v.to(device, non_blocking=True) for k, v in stored.items()}
-            batch = distributed.share(
-                task.augment(stored, Moment(epoch, state.progress, state.plan.total_steps / per_epoch, generator))
-            )
+            return epoch, task.augment(stored, Moment(epoch, progress, num_epochs, generator))
+
+        ahead = threads.enter_context(_Ahead(make_batch, spare=state.plan.num_threads < everyone))
+
+        while not state.done:
+            epoch, whole = ahead.batch(state.step, state.progress, state.plan.total_steps, per_epoch)
+            torch.manual_seed(_mix(task.config.seed, state.step) + distributed.rank())  # dropout and the like
+            batch = distributed.share(whole)
 
             model.train()
             losses = {}
@@ -176,6 +182,38 @@ def fit(
     best: nn.Module = average.module
     best.load_state_dict(state.best_weights)
     return best.eval()
+
+
+class _Ahead:
+    """Batches, each made while the one before it is learned from, where a processor has nothing else to do.
+
+    A batch depends on its step alone, so it does not matter who makes it, and when.
+
+    Args:
+        make: step, progress and number of epochs to the epoch and the batch.
+        spare: whether a processor is free.
+    """
+
+    def __init__(self, make: Callable[[int, float, float], tuple[int, Batch]], *, spare: bool) -> None:
+        self.make, self.next = make, dict[int, Future[tuple[int, Batch]]]()
+        self.pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) if spare else None
+
+    def __enter__(self) -> _Ahead:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def batch(self, step: int, progress: float, total_steps: int, per_epoch: int) -> tuple[int, Batch]:
+        """The epoch and the batch of this step; that of the next is begun."""
+        if self.pool is None:
+            return self.make(step, progress, total_steps / per_epoch)
+        mine = self.next.pop(step, None) or self.pool.submit(self.make, step, progress, total_steps / per_epoch)
+        found = mine.result()
+        after = self.pool.submit(self.make, step + 1, progress + 1 / total_steps, total_steps / per_epoch)
+        self.next[step + 1] = after
+        return found
 
 
 def optimise(objective: Objective, batch: Batch, state: State, clip_norm: float | None) -> float:
