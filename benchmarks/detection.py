@@ -53,7 +53,7 @@ def main() -> None:
         if args.only != "coco128":
             bccd(args, folder, rows, targets, notes)
         if args.only != "bccd":
-            by_heart(args, rows, targets)
+            by_heart(args, folder, rows, targets)
     packages = ("torchvision", "onnxruntime", "faster-coco-eval")
     report(args, __doc__, rows=rows, targets=targets, num_runs=1, packages=packages, notes=notes)
 
@@ -130,11 +130,11 @@ def bccd(
     ]
 
 
-def by_heart(args: argparse.Namespace, rows: list[dict[str, Any]], targets: list[Target]) -> None:
+def by_heart(args: argparse.Namespace, folder: Path, rows: list[dict[str, Any]], targets: list[Target]) -> None:
     """Trained and measured on the same pictures: whether the network and its training can learn them."""
-    epochs = 1 if args.smoke else args.epochs
+    data, epochs = (sample(folder), 1) if args.smoke else (shared(args, COCO), args.epochs)
     say(f"coco128 by heart, {epochs} epochs")
-    words = ("--child", "by heart", "--data-of", shared(args, COCO), "--epochs", epochs)
+    words = ("--child", "by heart", "--data-of", data, "--epochs", epochs)
     ran = call(child(__file__, *words), threads=args.threads)
     metrics = ran.json()
     figures = {"mAP@0.5": metrics["map_50"], "mAP": metrics["map"], "parameters": metrics["parameters"]}
@@ -143,9 +143,17 @@ def by_heart(args: argparse.Namespace, rows: list[dict[str, Any]], targets: list
 
 
 def sample(folder: Path) -> Path:
-    place = folder / "sample"
-    if not place.exists():
-        call(dolmen("sample", TASK, place), threads=2)
+    """The task's sample as BCCD comes: Pascal VOC with a list of training pictures and one of validation pictures."""
+    place, whole = folder / "voc", folder / "sample"
+    if place.exists():
+        return place
+    call(dolmen("sample", TASK, whole), threads=2)
+    call(dolmen("check", TASK, whole, "--convert", "voc", "--out", place), threads=2)
+    stems = sorted(path.stem for path in (place / "Annotations").iterdir())
+    lists = place / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for split, chosen in (("train", stems[:-12]), ("val", stems[-12:])):
+        (lists / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in chosen))
     return place
 
 

@@ -36,14 +36,13 @@ def network(num_classes: int) -> Any:
 
 def read(folder: Path, split: str) -> tuple[list[Tensor], list[Target], dict[str, Any]]:
     """Pictures (3, H, W) uint8, their boxes, and the annotations as they are."""
-    files = sorted((folder / "annotations").glob("*.json"))  # one for each split, or one for all
-    content = json.loads(next((f for f in files if f.stem.endswith(f"_{split}")), files[0]).read_text())
+    content = json.loads((folder / "annotations" / f"instances_{split}.json").read_text())
     number = {c["id"]: i + 1 for i, c in enumerate(content["categories"])}
     pictures, targets = [], []
     for image in content["images"]:
-        pixels = np.array(Image.open(folder / "images" / image["file_name"]).convert("RGB"))
+        pixels = np.array(Image.open(folder / "images" / split / image["file_name"]).convert("RGB"))
         pictures.append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
-        mine = [a for a in content["annotations"] if a["image_id"] == image["id"] and min(a["bbox"][2:]) > 0]
+        mine = [a for a in content["annotations"] if a["image_id"] == image["id"] and not a["iscrowd"]]
         boxes = torch.tensor([a["bbox"] for a in mine]).reshape(-1, 4).float()
         boxes[:, 2:] += boxes[:, :2]
         targets.append({"boxes": boxes, "labels": torch.tensor([number[a["category_id"]] for a in mine]).long()})

@@ -7,7 +7,18 @@ from torchvision.ops import box_iou, roi_align
 
 from dolmen.nn import detection_losses
 from dolmen.nn.convolutional import Normalise
-from dolmen.nn.detection import BINS, Detector, DetectorGraph, decode_boxes, grid_anchors, pool_regions
+from dolmen.nn.detection import (
+    BINS,
+    STRIDES,
+    SUPPRESSED,
+    Detector,
+    DetectorGraph,
+    RegionProposals,
+    alike_shapes,
+    decode_boxes,
+    grid_anchors,
+    pool_regions,
+)
 from dolmen.nn.detection_losses import IGNORED, NONE, assign_anchors, detection_loss, pairwise_iou
 from dolmen.nn.detectors import build_detector
 from dolmen.types import UserError
@@ -77,6 +88,26 @@ def test_anchors_stand_in_the_middle_of_their_places() -> None:
     assert anchors[0].tolist() == [4 - 8, 4 - 6, 4 + 8, 4 + 6]
     assert anchors[1].tolist() == [4 - 10, 4 - 15, 4 + 10, 4 + 15]
     assert anchors[-1].tolist() == [80 - 45, 48 - 40, 80 + 45, 48 + 40]
+
+
+def test_shapes_are_alike_where_they_overlap_by_half() -> None:
+    assert alike_shapes([(10, 10), (12, 9), (20, 20), (40, 10)]) == [[0, 1], [0, 1], [2], [3]]
+    assert alike_shapes([(10, 10), (13, 13), (17, 17)]) == [[0, 1], [0, 1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(("second", "stays"), [((18.0, 15.0), False), ((40.0, 40.0), True)])
+def test_of_neighbours_with_like_shapes_the_strongest_is_proposed(second: tuple[float, float], stays: bool) -> None:
+    shapes = [[(16.0, 16.0), second], [(60.0, 60.0)], [(90.0, 90.0)]]
+    stage = RegionProposals(4, grid_anchors(shapes, 64, 96), shapes).eval()
+    bias = stage.predict[0].bias
+    assert isinstance(bias, Tensor)
+    with torch.no_grad():
+        stage.predict[0].weight.zero_()  # type: ignore[operator]
+        bias[:2] = torch.tensor([2.0, 1.0])
+        found = stage([torch.zeros(1, 4, 64 // s, 96 // s) for s in STRIDES])
+    first, other = found.ranks[0, 0], found.ranks[0, 1]
+    assert float(first) == 2.0
+    assert float(other) == pytest.approx(1.0 if stays else 1.0 - SUPPRESSED)
 
 
 def test_no_change_gives_the_reference_and_a_wild_one_stays_finite() -> None:

@@ -134,6 +134,15 @@ def test_a_parameter_of_any_number_of_axes_is_trained() -> None:
     assert sum(len(g["params"]) for o in optimizers for g in o.param_groups) == len(list(net.parameters()))
 
 
+def test_filters_that_no_norm_follows_are_trained_like_dense_layers() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    muon, sgd = classifier_optimizers(model, outputs=[model[3]])
+    trained = {id(p) for group in muon.param_groups for p in group["params"]}
+    assert trained == {id(model[0].weight)}
+    dense = {id(p) for p in sgd.param_groups[1]["params"]}
+    assert dense == {id(model[3].weight)}
+
+
 def test_from_scratch_biases_and_norms_do_not_decay() -> None:
     net = build_classifier("resnet8", 3, Normalise([0.0], [1.0]), 32)
     muon, sgd = classifier_optimizers(net, lr=0.1, weight_decay=0.01)

@@ -29,8 +29,6 @@ SUPPRESSED = 20.0
 """What a place that is no local maximum loses of its objectness (a logit); it keeps its rank among its like."""
 ALIKE = 0.5
 """IoU from which on two anchor shapes of a level stand for the same objects."""
-HEAD_SHARE = 0.75
-"""How much of a score the head's probability is; the rest is the proposal's."""
 
 
 class Found(NamedTuple):
@@ -327,9 +325,7 @@ class DetectorGraph(nn.Module):
 def scores_of(found: Found) -> Tensor:
     """(B, K, C) how surely each region is an object of each class: the head's probability and the proposal's, joined.
 
-    The proposal's says how well its box fits, the head's what it is; a geometric mean ranks better than either. The
-    head counts for more: it has seen the region itself.
+    The proposal's says how well its box fits, the head's what it is; the geometric mean ranks better than either.
     """
-    classes = found.logits.softmax(-1)[..., :-1].clamp(min=1e-12)
-    objects = found.objectness.sigmoid()[..., None].clamp(min=1e-12)
-    return classes**HEAD_SHARE * objects ** (1 - HEAD_SHARE)
+    classes = found.logits.softmax(-1)[..., :-1]
+    return (classes * found.objectness.sigmoid()[..., None]).clamp(min=1e-12).sqrt()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -124,7 +124,7 @@ def classifier_optimizers(
     lr: float | None = None,
     weight_decay: float | None = None,
     pretrained: bool = False,
-    outputs: Sequence[nn.Module] = (),
+    outputs: Iterable[nn.Module] = (),
 ) -> tuple[torch.optim.Optimizer, ...]:
     """The optimisers for a convolutional classifier.
 

