@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 MASKED_S = 0.1
-MOST_SNR_DB = 40.0
+MOST_SNR_DB = 45.0
 """Of the softest noise."""
 
 
@@ -36,8 +36,8 @@ class Strength:
     speed: float = 0.15
     gain_db: float = 9.0
     silence_s: float = 0.3
-    noise: float = 0.7
-    least_snr_db: float = 5.0
+    noise: float = 0.5
+    least_snr_db: float = 8.0
     joined: int = 4
     longest_s: float = 5.0
     warp: float = 0.2
