@@ -45,7 +45,7 @@ BY_HEART: dict[str, dict[str, Any]] = {
     "object-detection": {"augment": "none", "image_size": 96, "epochs": 250},
     "text-generation": {"hidden": 128, "length": 32, "epochs": 150},
     "token-classification": {"hidden": 32, "epochs": 250},
-    "speech-recognition": {"augment": "none", "epochs": 150},
+    "speech-recognition": {"augment": "none", "hidden": 48, "epochs": 400},
 }
 """Choices with which a network learns a few examples by heart."""
 KNOWN: dict[str, Callable[[dict[str, float]], bool]] = {

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dolmen.nn.convolutional import BatchNorm2d
 from dolmen.nn.initialisers import initialise
 from dolmen.nn.language_model import CELLS
 from dolmen.nn.losses import Loss
@@ -50,9 +51,9 @@ class Recogniser(nn.Module):
         """Frames from one place of the first convolution to the next: sound changes little from frame to frame."""
         # Time is padded by what came before, by the caller; frequency by nothing.
         self.stem = nn.Conv2d(1, first, (KERNEL, 5), padding=(0, 2), stride=(self.pace, 2), bias=False)
-        self.norm = nn.BatchNorm2d(first)
+        self.norm = BatchNorm2d(first)
         self.deep = nn.Conv2d(first, second, (KERNEL, 3), padding=(0, 1), bias=False)
-        self.deep_norm = nn.BatchNorm2d(second)
+        self.deep_norm = BatchNorm2d(second)
         self.bands = (num_features + 1) // 2
         self.recurrent = CELLS[cell](
             second * (self.bands // 2), hidden, layers, batch_first=True, bidirectional=bidirectional,

@@ -201,15 +201,17 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
             steps = batch["steps"]
             if not len(steps):  # a process that this batch left nothing for
                 return Loss(torch.stack([p.sum() for p in model.parameters()]).sum() * 0, 0.0)
-            longest = int(steps.max())
-            found = model(batch["frames"][:, :longest], steps)
+            # What lies behind a recording counts in batch norm, so it is the same in each part of a batch.
+            found = model(batch["frames"], steps)
             learned = ctc_loss(found, steps, batch["units"], batch["num_units"])
             share = float(batch["flat_share"][0])
             if not share:
                 return learned
-            inside = torch.arange(longest, device=steps.device) < steps[:, None]
-            flat = F.nll_loss(found[inside].float(), batch["flat"][:, :longest][inside])
-            return Loss((1 - share) * learned.total + share * learned.weight * flat, learned.weight)
+            # By recordings, each as heavy as its units: sums add up, however a batch is divided.
+            nll = F.nll_loss(found.float().transpose(1, 2), batch["flat"], reduction="none")
+            inside = torch.arange(nll.shape[1], device=steps.device) < steps[:, None]
+            flat = ((nll * inside).sum(1) / steps * batch["num_units"]).sum()
+            return Loss((1 - share) * learned.total + share * flat, learned.weight)
 
         decay = 0.01 if self.config.weight_decay is None else self.config.weight_decay
         optimizers = recurrent_optimizers(
