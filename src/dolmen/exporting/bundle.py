@@ -25,7 +25,7 @@ from dolmen.types import Arrays, MachineError, UserError
 
 MODEL = "model.onnx"
 MOST_LOST = 0.003
-"""What int8 may cost: 0.3 points of a metric that is a share, 0.3 % of one that is better when it is less."""
+"""What int8 may cost: 0.3 points of a metric that is a share, 0.3 % of one that may be over 1."""
 CALIBRATED_ON, RANKED_ON = 256, 64
 """Training examples that ranges are taken from, and that layers are ranked by."""
 
@@ -113,7 +113,9 @@ def _int8(
 ) -> tuple[Any, dict[str, Any]]:
     """The graph on eight bits, and what it cost; layers that cost too much stay in fp32."""
     name, direction = metric
-    allowed = MOST_LOST if direction == "max" else MOST_LOST * abs(before)
+    allowed = MOST_LOST * max(1.0, abs(before))
+    if abs(before) <= 1:  # one example more or less says nothing
+        allowed = max(allowed, 1 / len(val))
 
     def lost(candidate: Any) -> tuple[float, float]:
         value = parity.measure(run.task, OnnxNetwork(candidate.SerializeToString(), graph.states, widen=True), val)[

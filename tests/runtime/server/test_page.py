@@ -101,6 +101,7 @@ def tab_to(page: Any, what: str) -> None:
 def test_everything_works_by_keyboard(visit: Visit) -> None:
     page = visit()
     page.wait_for_selector(".drop")
+    page.wait_for_load_state("networkidle")  # a browser that is still busy with the page loses the key
     tab_to(page, "#files")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
