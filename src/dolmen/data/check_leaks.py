@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dolmen.data.check_view import MAX_ITEMS, SPLITS, CheckedImages, choose, pictures
-from dolmen.data.duplicates import exact_duplicates, near_duplicates
+from dolmen.data.duplicates import Clusters, copies_across, copies_within, exact_duplicates, near_duplicates
 from dolmen.types import Finding
-
-Clusters = list[NDArray[np.int64]]
-Pairs = list[tuple[int, int]]
 
 
 def exact(data: CheckedImages) -> Iterator[Finding]:
@@ -42,12 +38,7 @@ def _left_out(data: CheckedImages) -> Iterator[Finding]:
 
 def _exact_across(data: CheckedImages, clusters: Clusters) -> Iterator[Finding]:
     for later, earlier in combinations(SPLITS, 2):
-        pairs: Pairs = []
-        for cluster in clusters:
-            splits = data.splits[cluster]
-            first = cluster[splits == earlier][:1].tolist()
-            pairs += [(i, first[0]) for i in cluster[splits == later].tolist() if first]
-        pairs.sort()
+        pairs = copies_across(clusters, data.splits, later, earlier)
         if num := len(pairs):
             yield Finding(
                 code="exact-duplicates-across-splits",
@@ -61,12 +52,7 @@ def _exact_across(data: CheckedImages, clusters: Clusters) -> Iterator[Finding]:
 
 
 def _exact_within(data: CheckedImages, clusters: Clusters) -> Iterator[Finding]:
-    copies: Pairs = []
-    for cluster in clusters:
-        for split in SPLITS:
-            here: list[int] = cluster[data.splits[cluster] == split].tolist()
-            copies += [(here[0], i) for i in here[1:]]
-    copies.sort()
+    copies = copies_within(clusters, data.splits)
     if copies:
         num = len(copies)
         yield Finding(

@@ -36,8 +36,11 @@ FLAT = 3.0  # grey levels of standard deviation; below it a thumbnail is noise, 
 CONTRAST_RATIO = 1.5
 CHUNK = 16_384  # pairs; bounds the memory that comparing thumbnails takes
 
+Clusters = list[NDArray[np.int64]]
+"""Each holds the indices of examples that are equal."""
 
-def exact_duplicates(digests: NDArray[np.uint8], indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+
+def exact_duplicates(digests: NDArray[np.uint8], indices: NDArray[np.int64]) -> Clusters:
     """Return the clusters (two or more) of pictures with equal pixels, each sorted, in order of their first.
 
     Args:
@@ -51,6 +54,32 @@ def exact_duplicates(digests: NDArray[np.uint8], indices: NDArray[np.int64]) -> 
     order = np.argsort(same, kind="stable")
     clusters = np.split(indices[order], np.flatnonzero(np.diff(same[order])) + 1)
     return sorted((c for c in clusters if len(c) > 1), key=lambda c: int(c[0]))
+
+
+def copies_across(clusters: Clusters, splits: NDArray[np.str_], later: str, earlier: str) -> list[tuple[int, int]]:
+    """Each example of ``later`` that is also in ``earlier``, with the first of its like there, in order.
+
+    Args:
+        clusters: of ``exact_duplicates``.
+        splits: (N,) the split of each example.
+        later: a split.
+        earlier: another one.
+    """
+    pairs: list[tuple[int, int]] = []
+    for cluster in clusters:
+        first = cluster[splits[cluster] == earlier][:1].tolist()
+        pairs += [(i, first[0]) for i in cluster[splits[cluster] == later].tolist() if first]
+    return sorted(pairs)
+
+
+def copies_within(clusters: Clusters, splits: NDArray[np.str_]) -> list[tuple[int, int]]:
+    """The first example of each cluster and split with each other one there, in order; see ``copies_across``."""
+    pairs: list[tuple[int, int]] = []
+    for cluster in clusters:
+        for split in np.unique(splits[cluster]):
+            here: list[int] = cluster[splits[cluster] == split].tolist()
+            pairs += [(here[0], i) for i in here[1:]]
+    return sorted(pairs)
 
 
 def near_duplicates(decoded: Decoded, indices: NDArray[np.int64], splits: NDArray[np.str_]) -> NDArray[np.int64]:

@@ -6,16 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dolmen.data.check_view import MAX_ITEMS, SPLITS, choose, listed
-from dolmen.data.duplicates import exact_duplicates
+from dolmen.data.duplicates import Clusters, copies_across, copies_within, exact_duplicates
 from dolmen.data.recordings_check_view import CheckedRecordings, recordings_are, them
 from dolmen.types import Finding
-
-Clusters = list[NDArray[np.int64]]
-Pairs = list[tuple[int, int]]
 
 
 def copies(data: CheckedRecordings) -> Iterator[Finding]:
@@ -38,13 +32,8 @@ def copies(data: CheckedRecordings) -> Iterator[Finding]:
 
 def _across(data: CheckedRecordings, clusters: Clusters) -> Iterator[Finding]:
     for later, earlier in combinations(SPLITS, 2):
-        pairs: Pairs = []
-        for cluster in clusters:
-            splits = data.splits[cluster]
-            first = cluster[splits == earlier][:1].tolist()
-            pairs += [(i, first[0]) for i in cluster[splits == later].tolist() if first]
+        pairs = copies_across(clusters, data.splits, later, earlier)
         if num := len(pairs):
-            pairs.sort()
             yield Finding(
                 code="exact-duplicates-across-splits",
                 level="leak",
@@ -57,13 +46,8 @@ def _across(data: CheckedRecordings, clusters: Clusters) -> Iterator[Finding]:
 
 
 def _within(data: CheckedRecordings, clusters: Clusters) -> Iterator[Finding]:
-    pairs: Pairs = []
-    for cluster in clusters:
-        for split in SPLITS:
-            here: list[int] = cluster[data.splits[cluster] == split].tolist()
-            pairs += [(here[0], i) for i in here[1:]]
+    pairs = copies_within(clusters, data.splits)
     if num := len(pairs):
-        pairs.sort()
         yield Finding(
             code="exact-duplicates",
             level="warning",
@@ -76,7 +60,7 @@ def _within(data: CheckedRecordings, clusters: Clusters) -> Iterator[Finding]:
 
 
 def _two_texts(data: CheckedRecordings, clusters: Clusters) -> Iterator[Finding]:
-    pairs: Pairs = []
+    pairs: list[tuple[int, int]] = []
     for first, *others in (cluster.tolist() for cluster in clusters):
         other = next((i for i in others if data.texts[i] != data.texts[first]), None)
         pairs += [] if other is None else [(first, other)]
