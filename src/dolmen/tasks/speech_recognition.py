@@ -23,7 +23,7 @@ from dolmen.data.recordings_splits import assign_recording_splits
 from dolmen.metrics import transcription as metrics
 from dolmen.metrics.alarms import alarm_curve, threshold_for
 from dolmen.nn.log_mel import LogMelFrames
-from dolmen.nn.losses import Loss
+from dolmen.nn.losses import Loss, nothing
 from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.speech import Recogniser, StreamGraph, WholeGraph, ctc_loss, stacked
 from dolmen.nn.torch_network import Graph, Input
@@ -199,14 +199,14 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
 
         def loss(batch: Batch) -> Loss:
             steps = batch["steps"]
-            if not len(steps):  # a process that this batch left nothing for
-                return Loss(torch.stack([p.sum() for p in model.parameters()]).sum() * 0, 0.0)
+            if not len(steps):
+                return nothing(model)
             # What lies behind a recording counts in batch norm, so it is the same in each part of a batch.
             found = model(batch["frames"], steps)
             learned = ctc_loss(found, steps, batch["units"], batch["num_units"])
-            share = float(batch["flat_share"][0])
-            if not share:
+            if "flat" not in batch:
                 return learned
+            share = float(batch["flat_share"][0])
             # By recordings, each as heavy as its units: sums add up, however a batch is divided.
             nll = F.nll_loss(found.float().transpose(1, 2), batch["flat"], reduction="none")
             inside = torch.arange(nll.shape[1], device=steps.device) < steps[:, None]
@@ -240,12 +240,13 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
             features = mask(features, num_frames, p.front.hop_s, strength, moment.generator)
         inside = torch.arange(features.shape[1]) < num_frames[:, None]
         frames = stacked(features * inside[:, :, None], p.stride)
-        flat = max(0.0, 1 - moment.progress / FLAT) if p.kind == "words" else 0.0
         made = {
-            "frames": frames, "steps": -(-num_frames // p.stride), "units": spoken.units, "num_units": spoken.num_units,
-            "flat": flat_targets(spoken, p.step_s * p.rate, frames.shape[1]),
-            "flat_share": torch.full((len(frames),), flat),
+            "frames": frames, "steps": -(-num_frames // p.stride), "units": spoken.units, "num_units": spoken.num_units
         }  # fmt: skip
+        share = 1 - moment.progress / FLAT
+        if p.kind == "words" and share > 0:
+            made["flat"] = flat_targets(spoken, p.step_s * p.rate, frames.shape[1])
+            made["flat_share"] = torch.full((len(frames),), share)
         return {k: v.to(device) for k, v in made.items()}
 
     def _front(self, warp: float) -> LogMelFrames:
