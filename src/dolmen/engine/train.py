@@ -195,7 +195,8 @@ class _Ahead:
     """
 
     def __init__(self, make: Callable[[int, float, float], tuple[int, Batch]], *, spare: bool) -> None:
-        self.make, self.next = make, dict[int, Future[tuple[int, Batch]]]()
+        self.make = make
+        self.next: Future[tuple[int, Batch]] | None = None
         self.pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) if spare else None
 
     def __enter__(self) -> _Ahead:
@@ -206,13 +207,14 @@ class _Ahead:
             self.pool.shutdown(cancel_futures=True)
 
     def batch(self, step: int, progress: float, total_steps: int, per_epoch: int) -> tuple[int, Batch]:
-        """The epoch and the batch of this step; that of the next is begun."""
+        """The epoch and the batch of this step; that of the next, which has to be asked for next, is begun."""
+        num_epochs = total_steps / per_epoch
         if self.pool is None:
-            return self.make(step, progress, total_steps / per_epoch)
-        mine = self.next.pop(step, None) or self.pool.submit(self.make, step, progress, total_steps / per_epoch)
+            return self.make(step, progress, num_epochs)
+        # The first one, too, is made there: sums depend on how many threads compute, and resuming has to be exact.
+        mine = self.next or self.pool.submit(self.make, step, progress, num_epochs)
         found = mine.result()
-        after = self.pool.submit(self.make, step + 1, progress + 1 / total_steps, total_steps / per_epoch)
-        self.next[step + 1] = after
+        self.next = self.pool.submit(self.make, step + 1, progress + 1 / total_steps, num_epochs)
         return found
 
 

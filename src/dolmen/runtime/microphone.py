@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.processors.audio import mono
 from dolmen.types import UserError
 
 OF_FILES = (b"RIFF", b"fLaC", b"OggS")
@@ -31,7 +32,7 @@ def listen(source: str, rate: int, seconds: float) -> Iterator[NDArray[np.float3
 
 def from_int16(content: bytes) -> NDArray[np.float32]:
     """(N,) samples from -1 to 1 of 16-bit ones, little-endian."""
-    return np.frombuffer(content, "<i2").astype(np.float32) / np.float32(32768)
+    return mono(np.frombuffer(content, "<i2"))
 
 
 def _standard_input(rate: int, num_bytes: int) -> Iterator[NDArray[np.float32]]:
