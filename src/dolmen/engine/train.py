@@ -137,7 +137,9 @@ def fit(
             stored = {k: v.to(device, non_blocking=True) for k, v in stored.items()}
             return epoch, task.augment(stored, Moment(epoch, progress, num_epochs, generator))
 
-        ahead = threads.enter_context(_Ahead(make_batch, spare=state.plan.num_threads < everyone))
+        # Where a batch is only looked up, handing it from thread to thread would cost more than it gives.
+        spare = state.plan.num_threads < everyone and type(task).augment is not Task.augment
+        ahead = threads.enter_context(_Ahead(make_batch, spare=spare))
 
         while not state.done:
             epoch, whole = ahead.batch(state.step, state.progress, state.plan.total_steps, per_epoch)
