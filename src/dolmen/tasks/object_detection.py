@@ -44,6 +44,8 @@ USUAL_SIZE = 320
 SMALL_OBJECT = 8.0
 """Pixels that small objects should have in the network's input; pictures are cut into tiles until they do."""
 MOST_TILES = 4
+COVERED = 0.9
+"""Share of the objects that an anchor should cover at IoU 0.5."""
 SETTLING = 0.85
 """Share of the training after which pictures are no longer made of parts of four."""
 
@@ -73,7 +75,10 @@ class ObjectDetectionConfig(TaskConfig):
         None, ge=0, le=1, description="share of pictures into which an object of a rare class is pasted"
     )
     proposals: int = Field(100, ge=1, le=1000, description="regions that the second stage looks at")
-    anchors: int = Field(6, ge=3, le=15, description="anchor shapes, fitted to the objects")
+    anchors: int | None = Field(
+        None, ge=3, le=15, description="anchor shapes, fitted to the objects; if not given, 6, or as many more as cover "
+        "90 % of them"
+    )  # fmt: skip
 
 
 class ObjectDetection(Task[ObjectDetectionConfig]):
@@ -144,8 +149,11 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
 
     def _fit(self, train: BoxDataset) -> None:
         """Decide what the training objects decide: anchors, flips, which classes are rare."""
-        shown = np.concatenate([b[n >= 0] for b, n in zip(train.boxes, train.labels, strict=True)])
-        shapes = fit_anchors((shown[:, 2:] - shown[:, :2]).clip(1).astype(np.float64), self.config.anchors)
+        shown = object_sizes(train)
+        for number in (self.config.anchors,) if self.config.anchors else (6, 9, 12, 15):
+            shapes = fit_anchors(shown, number)
+            if (anchor_iou(shown, shapes) >= 0.5).mean() >= COVERED:
+                break
         self.processor = self.processor.model_copy(update={"anchors": shapes})
         flip, paste = self.config.flip, self.config.paste
         if flip == "auto":
@@ -172,7 +180,7 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
         if train is None:
             return []
         assert isinstance(train, BoxDataset)
-        best = anchor_iou(train, self.processor.anchors)
+        best = anchor_iou(object_sizes(train), self.processor.anchors)
         half, more = (best >= 0.5).mean(), (best >= 0.7).mean()
         shapes = "; ".join(
             f"stride {stride}: " + ", ".join(f"{w:g} x {h:g}" for w, h in level)
@@ -182,8 +190,8 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
             f"An anchor covers {half:.1%} of the training objects at IoU 0.5 and {more:.1%} at 0.7 ({shapes}), "
             f"in pixels of {self.processor.width} x {self.processor.height}."
         )
-        level: Literal["warning", "info"] = "warning" if half < 0.9 else "info"
-        if half < 0.9:
+        level: Literal["warning", "info"] = "warning" if half < COVERED else "info"
+        if half < COVERED:
             message += " Give more of them with --anchors, a larger --image-size, or --tiles."
         return [Finding(code="anchors", level=level, message=message, count=int((best < 0.5).sum()))]
 
@@ -413,8 +421,13 @@ def _rare(train: BoxDataset, num_classes: int) -> list[int]:
     return [i for i, n in enumerate(counts.tolist()) if 0 < n < counts.max() / 5]
 
 
-def anchor_iou(dataset: BoxDataset, anchors: Shapes) -> NDArray[np.float64]:
-    """(M,) IoU of each object with the anchor shape that fits it best, were it in the right place."""
+def object_sizes(dataset: BoxDataset) -> NDArray[np.float64]:
+    """(M, 2) width and height of each object, in pixels of the input."""
     shown = np.concatenate([b[n >= 0] for b, n in zip(dataset.boxes, dataset.labels, strict=True)])
+    return np.asarray((shown[:, 2:] - shown[:, :2]).clip(1), np.float64)
+
+
+def anchor_iou(sizes: NDArray[np.float64], anchors: Shapes) -> NDArray[np.float64]:
+    """(M,) IoU of objects of these sizes (M, 2) with the anchor shape that fits best, were it in the right place."""
     shapes = np.array([shape for level in anchors for shape in level])
-    return np.asarray(size_iou((shown[:, 2:] - shown[:, :2]).clip(1).astype(np.float64), shapes).max(1))
+    return np.asarray(size_iou(sizes, shapes).max(1))
