@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from dolmen.exporting import quantise
 from dolmen.exporting.graphs import example, to_onnx
@@ -76,3 +77,30 @@ def test_convolutions_compute_on_eight_bits() -> None:
     assert len(weights) == 2
     order = quantise.most_sensitive(proto, inputs, whole)
     assert sorted(order) == sorted(layers)
+
+
+class Places(nn.Module):
+    """Two layers, a sum of both, and places in a large picture worked out from what they say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Conv2d(c, 8, 3, padding=1) for c in (3, 8, 8))
+        self.register_buffer("anchors", torch.linspace(0, 2000, 64))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        first = self.first(images.permute(0, 3, 1, 2).float() / 255)
+        second = torch.relu(self.second(first))
+        found = self.third(first + second).flatten(2).mean(1)
+        return (found * 2 + self.anchors).clamp(0, 2000)
+
+
+def test_what_is_worked_out_from_the_layers_stays_exact() -> None:
+    torch.manual_seed(0)
+    graph = Graph(Places().eval(), {"images": Input("uint8", ("batch", 8, 8, 3))}, ("places",))
+    proto, inputs = to_onnx(graph), example(graph.inputs, {"batch": 4})
+    small = quantise.static_int8(proto, inputs)
+    whole, found = (OnnxNetwork(p.SerializeToString())(inputs)["places"] for p in (proto, small))
+    assert 0 < np.abs(whole - found).max() < 0.1  # in steps of 2000 / 255 it would be up to 4
+    rounded = {i for n in small.graph.node if n.op_type == "QuantizeLinear" for i in n.input}
+    between = [n for n in small.graph.node if n.op_type in ("Add", "Relu") and rounded.intersection(n.output)]
+    assert len(between) >= 1  # the sum of two layers' features is a feature

@@ -20,6 +20,7 @@ from dolmen.types import Arrays
 
 RECURRENT = {"LSTM", "GRU", "RNN", "Scan"}
 STATIC = ("Conv", "Gemm", "MatMul")
+BETWEEN = {"Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "HardSwish"}
 LEAST_WEIGHTS = 1024
 """Smaller tensors stay as they are: they weigh nothing."""
 AT_ONCE = 32
@@ -135,15 +136,36 @@ def static_int8(proto: Any, examples: Arrays, float_layers: Collection[str] = ()
         quantize_static(
             copy, place, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=_quantised(proto),
-            nodes_to_exclude=list(float_layers), nodes_to_quantize=list(only),
+            nodes_to_exclude=[*float_layers, *_outside(proto)], nodes_to_quantize=list(only),
         )  # fmt: skip
         return onnx.load(place)
 
 
 def _quantised(proto: Any) -> list[str]:
     """What stands between quantised layers has to be quantised too, or numbers are widened and narrowed in between."""
-    between = {"Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "HardSwish"}
-    return [*STATIC, *sorted(between & {n.op_type for n in proto.graph.node})]
+    return [*STATIC, *sorted(BETWEEN & {n.op_type for n in proto.graph.node})]
+
+
+def _outside(proto: Any) -> list[str]:
+    """Nodes of the kinds that stand between layers, but here do not: they compute with what is no feature.
+
+    The arithmetic of a detector's boxes is of the same additions and products, and a pixel would become what its eight
+    bits can tell apart (measured on blood cells: 3 points of mAP).
+    """
+    layers, nodes = set(layers_of(proto)), list(proto.graph.node)  # in the order in which they are computed
+    after: set[str] = set()  # tensors that come from a layer, by nothing but what stands between
+    for node in nodes:
+        if node.name in layers or (node.op_type in BETWEEN and after.intersection(node.input)):
+            after.update(node.output)
+    before: set[str] = set()  # tensors that go to one, likewise
+    for node in reversed(nodes):
+        if node.name in layers or (node.op_type in BETWEEN and before.intersection(node.output)):
+            before.update(node.input)
+    return [
+        node.name
+        for node in nodes
+        if node.op_type in BETWEEN and not (after.intersection(node.input) and before.intersection(node.output))
+    ]
 
 
 def most_sensitive(proto: Any, examples: Arrays, reference: NDArray[Any]) -> list[str]:
