@@ -18,7 +18,7 @@ from torch import nn
 
 from dolmen.nn import classifiers
 from dolmen.nn.convolutional import Normalise
-from dolmen.nn.losses import cross_entropy, linear_cross_entropy
+from dolmen.nn.losses import cross_entropy, drawing_probabilities, linear_cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "losses.json"
@@ -41,6 +41,45 @@ def test_linear_cross_entropy_in_parts_equals_the_whole(most: int, monkeypatch: 
     with torch.autocast("cpu", torch.bfloat16):
         half = linear_cross_entropy(tensors[0], tensors[1], tensors[2], targets)
     assert float(half.detach()) == pytest.approx(float(wanted.detach()), rel=0.01)
+
+
+def test_a_sampled_softmax_is_the_whole_one_where_all_is_drawn() -> None:
+    g = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(s, generator=g, requires_grad=True) for s in ((7, 5), (13, 5), (13,))]
+    targets = torch.tensor([0, 12, 3, 3, 5, 1, 0])
+    loss = linear_cross_entropy(tensors[0], tensors[1], tensors[2], targets, torch.ones(13))
+    wanted = F.cross_entropy(F.linear(*tensors), targets, reduction="sum")
+    torch.testing.assert_close(loss, wanted)
+    for found, right in zip(torch.autograd.grad(loss, tensors), torch.autograd.grad(wanted, tensors), strict=True):
+        torch.testing.assert_close(found, right)
+
+
+def test_a_sampled_softmax_is_right_on_average() -> None:
+    """The sum over the classes is; its logarithm nearly, where many are drawn."""
+    torch.manual_seed(0)
+    out, weight, bias = torch.randn(50, 8) / 2, torch.randn(2000, 8) / 2, torch.randn(2000) / 2
+    targets = torch.randint(2000, (50,))
+    drawn = drawing_probabilities(torch.arange(2000), 500)
+    leaves = [t.requires_grad_() for t in (out, weight, bias)]
+    whole = torch.autograd.grad(linear_cross_entropy(out, weight, bias, targets), leaves)
+    rounds = [torch.autograd.grad(linear_cross_entropy(out, weight, bias, targets, drawn), leaves) for _ in range(300)]
+    for one, many in zip(whole, zip(*rounds, strict=True), strict=True):
+        mean = torch.stack(many).mean(0)
+        assert float((mean - one).norm() / one.norm()) < 0.05
+    with torch.no_grad():
+        losses = torch.stack([linear_cross_entropy(out, weight, bias, targets, drawn) for _ in range(300)])
+        right = linear_cross_entropy(out, weight, bias, targets)
+    assert float(losses.mean()) == pytest.approx(float(right), rel=0.002)
+
+
+@pytest.mark.parametrize("number", [1.0, 10.0, 250.0, 1000.0])
+def test_drawing_probabilities_add_up_and_follow_the_counts(number: float) -> None:
+    counts = 10_000 // torch.arange(1, 1001)
+    found = drawing_probabilities(counts, number)
+    assert float(found.sum()) == pytest.approx(number, rel=1e-4)
+    assert ((found > 0) & (found <= 1)).all()
+    assert (found.diff() <= 0).all()
+    assert drawing_probabilities(torch.zeros(4), 2).tolist() == pytest.approx([0.5] * 4)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

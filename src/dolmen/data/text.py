@@ -227,6 +227,13 @@ class TextDataset:
         parts: Sequence[NDArray[Any]] = [self.tokens[r * self.window : (r + 1) * self.window] for r in self.rows]
         return np.concatenate(parts)
 
+    def counts(self, num_tokens: int) -> NDArray[np.int64]:
+        """(num_tokens,) how often each token of the vocabulary stands in here."""
+        stream, found = self._stream, np.zeros(num_tokens, np.int64)
+        for start in range(0, len(stream), 1 << 20):  # it is memory-mapped, and may be long
+            found += np.bincount(stream[start : start + (1 << 20)], minlength=num_tokens)
+        return found
+
     def steps_per_epoch(self, num_streams: int, length: int) -> int:
         """Steps in which so many streams go through the text, ``length`` tokens at a time."""
         return max(1, math.ceil((len(self._stream) - 1) // num_streams / length))

@@ -85,10 +85,13 @@ class LanguageModel(nn.Module):
         """(..., V) from the outputs of the last layer (..., H)."""
         return F.linear(self.bridge(out), self._softmax_weight, self.bias)
 
-    def loss(self, out: Tensor, targets: Tensor) -> Tensor:
-        """Summed cross-entropy of the next tokens (B, T) after the outputs of the last layer (B, T, H)."""
+    def loss(self, out: Tensor, targets: Tensor, drawn: Tensor | None = None) -> Tensor:
+        """Summed cross-entropy of the next tokens (B, T) after the outputs of the last layer (B, T, H).
+
+        With ``drawn`` (V,) over a sample of the vocabulary: see ``linear_cross_entropy``.
+        """
         flat = self.bridge(out).flatten(0, 1)
-        return linear_cross_entropy(flat, self._softmax_weight, self.bias, targets.flatten())
+        return linear_cross_entropy(flat, self._softmax_weight, self.bias, targets.flatten(), drawn)
 
 
 class LanguageGraph(nn.Module):

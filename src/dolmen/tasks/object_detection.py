@@ -76,7 +76,7 @@ class ObjectDetectionConfig(TaskConfig):
     )
     proposals: int = Field(100, ge=1, le=1000, description="regions that the second stage looks at")
     anchors: int | None = Field(
-        None, ge=3, le=15, description="anchor shapes, fitted to the objects; if not given, 6, or as many more as cover "
+        None, ge=3, le=15, description="anchor shapes, fitted to the objects; if not given, as many (6 to 15) as cover "
         "90 % of them"
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from dolmen.data.text_sample import write_text_sample
 from dolmen.metrics import language as metrics
 from dolmen.nn.language_model import LanguageGraph, LanguageModel
 from dolmen.nn.language_steps import LanguageSteps
-from dolmen.nn.losses import Loss
+from dolmen.nn.losses import Loss, drawing_probabilities
 from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.recurrent_state import State
 from dolmen.nn.torch_network import Graph, Input
@@ -38,6 +38,8 @@ SIZES = (64, 128, 256, 384, 512, 768, 1024)
 ENOUGH_PASSES = 4.5  # a network for which the budget allows fewer passes over the text is too large
 MOST_WEIGHTS = 5  # of the recurrent layers for each token of the text; a larger network learns it by heart
 WINDOW = 256
+LARGE_VOCABULARY, DRAWN = 16_000, 0.25
+"""From how many tokens on the softmax is sampled while learning, and the share of them that are drawn for a step."""
 
 
 class TextGenerationConfig(TaskConfig):
@@ -54,6 +56,10 @@ class TextGenerationConfig(TaskConfig):
     layers: int = Field(2, ge=1, description="recurrent layers")
     size: int | None = Field(None, ge=1, description="of the embedding; if not given, that of a layer")
     tied: bool = Field(True, description="the softmax uses the embedding's weights")
+    softmax: Literal["auto", "full", "sampled"] = Field(
+        "auto", description="while learning, over the whole vocabulary, or over a quarter of it that is drawn anew for "
+        "each step; auto: sampled from 16,000 tokens on"
+    )  # fmt: skip
     dropout: float | None = Field(
         None, ge=0, lt=1, description="locked dropout of inputs, between layers, of outputs; if not given, more of it "
         "the more often the text is seen"
@@ -102,6 +108,9 @@ class TextGeneration(Task[TextGenerationConfig]):
         if report.errors:
             raise UserError(report.errors[0].message)
         self.datasets = dict(datasets)
+        if config.softmax == "auto":
+            softmax = "full" if len(self.processor) < LARGE_VOCABULARY else "sampled"
+            self.config = config.model_copy(update={"softmax": softmax})
         passes = float(config.epochs or 0)
         if budget is not None:
             passes = self._fit_size(budget, (config.hidden,) if config.hidden else SIZES)
@@ -138,6 +147,8 @@ class TextGeneration(Task[TextGenerationConfig]):
         assert isinstance(train, TextDataset)
         asked, found = self.config, None
         num = asked.batch_size or self.batch_size(len(train))
+        tokens = train.training_batch(0, num, asked.length, asked.seed)[1]["tokens"][:, :-1]
+        drawn = self._drawn()
         for size in sizes:
             self.config = _of_size(asked, size)
             model = self.build_model()
@@ -145,10 +156,9 @@ class TextGeneration(Task[TextGenerationConfig]):
             weights = sum(p.numel() for p in model.layers.parameters())
             if found is not None and weights > MOST_WEIGHTS * train.num_targets:
                 break
-            tokens = torch.randint(len(self.processor), (num, asked.length))
             step_s = budget.seconds_of(
                 model,
-                lambda model: model.loss(model.read(tokens)[0], tokens) / tokens.numel(),  # type: ignore[operator]  # noqa: B023
+                lambda model: model.loss(model.read(tokens)[0], tokens, drawn) / tokens.numel(),  # type: ignore[operator]
                 self.objectives(model)[0].optimizers,
             )
             passes = budget.seconds / (step_s * train.steps_per_epoch(num, asked.length))
@@ -158,6 +168,15 @@ class TextGeneration(Task[TextGenerationConfig]):
         assert found is not None
         self.config, passes = found
         return passes
+
+    def _drawn(self) -> Tensor | None:
+        """(V,) how likely each token is drawn into the softmax of a training step; None where all of them are there."""
+        train = self.datasets["train"]
+        assert isinstance(train, TextDataset)
+        if self.config.softmax == "full":
+            return None
+        counts = train.counts(len(self.processor))
+        return drawing_probabilities(torch.from_numpy(counts), DRAWN * len(counts))
 
     def open(
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
@@ -191,7 +210,7 @@ class TextGeneration(Task[TextGenerationConfig]):
     def objectives(self, model: nn.Module) -> Sequence[Objective]:
         """One: cross-entropy of the next token, with AWD-LSTM's penalties."""
         assert isinstance(model, LanguageModel)
-        config = self.config
+        config, drawn = self.config, self._drawn()
 
         def loss(batch: Batch) -> Loss:
             tokens, streams = batch["tokens"], batch["streams"]
@@ -199,7 +218,7 @@ class TextGeneration(Task[TextGenerationConfig]):
             out, after = model.read(inputs, self._carried_state(model, streams, batch["fresh"]))
             self._carry(after.detach(), streams)
             weight = float(targets.numel())
-            total = model.loss(out, targets)
+            total = model.loss(out, targets, drawn if drawn is None else drawn.to(out.device))
             if config.activation_penalty:
                 total = total + config.activation_penalty * weight * out.float().square().mean()
             if config.change_penalty:
