@@ -36,6 +36,16 @@ def test_it_learns_and_writes(run: Any) -> None:
     assert text.prompt + text.text == ("she sells sea shells. " * 4)[: 9 + 40]
 
 
+def test_a_sample_of_the_vocabulary_teaches_the_same(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dolmen.tasks.text_generation.DRAWN", 0.7)  # a quarter of a dozen says little
+    (tmp_path / "sea.txt").write_text(TEXT)
+    options = SMALL | {"softmax": "sampled", "epochs": 12, "lr": 0.02}
+    found = dolmen.train("text-generation", tmp_path / "sea.txt", tmp_path / "run", **options)
+    assert run.task.config.softmax == "full"  # so few tokens are not worth a sample
+    assert found.evaluation["test"]["metrics"]["bits_per_character"] < 0.8
+    assert found.evaluation["test"]["metrics"] != run.evaluation["test"]["metrics"]
+
+
 def test_options_of_writing(run: Any, tmp_path: Path) -> None:
     def write(**options: Any) -> str:
         return str(run.predict("she ", length=30, **options).text)

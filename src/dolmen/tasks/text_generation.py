@@ -173,7 +173,7 @@ class TextGeneration(Task[TextGenerationConfig]):
         """(V,) how likely each token is drawn into the softmax of a training step; None where all of them are there."""
         train = self.datasets["train"]
         assert isinstance(train, TextDataset)
-        if self.config.softmax == "full":
+        if self.config.softmax != "sampled":
             return None
         counts = train.counts(len(self.processor))
         return drawing_probabilities(torch.from_numpy(counts), DRAWN * len(counts))
