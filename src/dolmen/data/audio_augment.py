@@ -23,7 +23,7 @@ class Strength:
         speed: recordings are played up to this share faster or slower.
         gain_db: and up to so much louder or softer.
         silence_s: at most this much is put before, between and behind them.
-        noise: share of the recordings that get noise, its colour between white and brown.
+        noise: share of the recordings that get noise, its colour between violet and brown.
         least_snr_db: of the loudest noise.
         joined: at most so many recordings are joined to one.
         longest_s: of what is joined.
@@ -215,5 +215,5 @@ def _noise(audio: Tensor, num_samples: Tensor, strength: Strength, generator: to
     inside = torch.arange(audio.shape[1])[None] < num_samples[:, None]
     noise, rows = torch.zeros_like(audio), torch.nonzero(drawn[1] < strength.noise)[:, 0]
     if len(rows):
-        noise[rows] = coloured_noise((len(rows), audio.shape[1]), 2 * drawn[2, rows], generator)
+        noise[rows] = coloured_noise((len(rows), audio.shape[1]), 4 * drawn[2, rows] - 2, generator)
     return noise * amplitude[:, None] * inside
