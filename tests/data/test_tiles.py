@@ -63,6 +63,17 @@ def test_an_object_larger_than_a_tile_is_nothing_to_learn_there(make_images: Any
     assert tiles.crowd.tolist() == [True] * 60
 
 
+def test_what_is_too_small_in_the_whole_picture_is_learned_in_its_tiles(make_images: Any) -> None:
+    def views(height: int, width: int) -> Any:
+        return np.array([[0, 0, width, height], *halves(height, width)]) if width > height else halves(height, width)
+
+    tiles, *_ = tile_boxes(boxed(make_images, (1, 2, 5, 6), (1, 2, 25, 26)), SIZES, views, least=0.01)
+    assert tiles.pictures().tolist() == [0, 0, 1, 1]
+    assert tiles.crowd.tolist() == [True, False, False, False]  # 16 of 2,400 pixels; 16 of 1,200 are enough in a tile
+    alone, *_ = tile_boxes(boxed(make_images, (1, 2, 5, 6)), SIZES, lambda h, w: np.array([[0, 0, w, h]]), least=0.1)
+    assert alone.crowd.tolist() == [False]  # no other view has it
+
+
 def test_tiles_are_pictures(make_images: Any, reads: Counter[int], tmp_path: Path) -> None:
     boxes = boxed(make_images, (1, 2, 10, 12))
     tiles, _, places = tile_boxes(boxes, SIZES, halves)

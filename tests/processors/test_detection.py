@@ -28,7 +28,9 @@ def test_boxes_come_back_where_they_were(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("size", "tiles"), [((1000, 1500), 2), ((1500, 1000), 3), ((100, 2000), 4), ((5, 5), 3)])
 def test_tiles_cover_the_picture(size: tuple[int, int], tiles: int) -> None:
     seen = np.zeros(size, np.int64)
-    for left, top, right, bottom in processor(tiles=tiles).views(*size):
+    whole, *others = processor(tiles=tiles).views(*size).tolist()
+    assert whole == [0, 0, size[1], size[0]]
+    for left, top, right, bottom in others or [whole]:
         assert right > left
         assert bottom > top
         seen[top:bottom, left:right] += 1
@@ -71,8 +73,24 @@ def test_nothing_and_very_much_are_answers_too() -> None:
 def test_an_object_that_a_tile_cut_is_not_counted_twice() -> None:
     boxes = np.array([[0, 0, 40, 40], [0, 0, 15, 40]], np.float32)
     assert suppress(boxes, np.zeros(2), 0.5).tolist() == [0, 1]
-    assert suppress(boxes, np.zeros(2), 0.5, parts=True).tolist() == [0]
+    assert suppress(boxes, np.zeros(2), 0.5, np.array([0, 1])).tolist() == [0]
+    assert suppress(boxes, np.zeros(2), 0.5, np.array([1, 1])).tolist() == [0, 1]  # one person before another
     assert overlaps(boxes)[0, 1] == pytest.approx(15 / 40)
+
+
+def test_what_a_tile_cuts_is_found_in_another_view() -> None:
+    """A train along the picture: its halves are surer than the whole of it, and are not reported."""
+    p = processor(tiles=2)
+    crops = np.array([[0, 0, 160, 64], [0, 0, 96, 64], [64, 0, 160, 64]])
+    whole, left, right = ([0.0, 8, 96, 30], [10.0, 10, 96, 40], [0.0, 10, 86, 40])
+    boxes = np.array([[b, [20.0, 20, 30, 30]] for b in (whole, left, right)], np.float32)
+    scores = np.array([[[0.5, 0], [0, 0.6]], [[0.9, 0], [0, 0]], [[0.9, 0], [0, 0]]], np.float32)
+    found = p.decode_picture({"boxes": boxes, "scores": scores}, crops, (64, 160))
+    assert found.labels.tolist() == [1, 0]
+    assert found.boxes_xyxy[1, [0, 2]].tolist() == [0, 160]
+    # Where the picture ends as well, nothing was cut.
+    one = p.decode_picture({"boxes": boxes[1:2, :1], "scores": scores[1:2, :1]}, crops[1:2], (64, 96))
+    assert len(one) == 1
 
 
 def test_thresholds_decide_what_is_reported() -> None:

@@ -19,17 +19,20 @@ SEEN = 0.05  # and with less than this nobody would notice it
 Ints = NDArray[np.int64]
 
 
-def tile_boxes(boxes: BoxSet, sizes: NDArray[np.int64], views: Callable[[int, int], Ints]) -> tuple[BoxSet, Ints, Ints]:
+def tile_boxes(
+    boxes: BoxSet, sizes: NDArray[np.int64], views: Callable[[int, int], Ints], least: float = 0.0
+) -> tuple[BoxSet, Ints, Ints]:
     """Cut every picture into tiles.
 
     An object belongs to a tile where at least 40 % of its area is inside, and is clipped to it. Where 5 % of it or
     more is inside, or it covers 5 % of the tile, it becomes a ``crowd`` there: neither right nor wrong. Elsewhere it
-    is not there.
+    is not there. Where the first tile is the whole picture, what is too small to be told there is a ``crowd`` in it.
 
     Args:
         boxes: as ``clean`` gives them.
         sizes: (N, 2) height and width of the pictures, 0 where one can't be opened: it stays one "tile".
         views: height and width to (V, 4) left, top, right, bottom of the tiles, in pixels and inside the picture.
+        least: share of the first of several tiles that an object has to cover to be told there.
 
     Returns:
         A set whose pictures are the T tiles, those of a picture one after the other; (T,) the picture of each; (T, 4)
@@ -43,7 +46,9 @@ def tile_boxes(boxes: BoxSet, sizes: NDArray[np.int64], views: Callable[[int, in
     rows, tiles, found, crowd = [], [], [], []
     for picture in np.flatnonzero(np.diff(boxes.first)).tolist():
         here = boxes.rows(picture)
-        tile, box, clipped, is_part = _inside(places[first[picture] : first[picture + 1]], boxes.boxes_xyxy[here])
+        tile, box, clipped, is_part = _inside(
+            places[first[picture] : first[picture + 1]], boxes.boxes_xyxy[here], least
+        )
         tiles.append(first[picture] + tile)
         rows.append(here.start + box)
         found.append(clipped)
@@ -62,12 +67,15 @@ def tile_boxes(boxes: BoxSet, sizes: NDArray[np.int64], views: Callable[[int, in
     return made, of_tile, places
 
 
-def _inside(crops: Ints, boxes_xyxy: NDArray[np.float64]) -> tuple[Ints, Ints, NDArray[np.float64], NDArray[np.bool_]]:
+def _inside(
+    crops: Ints, boxes_xyxy: NDArray[np.float64], least: float
+) -> tuple[Ints, Ints, NDArray[np.float64], NDArray[np.bool_]]:
     """Which boxes are in which tiles: (P,) tile, (P,) box, (P, 4) clipped and in the tile's pixels, (P,) a mere part.
 
     Args:
         crops: (V, 4) of one picture.
         boxes_xyxy: (M, 4) of the same.
+        least: see ``tile_boxes``.
     """
     low = np.maximum(crops[:, None, :2], boxes_xyxy[None, :, :2])
     high = np.minimum(crops[:, None, 2:], boxes_xyxy[None, :, 2:])
@@ -79,7 +87,8 @@ def _inside(crops: Ints, boxes_xyxy: NDArray[np.float64]) -> tuple[Ints, Ints, N
     tile, box = np.argwhere(np.maximum(inside, covered) >= SEEN).astype(np.int64).T
     origin = np.tile(crops[tile, :2], 2)
     clipped = np.concatenate([low[tile, box], high[tile, box]], axis=1).astype(np.float64) - origin
-    return tile, box, clipped, np.less(inside[tile, box], INSIDE)
+    tiny = (tile == 0) & (len(crops) > 1) & (covered[tile, box] < least)
+    return tile, box, clipped, np.less(inside[tile, box], INSIDE) | tiny
 
 
 def _images(images: ImageSet, of_tile: Ints, places: Ints) -> ImageSet:

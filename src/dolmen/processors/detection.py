@@ -18,6 +18,8 @@ MOST_PAIRS = 400
 """Answers (a region and a class) of one picture that are looked at further."""
 OVERLAP = 0.2
 """Share of a tile that its neighbour has as well, so that what one cuts the other has whole."""
+FLUSH = 2.0
+"""Pixels of the network's input from the end of a tile within which a box ends with it: the tile has cut the object."""
 
 Floats = NDArray[np.float32]
 
@@ -31,7 +33,7 @@ class DetectionProcessor(BaseModel):
         width: likewise.
         channels: 1 for grey, 3 for RGB.
         anchors: of each stride (8, 16, 32) the (width, height) of its anchors, in pixels of the network's input.
-        tiles: how many tiles cover the longer side of a picture; 1 for the whole picture at once.
+        tiles: how many tiles cover the longer side of a picture, beside the whole of it; 1 for the whole alone.
         nms_iou: of two boxes of a class that overlap more than this, the less sure one is dropped.
         max_detections: of one picture.
         thresholds: a class, the score from which on an object is reported; fitted on validation.
@@ -63,9 +65,13 @@ class DetectionProcessor(BaseModel):
         )
 
     def views(self, height: int, width: int) -> NDArray[np.int64]:
-        """(V, 4) xyxy in pixels: the parts of a picture of this size that the network sees, one at a time."""
+        """(V, 4) xyxy in pixels: the parts of a picture of this size that the network sees, one at a time.
+
+        The whole of it is the first: what is larger than the tiles is whole only there.
+        """
+        whole = [0, 0, width, height]
         if self.tiles == 1:
-            return np.array([[0, 0, width, height]], np.int64)
+            return np.array([whole], np.int64)
         # n tiles of side s with a share o of overlap cover s (1 + (n - 1)(1 - o)).
         side = max(height, width) / (1 + (self.tiles - 1) * (1 - OVERLAP))
         side_w, side_h = self._tile_shape(side)
@@ -74,7 +80,7 @@ class DetectionProcessor(BaseModel):
             for top in _starts(height, side_h)
             for left in _starts(width, side_w)
         ]
-        return np.array(found, np.int64)
+        return np.array([whole, *(tile for tile in found if tile != whole)], np.int64)
 
     def _tile_shape(self, side: float) -> tuple[int, int]:
         """Width and height of a tile whose longer side is ``side``, of the network's shape."""
@@ -140,10 +146,16 @@ class DetectionProcessor(BaseModel):
         for i, crop in enumerate(crops):
             mine = view == i
             boxes[mine] = self.from_input(outputs["boxes"][i][region[mine]], crop)
-        wide = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
-        boxes, value, label = boxes[wide], value[wide], label[wide]
-        kept = suppress(boxes, label, self.nms_iou, parts=len(crops) > 1)[: self.max_detections]
+        usable = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1) & ~self._cut(boxes, crops[view], size)
+        boxes, value, label, view = boxes[usable], value[usable], label[usable], view[usable]
+        kept = suppress(boxes, label, self.nms_iou, view)[: self.max_detections]
         return Boxes(size, self.classes, boxes[kept], value[kept], label[kept].astype(np.int64))
+
+    def _cut(self, boxes: Floats, crops: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.bool_]:
+        """(N,) which boxes end where their view (N, 4) ends and the picture goes on: another view has them whole."""
+        scale = np.maximum((crops[:, 2] - crops[:, 0]) / self.width, (crops[:, 3] - crops[:, 1]) / self.height)
+        near = np.abs(boxes - crops) < FLUSH * scale[:, None]
+        return np.asarray((near & (crops != [0, 0, size[1], size[0]])).any(1))
 
     def reported(self, boxes: Boxes, threshold: float | None = None) -> Boxes:
         """The objects that are sure enough: by the fitted thresholds, or by one that a person gave."""
@@ -185,14 +197,17 @@ def overlaps(boxes: Floats, *, parts: bool = False) -> Floats:
     return np.asarray(shared / np.maximum(over, 1e-9), np.float32)
 
 
-def suppress(boxes: Floats, labels: NDArray[Any], most: float, *, parts: bool = False) -> NDArray[np.int64]:
+def suppress(
+    boxes: Floats, labels: NDArray[Any], most: float, views: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Non-maximum suppression within each class: which boxes stay.
 
     Args:
         boxes: (N, 4) xyxy, best first.
         labels: (N,) classes.
         most: overlap from which on the less sure of two is dropped.
-        parts: also drop a box of which another holds as much: an object that a tile cut, next to the whole one.
+        views: (N,) the view that each was seen in; also dropped is a box that another one, seen in another view, holds
+            nearly all of: a part of an object that a tile cut.
 
     Returns:
         (M,) indices, ascending.
@@ -201,8 +216,9 @@ def suppress(boxes: Floats, labels: NDArray[Any], most: float, *, parts: bool = 
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         close = overlaps(boxes[rows]) > most
-        if parts:
-            close |= overlaps(boxes[rows], parts=True) > max(most, 0.7)
+        if views is not None:
+            elsewhere = views[rows][:, None] != views[rows]
+            close |= elsewhere & (overlaps(boxes[rows], parts=True) > max(most, 0.7))
         alive = np.ones(len(rows), np.bool_)
         for i in np.flatnonzero(close.sum(1) > 1):
             if alive[i]:

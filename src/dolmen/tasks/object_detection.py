@@ -62,7 +62,11 @@ class ObjectDetectionConfig(TaskConfig):
         None, ge=64, le=2048, description="longer side in pixels of what the network sees (default 320, or less)"
     )
     tiles: int | None = Field(
-        None, ge=1, le=16, description="tiles along the longer side of a picture; asked of the objects if not given"
+        None,
+        ge=1,
+        le=16,
+        description="tiles along the longer side of a picture, seen beside the whole of it; asked of "
+        "the objects if not given",
     )
     flip: Literal["auto", "none", "horizontal", "both"] = Field(
         "auto", description="which mirror images are as good; auto: asked of the objects"
@@ -144,7 +148,8 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
         sizes = whole.sizes.astype(np.int64)
         if self.processor.tiles == 1:
             return boxes, np.arange(len(boxes)), np.pad(sizes[:, ::-1], ((0, 0), (2, 0))), whole
-        tiled, picture, crops = tile_boxes(boxes, sizes, self.processor.views)
+        least = SMALL_OBJECT**2 / (self.processor.height * self.processor.width)
+        tiled, picture, crops = tile_boxes(boxes, sizes, self.processor.views, least)
         return tiled, picture, crops, _decode(tiled, self.processor, progress)
 
     def _fit(self, train: BoxDataset) -> None:
