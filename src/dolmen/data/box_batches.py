@@ -92,6 +92,7 @@ class BoxDataset:
         """(H, W, C) a picture, put together of its views, at the scale at which the network sees it."""
         height, width = self.sizes[number].tolist()
         views = np.flatnonzero(self.picture == number)
+        views = views[1:] if len(views) > 1 else views  # beside tiles, the whole is the first, and the coarsest
         crop = self.crops[views[0]]
         sx, sy, *_ = self.processor.placement(int(crop[3] - crop[1]), int(crop[2] - crop[0]))
         canvas = np.zeros((max(1, round(height * sy)), max(1, round(width * sx)), self.pixels.shape[3]), np.uint8)
