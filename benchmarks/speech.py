@@ -11,8 +11,9 @@ Measured, one after the other, each in a process of its own with the same thread
 - yesno, commands: 21 recordings of one voice; 400 single words of 150 voices, whole speakers apart
 - ocean: two sets that are too small to test on, learnt by heart without augmentation: errors on what was trained on
   (the few that go to validation and test are not measured)
-- strings: test recordings of fsdd joined to 200 strings of 3 to 8 digits with gaps of up to 0.5 s, under pink noise of
-  10 to 30 dB, through the bundle
+- strings: test recordings of fsdd joined to 200 strings of 3 to 8 digits by one voice with gaps of up to 0.5 s, under
+  pink noise of 10 to 30 dB, through the bundle; and as many of mixed voices, whose loudness differs by up to 18 dB,
+  under noise that is measured against all of the string
 - stream: the bundle in fp32 and int8 on one thread, fed 0.1 s at a time: whether text and times of every test recording
   and string are those of the whole file, the share of real time that it takes, how long after the end of a string its
   transcript comes (0.6 s of silence end it), the memory after an hour
@@ -161,7 +162,8 @@ def strings(work: Work) -> Path:
     place = work.folder / "strings"
     if not place.exists():
         test = [row for row in work.recordings() if row.split == "test"]
-        spoken.write_strings(place, test, 12 if work.args.smoke else 200, seed=0)
+        for name, mixed in (("strings", False), ("mixed", True)):
+            spoken.write_strings(work.folder / name, test, 12 if work.args.smoke else 200, seed=0, mixed=mixed)
         spoken.write_strings(work.folder / "ended", test, 4 if work.args.smoke else 50, seed=1, behind_s=1.5)
     return place
 
@@ -303,12 +305,13 @@ def whole(args: argparse.Namespace) -> Figures:
 
     import dolmen
 
-    rows = spoken.read_strings(args.folder / "strings")
-    model = dolmen.load(args.of)
-    heard = [model.predict(row.path).text for row in rows]
-    said = [row.text for row in rows]
-    exact = float(np.mean([a == b for a, b in zip(said, heard, strict=True)]))
-    return {"wer": round(float(jiwer.wer(said, heard)), 4), "exact": round(exact, 4)}
+    model, found = dolmen.load(args.of), Figures()
+    for name, more in (("strings", ""), ("mixed", ", mixed voices")):
+        rows = spoken.read_strings(args.folder / name)
+        heard, said = [model.predict(row.path).text for row in rows], [row.text for row in rows]
+        exact = float(np.mean([a == b for a, b in zip(said, heard, strict=True)]))
+        found |= {f"wer{more}": round(float(jiwer.wer(said, heard)), 4), f"exact{more}": round(exact, 4)}
+    return found
 
 
 def streamed(args: argparse.Namespace) -> Figures:

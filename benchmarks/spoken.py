@@ -103,21 +103,26 @@ def read_list(path: Path) -> list[Spoken]:
 
 
 def write_strings(
-    folder: Path, rows: Sequence[Spoken], num: int, *, seed: int, behind_s: float | None = None
+    folder: Path, rows: Sequence[Spoken], num: int, *, seed: int, behind_s: float | None = None, mixed: bool = False
 ) -> list[Spoken]:
     """Recordings joined to strings of 3 to 8, with gaps and noise, as ``folder/*.wav`` with ``strings.csv``.
 
     Args:
         folder: a new one.
-        rows: what is drawn from, each as likely as another: the voices of a string differ.
+        rows: what is drawn from.
         num: strings.
         seed: of all draws.
         behind_s: of noise behind the last; if not given, a gap as between the others, 0 to 0.5 s.
+        mixed: the recordings of a string are of several voices, some of them much softer than the noise over all that
+            the loud ones allow; if not, one voice says all of it.
     """
     folder.mkdir()
+    voices = sorted({row.speaker for row in rows})
     generator, made = np.random.default_rng(seed), []
     for number in range(num):
-        chosen = [rows[i] for i in generator.integers(0, len(rows), generator.integers(3, 9))]
+        voice = voices[generator.integers(0, len(voices))]
+        said = rows if mixed else [row for row in rows if row.speaker == voice]
+        chosen = [said[i] for i in generator.integers(0, len(said), generator.integers(3, 9))]
         samples, rate, ends_s = _joined(chosen, generator, behind_s)
         path = folder / f"{number:03d}.wav"
         soundfile.write(path, samples, rate, subtype="PCM_16")
