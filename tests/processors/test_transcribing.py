@@ -42,9 +42,9 @@ MODEL = NGrams.train(["on", "off on"], 2)
 KINDS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "threshold": {"threshold": 0.5},
-    "beam": {"width": 8, "num_best": 3},
+    "beam": {"width": 8, "n_best": 3},
     "model": {"width": 8, "scorer": MODEL, "hot": {"on": 1.0}, "bonus": 0.1},
-    "grammar": {"grammar": Grammar(["on", "off", "off on"], UNITS), "num_best": 2},
+    "grammar": {"grammar": Grammar(["on", "off", "off on"], UNITS), "n_best": 2},
 }
 LONG = said("." * 40 + "o.n" + "." * 20 + "of.f on" + "." * 14 + " onn" + "." * 500 + "on" + "." * 3)
 
@@ -178,7 +178,7 @@ def test_words_that_are_not_sure_are_left_out() -> None:
 def test_readings_with_their_shares() -> None:
     logp = said("on..", 0.9)
     logp[1, [3, 4]] = np.log([0.5, 0.44])
-    (found,) = transcribed(logp, width=16, num_best=3)
+    (found,) = transcribed(logp, width=16, n_best=3)
     texts, shares = zip(*found.alternatives, strict=True)
     assert texts[:2] == ("on", "of")
     assert len(texts) <= 3
@@ -213,7 +213,7 @@ def test_commands_and_what_is_none(text: str, options: dict[str, Any], expected:
 
 def test_commands_have_probabilities() -> None:
     logp = said("on....")
-    (found,) = transcribed(logp, **COMMANDS, num_best=2)
+    (found,) = transcribed(logp, **COMMANDS, n_best=2)
     assert [text for text, _ in found.alternatives] == ["on", "off on"]
     assert sum(share for _, share in found.alternatives) == pytest.approx(1)
     assert found.confidence == pytest.approx(found.alternatives[0][1], rel=1e-3)

@@ -69,7 +69,7 @@ def test_without_any_the_more_likely_is_heard() -> None:
         ({"hot": ("face=0.1",)}, "on the race"),
         ({"hot": ("race=-1",)}, "on the face"),
         ({"hot": ("fort",)}, "on the race"),
-        ({"num_best": 2}, "on the race"),
+        ({"n_best": 2}, "on the race"),
         ({"beam": 4}, "on the race"),
         ({"word_bonus": 20.0}, None),
         ({"command": ("On the face!", "on")}, "on the face"),
@@ -87,7 +87,7 @@ def test_what_each_of_them_does(options: dict[str, Any], expected: str | None, f
         assert len(found.words) > 3
     else:
         assert (found.text, found.rejected) == (expected, not expected)
-    assert len(found.alternatives) == options.get("num_best", 0)
+    assert len(found.alternatives) == options.get("n_best", 0)
 
 
 def test_the_threshold_of_the_training_holds_where_none_is_chosen() -> None:
@@ -136,7 +136,7 @@ def test_n_grams_of_a_text_are_written(files: Path) -> None:
             {"beam": 1, "lm": "text.txt"},
             "--beam 1 takes the best unit of each step and leaves --lm no say; try --beam 16",
         ),
-        ({"beam": 1, "num_best": 2}, "--beam 1 .* leaves --num-best no say"),
+        ({"beam": 1, "n_best": 2}, "--beam 1 .* leaves --n-best no say"),
         ({"beam": 1, "word_bonus": 1.0}, "--beam 1 .* leaves --word-bonus no say"),
         ({"command": ("on",), "hot": ("face",)}, "--command leaves nothing to choose for --hot; give one or the other"),
         ({"command": ("on",), "lm": "text.txt"}, "--command leaves nothing to choose for --lm"),
@@ -165,7 +165,7 @@ def test_what_can_not_be_chosen(options: dict[str, Any], message: str, files: Pa
 
 @pytest.mark.parametrize(
     "options",
-    [{"beam": 0}, {"beam": 1001}, {"lm_order": 7}, {"lm_weight": -1}, {"num_best": 0}, {"threshold": 2}, {"reject": -1},
+    [{"beam": 0}, {"beam": 1001}, {"lm_order": 7}, {"lm_weight": -1}, {"n_best": 0}, {"threshold": 2}, {"reject": -1},
      {"silence_s": 0}, {"longest_s": 0}, {"unknown": 1}],
 )  # fmt: skip
 def test_numbers_out_of_range(options: dict[str, Any]) -> None:

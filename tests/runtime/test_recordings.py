@@ -130,7 +130,7 @@ def cut(samples: NDArray[np.float32], size: int) -> list[NDArray[np.float32]]:
     return [samples[i : i + size] for i in range(0, len(samples), size)]
 
 
-@pytest.mark.parametrize("options", [{}, {"num_best": 3}, {"hot": ("race",)}, {"command": ("turn left", "on race")}])
+@pytest.mark.parametrize("options", [{}, {"n_best": 3}, {"hot": ("race",)}, {"command": ("turn left", "on race")}])
 @pytest.mark.parametrize("size", [80, 800, 1234, 100_000])
 def test_a_stream_says_what_the_whole_says(size: int, options: dict[str, Any]) -> None:
     predictor, samples = predictor_of(SCRIPT), sound(STEPS)

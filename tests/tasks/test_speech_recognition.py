@@ -124,7 +124,7 @@ def test_commands_and_readings(run: Any, sample: Path, capsys: pytest.CaptureFix
     first, second = out.splitlines()
     assert re.fullmatch(r".*\.wav: down  \(\d+%\)", first)
     assert second == f"{many}: (none of the commands)"
-    status, out, _ = said(capsys, "predict", run.path, many, "--num-best", 3)
+    status, out, _ = said(capsys, "predict", run.path, many, "--n-best", 3)
     assert re.fullmatch(r".*\.wav: go up down up  \(\d+%\), or: .+ \(\d+%\), .+ \(\d+%\)\n", out)
     status, out, err = said(capsys, "predict", run.path, many, "--hot", "jump")
     assert (status, out) == (2, "")

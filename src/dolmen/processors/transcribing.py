@@ -31,7 +31,7 @@ class Decoding:
         grammar: only these sentences may be said.
         reject: a sentence of the grammar has to be this near, in nats a unit, to what is heard without one.
         threshold: words less sure than this are left out, and sentences of the grammar with such a word rejected.
-        num_best: readings that are given.
+        n_best: readings that are given.
         silence_s: so long a silence ends a stretch of speech.
         longest_s: and so much speech does, at the next blank.
     """
@@ -44,7 +44,7 @@ class Decoding:
     grammar: Grammar | None = None
     reject: float = 2.0
     threshold: float = 0.0
-    num_best: int = 1
+    n_best: int = 1
     silence_s: float = 0.6
     longest_s: float = 30.0
 
@@ -158,7 +158,7 @@ class Transcriber:
             return spell(readings[0][0], self.units), readings
         if self.beam is None:
             return greedy(np.concatenate(self.parts)), []
-        found = self.beam.best(self.how.num_best, final=final)
+        found = self.beam.best(self.how.n_best, final=final)
         return found[0].units, [(text_of(h.units, self.units), h.score) for h in found]
 
     def _transcript(self, best: tuple[int, ...], readings: Readings, *, final: bool) -> Transcript:
@@ -174,7 +174,7 @@ class Transcriber:
         whole = final and len(words) == len(found)
         sure = float(np.exp(log_probability(logp, best)) if whole else np.prod([w.confidence for w in words]))
         sure = 0.0 if found and not words else sure
-        alternatives = _shares(readings) if how.num_best > 1 else ()
+        alternatives = _shares(readings) if how.n_best > 1 else ()
         return Transcript(text, words, sure, start, end, final, alternatives=alternatives)
 
     def _command(
@@ -187,7 +187,7 @@ class Transcriber:
             return Transcript("", (), 0.0, *when, rejected=True)
         shares = _shares(readings)
         sure = shares[0][1] * min(1.0, float(np.exp(behind)))
-        return Transcript(text, words, sure, *when, alternatives=shares[: how.num_best] if how.num_best > 1 else ())
+        return Transcript(text, words, sure, *when, alternatives=shares[: how.n_best] if how.n_best > 1 else ())
 
     def _words(self, logp: NDArray[np.float32], units: tuple[int, ...]) -> list[Word]:
         s, start = self.step_s, self.start_s + self.begin * self.step_s

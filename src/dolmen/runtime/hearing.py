@@ -37,7 +37,7 @@ class Hearing(BaseModel):
         ge=1,
         le=1000,
         description="hypotheses that are followed; 1 takes the best unit of each step (default: 1, or 16 with --lm, "
-        "--hot, --word-bonus or --num-best)",
+        "--hot, --word-bonus or --n-best)",
     )
     lm: str | None = Field(
         None, description="a language model of words: an ARPA file, a text to make one of, or a text-generation model"
@@ -59,7 +59,7 @@ class Hearing(BaseModel):
         description="leave words out that are less sure, and reject a command with such a word (default: chosen in "
         "training, or 0)",
     )
-    num_best: int = Field(1, ge=1, le=100, description="readings to give, with their probabilities (default 1)")
+    n_best: int = Field(1, ge=1, le=100, description="readings to give, with their probabilities (default 1)")
     silence_s: float = Field(0.6, gt=0, description="silence that ends a stretch of speech (default 0.6)")
     longest_s: float = Field(30.0, gt=0, description="speech after which a stretch ends without one (default 30)")
 
@@ -88,14 +88,14 @@ def decoding(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], 
     if commands and (chosen or options.beam):
         left = chosen[0] if chosen else "--beam"
         raise UserError(f"--command leaves nothing to choose for {left}; give one or the other")
-    chosen += ["--num-best"] if options.num_best > 1 else []
+    chosen += ["--n-best"] if options.n_best > 1 else []
     if options.beam == 1 and chosen:
         raise UserError(f"--beam 1 takes the best unit of each step and leaves {chosen[0]} no say; try --beam 16")
     return Decoding(
         width=options.beam or (WIDTH if chosen else 1), scorer=_scorer(p, options, open_model),
         weight=options.lm_weight, bonus=options.word_bonus, hot=hot,
         grammar=Grammar(commands, p.units) if commands else None, reject=options.reject,
-        threshold=p.threshold if options.threshold is None else options.threshold, num_best=options.num_best,
+        threshold=p.threshold if options.threshold is None else options.threshold, n_best=options.n_best,
         silence_s=options.silence_s, longest_s=options.longest_s,
     )  # fmt: skip
 

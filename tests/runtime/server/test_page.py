@@ -298,7 +298,7 @@ def test_options_change_what_is_heard(visit: Visit) -> None:
     assert page.locator("#option-lm").count() == 0
     page.fill("#option-command", "yes no\nno\n")
     page.fill("#option-silence_s", "2")
-    page.fill("#option-num_best", "2")
+    page.fill("#option-n_best", "2")
     page.click("text=Hear it again")
     page.wait_for_selector(".bars")
     assert page.locator(".bars th").all_inner_texts() == ["yes no", "no"]

@@ -82,7 +82,7 @@ def test_options_are_obeyed(client: TestClient) -> None:
     assert heard(300, 2000, command=["yes no"], silence_s=2.0)["text"] == "yes no"
     assert heard(2000, 2000, command=["yes"], reject=0.1)["rejected"] is True
     assert heard(300, 2000, threshold=0.8)["text"] == "yes"
-    found = heard(300, num_best=3)["alternatives"]
+    found = heard(300, n_best=3)["alternatives"]
     assert (len(found), found[0]["text"]) == (3, "yes")
 
 

@@ -96,7 +96,7 @@ class TranscriptReply(Reply):
     final: bool = Field(description="false while a stretch goes on, and what is said of it may change")
     words: list[WordReply]
     rejected: bool = Field(default=False, description="whether it was none of the commands")
-    alternatives: list[ReadingReply] = Field(default=[], description="where num_best is more than 1")
+    alternatives: list[ReadingReply] = Field(default=[], description="where n_best is more than 1")
 
 
 class OtherReply(BaseModel):

@@ -168,7 +168,7 @@ export function optionFields(schema) {
   return { element, read };
 }
 
-/** What the command line calls --num-best is "num best" here. */
+/** What the command line calls --word-bonus is "word bonus" here. */
 function inWords(text) {
   return text.replace(/--[a-z-]+/g, (name) => name.slice(2).replaceAll("-", " "));
 }
