@@ -16,6 +16,7 @@ import torch
 from engine.toy import Toy, toy
 
 from dolmen.engine import checkpoint
+from dolmen.engine.planner import Plan
 from dolmen.engine.train import Interrupted, fit
 from dolmen.tasks.task import batch_indices
 from dolmen.types import MachineError, UserError
@@ -141,7 +142,18 @@ def test_a_budget_in_seconds_is_kept(tmp_path: Path) -> None:
     end = time.monotonic() + 3
     fit(task, tmp_path, seconds=lambda: end - time.monotonic())
     assert time.monotonic() - end < 2  # generous: the machine may be busy
-    assert records(tmp_path)[-1]["progress"] == pytest.approx(1, abs=1e-3)
+    assert records(tmp_path)[-1]["progress"] == pytest.approx(1, abs=0.01)  # half a step, of maybe few
+
+
+def test_a_machine_that_becomes_slow_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that is a thousand times too hopeful, and would look at validation only at its end."""
+    monkeypatch.setattr("dolmen.engine.train.REPLAN_EVERY_S", 0.2)
+    hopeful = Plan(32, 32, "fp32", 1, total_steps=10**6, most_steps=10**7, evaluate_every=10**6, seconds_per_step=1e-6)
+    monkeypatch.setattr("dolmen.engine.train.make_plan", lambda *_, **__: hopeful)
+    end = time.monotonic() + 2
+    fit(toy(epochs=None), tmp_path, seconds=lambda: end - time.monotonic())
+    assert time.monotonic() - end < 2
+    assert [r["event"] for r in records(tmp_path)][-1:] == ["look"]
 
 
 @pytest.mark.parametrize(("num", "size"), [(203, 32), (10, 64), (1, 1), (100, 33)])

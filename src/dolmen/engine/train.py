@@ -24,13 +24,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dolmen.engine import checkpoint, distributed, hardware
 from dolmen.engine.evaluate import gather_outputs
-from dolmen.engine.planner import Plan, autocast, make_plan, replan
+from dolmen.engine.planner import EVALUATION_SHARE, Plan, autocast, make_plan, replan
 from dolmen.files import append_json
 from dolmen.nn.fp32 import quick_products
 from dolmen.tasks.task import Batch, Moment, Objective, Task
 from dolmen.types import MachineError
 
 CHECKPOINT_EVERY_S = 20.0
+REPLAN_EVERY_S = 30.0
 AVERAGE_OVER = 0.02
 """The weights that are kept are an exponential average over about this share of all steps."""
 
@@ -158,21 +159,24 @@ def fit(
             state.seconds = time.perf_counter() - started
             journal.tell({"event": "step", "step": state.step, "progress": state.progress, **losses})
 
-            if state.step % state.plan.evaluate_every == 0 or state.done:
+            looked = state.step % state.plan.evaluate_every == 0 or state.done
+            if looked:
                 record = _look(task, average.module, val, state)
                 state.done |= state.looks_without_gain >= (task.config.patience or math.inf)
                 record |= {"grad_norms": grad_norms(model)}
                 journal.write({"event": "look", "epoch": epoch, **state.mean_losses(), **record})
-                if seconds is not None and not state.done:
-                    lately = (time.perf_counter() - pace[1]) / (state.step - pace[0])
-                    new = replan(
-                        state.plan,
-                        progress=state.progress,
-                        seconds_left=seconds(),
-                        seconds_per_step=lately,
-                    )
-                    state.plan = distributed.same(new)
-                    pace = (state.step, time.perf_counter())
+            # Looks may be far apart, and another program may take half of the machine in between.
+            overdue = time.perf_counter() - pace[1] > REPLAN_EVERY_S
+            if seconds is not None and not state.done and (looked or distributed.any_of(overdue, device)):
+                lately = (time.perf_counter() - pace[1]) / (state.step - pace[0])
+                new = replan(
+                    state.plan,
+                    progress=state.progress,
+                    seconds_left=seconds(),
+                    seconds_per_step=lately * (1 if looked else 1 + EVALUATION_SHARE),
+                )
+                state.plan = distributed.same(new)
+                pace = (state.step, time.perf_counter())
             stop = distributed.any_of(interrupted(), device)
             if stop or state.done or time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
                 journal.settle()
