@@ -143,7 +143,7 @@ def test_a_budget_in_seconds_is_kept(tmp_path: Path) -> None:
     fit(task, tmp_path, seconds=lambda: end - time.monotonic())
     assert time.monotonic() - end < 2  # generous: the machine may be busy
     last = records(tmp_path)[-1]
-    assert last["progress"] == pytest.approx(1, abs=1 / last["step"])  # to half a step; on a busy machine they are few
+    assert last["progress"] == pytest.approx(1, abs=2 / last["step"])  # on a busy machine they are few
 
 
 def test_a_machine_that_becomes_slow_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
