@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 MOST_LOGITS = 1 << 22
 """Logits that ``linear_cross_entropy`` holds at once."""
+ROUND = 1024
+"""The classes that are drawn for a step are so many, or a multiple."""
 
 
 class Loss(NamedTuple):
@@ -94,6 +96,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             chosen = torch.rand_like(drawn) < drawn
             correction = torch.where(chosen, -drawn.log(), -torch.inf)  # a target that was not drawn is nobody else's
             chosen[targets] = True
+            # Tensors of ever new sizes would tear the memory to pieces; what is there to fill up has no share either.
+            rest = (~chosen).nonzero()[:, 0]
+            chosen[rest[: -int(chosen.sum()) % ROUND]] = True
             kept = chosen.nonzero()[:, 0]
             correction, targets = correction[kept], torch.searchsorted(kept, targets)
         with torch.autocast(device, enabled=False):
