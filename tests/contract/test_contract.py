@@ -122,7 +122,8 @@ def test_evaluating_again_gives_the_same_figures(task: str, run: Any, data: Path
     made = run.task
     val = made.datasets["val"]
     again = made.evaluate(gather_outputs(made, dolmen.load(run.path).model, val), val)
-    assert again.metrics == run.evaluation["val"]["metrics"]
+    # The last digits of a loss depend on how many threads add it up.
+    assert again.metrics == pytest.approx(run.evaluation["val"]["metrics"], rel=1e-5, nan_ok=True)
 
 
 def test_the_same_seed_repeats_and_another_does_not(task: str, run: Any, data: Path, tmp_path: Path) -> None:
