@@ -7,7 +7,7 @@ script with the same budget (peers/torchvision_detector.py). Both are evaluated 
 pictures of the set from pixels to boxes: by the bundle in fp32 and int8, and by torchvision's network in PyTorch. Then
 pictures of coco128 learnt by heart (two or three of the 128 are validation, and not measured).
 
-    python benchmarks/detection.py                       # about 75 minutes
+    python benchmarks/detection.py                       # about two hours
     python benchmarks/detection.py --minutes 5 --only bccd
     python benchmarks/detection.py --run runs/mine       # latency of a run that is there, no training of ours
 """
@@ -32,7 +32,7 @@ PEER = Path(__file__).resolve().parent / "peers" / "torchvision_detector.py"
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--minutes", type=float, default=30.0, help="for each on BCCD")
-    options.add_argument("--epochs", type=int, default=50, help="for coco128 by heart")
+    options.add_argument("--epochs", type=int, default=140, help="for coco128 by heart")
     options.add_argument("--only", choices=("bccd", "coco128"))
     options.add_argument("--rounds", type=int, default=3, help="of latency")
     options.add_argument("--run", type=Path, help="of BCCD, instead of training one")
