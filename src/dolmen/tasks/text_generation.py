@@ -171,10 +171,10 @@ class TextGeneration(Task[TextGenerationConfig]):
 
     def _drawn(self) -> Tensor | None:
         """(V,) how likely each token is drawn into the softmax of a training step; None where all of them are there."""
-        train = self.datasets["train"]
-        assert isinstance(train, TextDataset)
         if self.config.softmax != "sampled":
             return None
+        train = self.datasets["train"]
+        assert isinstance(train, TextDataset)
         counts = train.counts(len(self.processor))
         return drawing_probabilities(torch.from_numpy(counts), DRAWN * len(counts))
 
