@@ -31,7 +31,9 @@ class GenerationOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    length: int = Field(400, ge=1, description="tokens to write (default 400)")
+    length: int = Field(
+        400, ge=1, le=100_000, description="tokens to write (default 400; more than 100,000 in turns, with --state)"
+    )
     temperature: float = Field(0.8, ge=0, description="below 1 bolder, above 1 more varied, 0 no chance (default 0.8)")
     top_k: int = Field(0, ge=0, description="choose among so many most probable tokens only")
     top_p: float = Field(1.0, gt=0, le=1, description="choose among the most probable with this probability together")
