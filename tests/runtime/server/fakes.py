@@ -225,7 +225,7 @@ class Texts(Fake):
 
     def pieces(self, *, length: int = 400, seed: int = 0, **_: Any) -> Iterator[str]:
         assert "state" not in _
-        for number in itertools.islice(itertools.count(seed), length):
+        for number in itertools.islice(itertools.count(seed), min(length, self.values.get("most", length))):
             time.sleep(self.values.get("input_ms", 0) / 1000)
             yield f" {number}"
 
