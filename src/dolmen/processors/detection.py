@@ -148,7 +148,7 @@ class DetectionProcessor(BaseModel):
             boxes[mine] = self.from_input(outputs["boxes"][i][region[mine]], crop)
         usable = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1) & ~self._cut(boxes, crops[view], size)
         boxes, value, label, view = boxes[usable], value[usable], label[usable], view[usable]
-        kept = suppress(boxes, label, self.nms_iou, view)[: self.max_detections]
+        kept = suppress(boxes, label, self.nms_iou, view if len(crops) > 1 else None)[: self.max_detections]
         return Boxes(size, self.classes, boxes[kept], value[kept], label[kept].astype(np.int64))
 
     def _cut(self, boxes: Floats, crops: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.bool_]:
