@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,7 +149,7 @@ class TextGeneration(Task[TextGenerationConfig]):
         asked, found = self.config, None
         num = asked.batch_size or self.batch_size(len(train))
         tokens = train.training_batch(0, num, asked.length, asked.seed)[1]["tokens"][:, :-1]
-        drawn = self._drawn()
+        drawn = self._drawn
         for size in sizes:
             self.config = _of_size(asked, size)
             model = self.build_model()
@@ -169,6 +170,7 @@ class TextGeneration(Task[TextGenerationConfig]):
         self.config, passes = found
         return passes
 
+    @functools.cached_property
     def _drawn(self) -> Tensor | None:
         """(V,) how likely each token is drawn into the softmax of a training step; None where all of them are there."""
         if self.config.softmax != "sampled":
@@ -210,7 +212,7 @@ class TextGeneration(Task[TextGenerationConfig]):
     def objectives(self, model: nn.Module) -> Sequence[Objective]:
         """One: cross-entropy of the next token, with AWD-LSTM's penalties."""
         assert isinstance(model, LanguageModel)
-        config, drawn = self.config, self._drawn()
+        config, drawn = self.config, self._drawn
 
         def loss(batch: Batch) -> Loss:
             tokens, streams = batch["tokens"], batch["streams"]
