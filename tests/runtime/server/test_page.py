@@ -66,6 +66,9 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Visit]:
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+        # Choosers are given to us only once the browser knows that we want them, which asking for one when it is
+        # about to open doesn't wait for: the key could be first, and the chooser be lost.
+        page.on("filechooser", lambda _: None)
         page.goto(f"http://127.0.0.1:{servers[-1].port}/")
         return page
 
