@@ -251,7 +251,9 @@ def test_explain_says_which_path_and_why() -> None:
             assert made("lstm").explain().startswith("torch: without a gradient")
     assert made("lstm", mogrifier=2).explain() == "loop: the mogrifier's rounds have no kernel"
     assert made("gru").explain(device="cuda") == "torch: torch's own kernels have this cell"
-    assert made("gru", zoneout=0.1).explain(device="cuda").startswith("loop: torch's own kernels have no layer norm")
+    fused = "fused" if recurrent_path.has_triton() else "loop"
+    assert made("gru", zoneout=0.1).explain(device="cuda").startswith(f"{fused}: torch's own kernels have no layer")
+    assert made("gru", zoneout=0.1).explain(device="mps").startswith("loop: torch's own kernels have no layer")
     assert made("gru", compiled=False).explain().startswith("loop: compiled=False")
     assert made("gru", proj_size=9).explain() == "loop: a projection of the state has no kernel"
     assert made("gru").explain(dtype=torch.float64).startswith("loop: the compiled cells know float32")

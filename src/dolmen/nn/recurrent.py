@@ -3,7 +3,7 @@
 Drop-in for ``torch.nn.RNN``, ``LSTM`` and ``GRU``: same constructor, same names in the state dict, same numbers. What
 they add: sequences of different lengths without packing, states that start anew inside a batch, steps and chunks that
 equal the whole sequence, gates that can be looked at, weight drop, locked dropout, zoneout, layer norm, projection and
-residual connections for every cell, and compiled kernels on the CPU (``explain`` says which path is taken, and why).
+residual connections for every cell, and kernels for CPU and GPU (``explain`` says which path is taken, and why).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dolmen.nn import recurrent_loop
 from dolmen.nn.recurrent_graph import run_in_graph
 from dolmen.nn.recurrent_path import choose_path
-from dolmen.nn.recurrent_state import State, checked_lengths
+from dolmen.nn.recurrent_state import State, checked_lengths, with_batch
 from dolmen.nn.recurrent_stream import Stepper
 from dolmen.nn.recurrent_torch import run_torch
 
@@ -48,7 +48,7 @@ class Recurrent(nn.Module):
         learn_state: the initial state is learned instead of zero.
         mogrifier: rounds in which input and state gate each other before each step (Melis et al., 2020); of an LSTM
             without projection and zoneout. It has no kernel: steps are taken one by one.
-        compiled: take the compiled kernels where they are quickest.
+        compiled: take our kernels where they are quickest.
 
     Raises:
         ValueError: sizes or rates are out of range.
@@ -262,7 +262,7 @@ class Recurrent(nn.Module):
             ValueError: shapes do not fit together.
         """
         if single := x.ndim == 2:
-            x, state = x[:, None], _with_batch(state)
+            x, state = x[:, None], with_batch(state)
             reset_mask = None if reset_mask is None else reset_mask[:, None]
         elif self.batch_first:
             x = x.transpose(0, 1)
@@ -388,12 +388,11 @@ class Recurrent(nn.Module):
             keep = tuple(torch.rand(*x.shape[:2], size, device=x.device) < rate for size, rate in pairs)
         extras = reset is not None or return_gates
         path, _ = self.path(device=x.device.type, dtype=x.dtype, extras=extras, lengths=lengths is not None)
+        call = weights, state, memory, bool(end), lengths, reset, starts, keep, return_gates
         if path == "compiled":
             from dolmen.nn.recurrent_function import run_compiled
 
-            return run_compiled(
-                self.cell, x, weights, state, memory, bool(end), lengths, reset, starts, keep, return_gates
-            )
+            return run_compiled(self.cell, x, *call)
         if path == "graph":
             return run_in_graph(self.cell, x, weights, state, memory, bool(end), lengths)
         if path == "torch":
@@ -412,6 +411,10 @@ class Recurrent(nn.Module):
             return entering(x), state
 
         into = x if rounds else entering(x)
+        if path == "fused":
+            from dolmen.nn.recurrent_gpu import run_fused
+
+            return run_fused(self.cell, into, *call)
         state = state.to(into.dtype)
         memory = None if memory is None else memory.to(into.dtype)
         keep = tuple(k.to(into.dtype) if isinstance(k, Tensor) else k for k in keep)
@@ -435,7 +438,8 @@ class Recurrent(nn.Module):
             lengths: it has ``lengths``.
 
         Returns:
-            "compiled", "torch" (its kernels), "loop" (step by step) or "graph" (exporting), and the reason.
+            "compiled" or "fused" (our kernels on a CPU or a GPU), "torch" (its own), "loop" (step by step) or "graph"
+            (exporting), and the reason.
         """
         return choose_path(self, device=device, dtype=dtype, extras=extras, lengths=lengths)
 
@@ -491,10 +495,3 @@ def _locked_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     if not training or rate == 0:
         return x
     return x * F.dropout(torch.ones_like(x[:1]), rate)
-
-
-def _with_batch(state: Any) -> Any:
-    if state is None:
-        return None
-    hidden, cell = (state, None) if isinstance(state, Tensor) else state
-    return State(hidden[:, None], None if cell is None else cell[:, None])

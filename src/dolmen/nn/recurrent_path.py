@@ -1,4 +1,4 @@
-"""Which way a recurrent layer goes: compiled kernels, torch's own, or step by step; and why."""
+"""Which way a recurrent layer goes: kernels of ours for CPU or GPU, torch's own, or step by step; and why."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch
 
 if TYPE_CHECKING:
     from dolmen.nn.recurrent import Recurrent
+
+PRECISIONS = (torch.float32, torch.bfloat16)
+"""Of inputs, in our kernels."""
 
 
 def choose_path(layer: Recurrent, *, device: str, dtype: torch.dtype, extras: bool, lengths: bool) -> tuple[str, str]:
@@ -23,14 +26,17 @@ def choose_path(layer: Recurrent, *, device: str, dtype: torch.dtype, extras: bo
         return "loop", "the mogrifier's rounds have no kernel"
     if layer.proj_size and not (plain and layer.cell == "lstm" and device != "cpu"):
         return "loop", "a projection of the state has no kernel"
-    if device != "cpu":
-        if plain:
-            return "torch", "torch's own kernels have this cell"
-        return "loop", "torch's own kernels have no layer norm, zoneout, resets or visible gates"
+    if device != "cpu" and plain:
+        return "torch", "torch's own kernels have this cell"
     if not layer.compiled:
         return "loop", "compiled=False; it can be differentiated any number of times"
-    if dtype not in (torch.float32, torch.bfloat16):
+    if dtype not in PRECISIONS:
         return "loop", f"the compiled cells know float32 and bfloat16, not {dtype}"
+    if device != "cpu":
+        missing = "torch's own kernels have no layer norm, zoneout, resets or visible gates"
+        if device != "cuda" or not has_triton():
+            return "loop", f"{missing}, and ours for a GPU need CUDA and Triton"
+        return "fused", f"{missing}; ours do all but the product of a step in one"
     if why := not_compiled():
         return ("torch" if plain else "loop"), why
     half = dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
@@ -45,6 +51,12 @@ def choose_path(layer: Recurrent, *, device: str, dtype: torch.dtype, extras: bo
 def has_onednn() -> bool:
     """Whether torch has oneDNN's kernels here."""
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether Triton is installed, as it is with torch for CUDA."""
+    return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache

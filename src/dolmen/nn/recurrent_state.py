@@ -45,3 +45,11 @@ def checked_lengths(lengths: Any, steps: int, batch: int, device: torch.device) 
     if found.shape != (batch,) or (known and bool(((found < 1) | (found > steps)).any())):
         raise ValueError(f"lengths have to be {batch} numbers from 1 to {steps}")
     return found
+
+
+def with_batch(state: Any) -> State | None:
+    """The state of one sequence, (L, H), as that of a batch of one."""
+    if state is None:
+        return None
+    hidden, cell = (state, None) if isinstance(state, Tensor) else state
+    return State(hidden[:, None], None if cell is None else cell[:, None])
