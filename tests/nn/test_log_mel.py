@@ -9,8 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dolmen.nn.log_mel import LogMelFrames
+from dolmen.nn.log_mel import LogMelFrames, below_level
 from dolmen.processors.audio import LogMel
+from dolmen.processors.level import Level
 
 FRONTS = {
     "kaldi": LogMel.kaldi(),
@@ -79,3 +80,11 @@ def test_number_of_frames() -> None:
 def test_nothing_of_it_is_saved() -> None:
     state: dict[str, Any] = on_torch(FRONTS["kaldi"]).state_dict()
     assert not state
+
+
+@pytest.mark.parametrize("level", [Level(), Level(least=12.0, span=3.0, release=0.3)])
+def test_the_same_below_the_level(level: Level) -> None:
+    heard = np.random.default_rng(0).uniform(5, 20, (3, 40, 6)).astype(np.float32)
+    found = below_level(torch.from_numpy(heard), level).numpy()
+    for one, mine in zip(heard, found, strict=True):
+        np.testing.assert_allclose(mine, level.relative(one, level.least)[0], atol=2e-5)

@@ -108,8 +108,12 @@ def test_steps_are_normalised_frames_with_silence_behind() -> None:
     samples = noise(4000)
     frames = FRONT.features(np.concatenate([samples, np.zeros(2400, np.float32)]))
     found = processor.steps(samples).reshape(-1, 12)
-    np.testing.assert_allclose(found[: len(frames)], (frames - mean) / deviation, rtol=1e-5, atol=1e-5)
+    below, last = processor.level.relative(frames, processor.level.least)
+    np.testing.assert_allclose(found[: len(frames)], (below - mean) / deviation, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(found[len(frames) :], 0)
+    features, level = processor.normalised(frames)
+    np.testing.assert_array_equal(features, found[: len(frames)])
+    assert level == last
     assert len(found) - len(frames) < 4
     assert (processor.step_s, processor.rate, processor.tail) == (0.04, 8000, 2400)
 
@@ -135,6 +139,8 @@ def test_a_stream_goes_on_from_its_state() -> None:
         {"samples": np.zeros(200, np.float32)},
         {"samples": np.zeros((2, 2), np.float32)},
         {"counts": np.array([-1])},
+        {"level": np.array([0.0])},
+        {"level": np.array([np.nan])},
     ],
 )
 def test_a_damaged_state_changes_nothing(change: dict[str, NDArray[Any]]) -> None:

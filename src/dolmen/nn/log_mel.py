@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dolmen.processors.level import Level
 from dolmen.types import Arrays
 
 
@@ -54,3 +55,11 @@ class LogMelFrames(nn.Module):
         power = spectrum.real.square() + spectrum.imag.square()
         energy = power @ self.banks[0] if banks is None else torch.bmm(power, self.banks[banks])
         return energy.clamp(min=self.floor).log()
+
+
+def below_level(features: Tensor, level: Level) -> Tensor:
+    """``Level.relative`` of whole recordings (B, T, F), side by side."""
+    loudest = features.amax(2)
+    fallen = torch.arange(1, features.shape[1] + 1, device=features.device) * level.release
+    at = (torch.cummax(loudest + fallen, 1).values - fallen).clamp(min=level.least)
+    return (features - at[:, :, None]).clamp(min=-level.span)

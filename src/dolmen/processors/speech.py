@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from dolmen.processors.audio import LogMel
+from dolmen.processors.level import Level
 from dolmen.processors.speech_text import TextRules, normalise
 from dolmen.types import Arrays, UserError
 
@@ -32,7 +33,8 @@ class SpeechProcessor(BaseModel):
         units: V of them as text; the first is CTC's blank, and one that begins with ``BOUNDARY`` begins a word.
         rules: what is done to a transcript before it is learned.
         front: samples to log-mel frames.
-        mean: (F,) of the training recordings' frames.
+        level: how loud it has been of late; what networks see is how far below it each band is.
+        mean: (F,) of that in the training recordings.
         deviation: (F,) of them.
         stride: frames that make a step.
         tail_s: silence that is put behind a recording, so that its last word can be told.
@@ -47,6 +49,7 @@ class SpeechProcessor(BaseModel):
     units: tuple[str, ...]
     rules: TextRules = TextRules()
     front: LogMel = LogMel()
+    level: Level = Level()
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
     stride: int = 4
@@ -122,11 +125,20 @@ class SpeechProcessor(BaseModel):
         stream = self.stream()
         return np.concatenate([stream.feed(samples), stream.finish()])
 
-    def normalised(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(T, F) with mean 0 and deviation 1 over the training recordings."""
+    def normalised(self, features: NDArray[np.float32], last: float | None = None) -> tuple[NDArray[np.float32], float]:
+        """Take off the level of late, and bring to mean 0 and deviation 1 over the training recordings.
+
+        Args:
+            features: (T, F) of ``front``.
+            last: the level before them; None at the beginning.
+
+        Returns:
+            (T, F), and the level after them.
+        """
         mean, deviation = self._scaling
-        found: NDArray[np.float32] = (features - mean) / deviation
-        return found
+        below, last = self.level.relative(features, self.level.least if last is None else last)
+        found: NDArray[np.float32] = (below - mean) / deviation
+        return found, last
 
     def encode(self, raw: Any) -> Arrays:
         """``{"frames": (T, S, F)}`` of (N,) samples at ``rate``."""
@@ -148,6 +160,7 @@ class StepStream:
     def __init__(self, processor: SpeechProcessor) -> None:
         self.processor, self.frames = processor, processor.front.stream()
         self.held = np.zeros((0, processor.front.num_mels), np.float32)
+        self.level = processor.level.least
 
     def feed(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N,) samples to (t, S, F) steps."""
@@ -166,7 +179,8 @@ class StepStream:
 
     def _cut(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         stride = self.processor.stride
-        both = np.concatenate([self.held, self.processor.normalised(features)])
+        found, self.level = self.processor.normalised(features, self.level)
+        both = np.concatenate([self.held, found])
         steps = len(both) // stride
         self.held = both[steps * stride :].copy()
         return both[: steps * stride].reshape(steps, stride, both.shape[1])
@@ -174,20 +188,21 @@ class StepStream:
     def reset(self) -> None:
         """Begin anew."""
         self.frames.reset()
-        self.held = self.held[:0]
+        self.held, self.level = self.held[:0], self.processor.level.least
 
     @property
     def state(self) -> Arrays:
         """All that it has in mind. Setting it raises ValueError, KeyError or TypeError where it can't be one."""
-        return {"held_frames": self.held.copy(), **self.frames.state}
+        return {"held_frames": self.held.copy(), "level": np.array([self.level]), **self.frames.state}
 
     @state.setter
     def state(self, state: Arrays) -> None:
-        held = np.array(state["held_frames"], np.float32)
-        if held.shape[1:] != self.held.shape[1:] or len(held) >= self.processor.stride:
+        held, (level,) = np.array(state["held_frames"], np.float32), state["level"].tolist()
+        fits = held.shape[1:] == self.held.shape[1:] and len(held) < self.processor.stride
+        if not fits or not self.processor.level.least <= level < np.inf:
             raise ValueError("the state of this stream is damaged")
-        self.frames.state = {k: v for k, v in state.items() if k != "held_frames"}
-        self.held = held
+        self.frames.state = {k: v for k, v in state.items() if k not in ("held_frames", "level")}
+        self.held, self.level = held, level
 
 
 def choose_kind(texts: Sequence[str]) -> Kind:

@@ -22,13 +22,14 @@ from dolmen.data.recordings_sample import write_recordings_sample
 from dolmen.data.recordings_splits import assign_recording_splits
 from dolmen.metrics import transcription as metrics
 from dolmen.metrics.alarms import alarm_curve, threshold_for
-from dolmen.nn.log_mel import LogMelFrames
+from dolmen.nn.log_mel import LogMelFrames, below_level
 from dolmen.nn.losses import Loss, nothing
 from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.speech import Recogniser, StreamGraph, WholeGraph, ctc_loss, stacked
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.audio import LogMel, mono
 from dolmen.processors.ctc import greedy, text_of
+from dolmen.processors.level import Level
 from dolmen.processors.speech import SpeechProcessor, choose_kind, fit_units
 from dolmen.processors.speech_text import TextRules, normalise
 from dolmen.processors.transcribing import Decoding, Transcriber
@@ -262,7 +263,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
 
     def _normalised(self, features: Tensor) -> Tensor:
         p = self.processor
-        return (features - torch.tensor(p.mean)) / torch.tensor(p.deviation)
+        return (below_level(features, p.level) - torch.tensor(p.mean)) / torch.tensor(p.deviation)
 
     def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:
         """See ``Task.training_batch``: recordings of similar length together."""
@@ -428,11 +429,7 @@ def _front(rate: int) -> LogMel:
 
 
 def _fit_front(front: LogMel, decoded: DecodedRecordings, rows: Sequence[int]) -> dict[str, Any]:
-    """The front end with a floor that fits, and mean and deviation of each band, from about ten minutes of recordings.
-
-    The floor is what the quietest twentieth of all energies is at. Without it digital silence, in which there is
-    nothing at all, would lie so far below the quietest room that the differences between sounds vanished beside it.
-    """
+    """The front end, the least level, and mean and deviation of each band, from about ten minutes of recordings."""
     chosen, room = np.random.default_rng(0).permutation(np.array(rows, np.int64)), TYPICAL_S * front.rate
     parts = []
     for i in chosen.tolist():
@@ -441,13 +438,14 @@ def _fit_front(front: LogMel, decoded: DecodedRecordings, rows: Sequence[int]) -
         room -= len(samples)
         if room < 0:
             break
-    features = np.concatenate(parts) if parts else np.zeros((1, front.num_mels), np.float32)
-    lowest = max(float(np.percentile(features, 5)), float(np.log(front.floor)))
-    floored = np.maximum(features, lowest)
-    mean, deviation = floored.mean(0, dtype=np.float64), np.maximum(floored.std(0, dtype=np.float64), 0.1)
+    level = Level.fitted(np.array([part.max() for part in parts]))
+    below = [level.relative(part, level.least)[0] for part in parts] or [np.zeros((1, front.num_mels), np.float32)]
+    features = np.concatenate(below)
+    mean, deviation = features.mean(0, dtype=np.float64), np.maximum(features.std(0, dtype=np.float64), 0.1)
     return {
-        "front": front.model_copy(update={"floor": round(float(np.exp(lowest)), 6)}),
-        "mean": tuple(mean.round(5).tolist()), "deviation": tuple(deviation.round(5).tolist()),
+        # Nothing below it is seen.
+        "front": front.model_copy(update={"floor": float(np.exp(level.least - level.span))}),
+        "level": level, "mean": tuple(mean.round(5).tolist()), "deviation": tuple(deviation.round(5).tolist()),
     }  # fmt: skip
 
 

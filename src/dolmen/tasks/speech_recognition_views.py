@@ -48,7 +48,7 @@ def sections(
         return Heard(
             name=dataset.names[i], confidence=told.confidence, duration_s=len(samples) / processor.rate,
             words=told.words, speaker=dataset.speakers[i], samples=samples, rate=processor.rate,
-            features=processor.normalised(processor.front.features(samples)),
+            features=processor.normalised(processor.front.features(samples))[0],
             hop_s=processor.front.hop / processor.rate,
             logp=evaluations[split].arrays["log_probabilities"][stop - int(steps[i]) : stop],
             step_s=processor.step_s,
@@ -74,7 +74,7 @@ def explain(
     draw(
         out, title=str(raw) if isinstance(raw, (str, Path)) else "recording", text=answer.text,
         confidence=answer.confidence, samples=samples, rate=processor.rate,
-        features=processor.normalised(processor.front.features(samples)),
+        features=processor.normalised(processor.front.features(samples))[0],
         hop_s=processor.front.hop / processor.rate, logp=logp, step_s=processor.step_s, units=processor.units,
         words=answer.words, gates=gates,
     )  # fmt: skip
