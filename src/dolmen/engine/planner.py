@@ -73,19 +73,20 @@ class MachineBudget:
     def seconds_of(
         self,
         model: nn.Module,
-        loss: Callable[[nn.Module], Tensor],
+        inputs: Tensor,
+        loss: Callable[[nn.Module, Tensor], Tensor],
         optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> float:
         """See ``Budget.seconds_of`` (median of 3, in the quicker precision)."""
         device = hardware.device()
-        model = model.to(device).to(memory_format=torch.channels_last).train()
+        model, inputs = model.to(device).to(memory_format=torch.channels_last).train(), inputs.to(device)
         best = math.inf
         for precision in ("fp32", "bf16") if hardware.has_bf16() else ("fp32",):
             times = []
             for _ in range(4):
                 start = time.perf_counter()
                 with autocast(precision, device):
-                    loss(model).backward()  # type: ignore[no-untyped-call]
+                    loss(model, inputs).backward()  # type: ignore[no-untyped-call]
                     for optimizer in optimizers:
                         optimizer.step()
                 synchronise(device)

@@ -90,7 +90,7 @@ class LanguageModel(nn.Module):
 
         With ``drawn`` (V,) over a sample of the vocabulary: see ``linear_cross_entropy``.
         """
-        flat = self.bridge(out).flatten(0, 1)
+        flat, drawn = self.bridge(out).flatten(0, 1), None if drawn is None else drawn.to(out.device)
         return linear_cross_entropy(flat, self._softmax_weight, self.bias, targets.flatten(), drawn)
 
 

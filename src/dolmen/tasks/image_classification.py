@@ -172,7 +172,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         p = self.processor
         for size in [s for s in (160, 128, 96, 64) if s < min(p.height, p.width)]:
             images = torch.zeros(32, p.channels, p.height, p.width)
-            step_s = budget.seconds_of(self.build_model(), lambda model: model(images).float().square().sum())  # noqa: B023
+            step_s = budget.seconds_of(self.build_model(), images, lambda model, x: model(x).float().square().sum())
             needed = step_s / 32 * num_images * ENOUGH_EPOCHS_TO_LEARN
             if needed <= budget.seconds:
                 return

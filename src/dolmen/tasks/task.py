@@ -172,10 +172,11 @@ class Budget(Protocol):
     def seconds_of(
         self,
         model: nn.Module,
-        loss: Callable[[nn.Module], Tensor],
+        inputs: Tensor,
+        loss: Callable[[nn.Module, Tensor], Tensor],
         optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> float:
-        """Measure one training step: ``loss`` of the model on a batch, its gradients, and the optimisers' steps."""
+        """Measure one training step: ``loss`` of the model on inputs, its gradients, and the optimisers' steps."""
         ...
 
 

@@ -159,7 +159,8 @@ class TextGeneration(Task[TextGenerationConfig]):
                 break
             step_s = budget.seconds_of(
                 model,
-                lambda model: model.loss(model.read(tokens)[0], tokens, drawn) / tokens.numel(),  # type: ignore[operator]
+                tokens,
+                lambda model, x: model.loss(model.read(x)[0], x, drawn) / x.numel(),  # type: ignore[operator]
                 self.objectives(model)[0].optimizers,
             )
             passes = budget.seconds / (step_s * train.steps_per_epoch(num, asked.length))
@@ -220,7 +221,7 @@ class TextGeneration(Task[TextGenerationConfig]):
             out, after = model.read(inputs, self._carried_state(model, streams, batch["fresh"]))
             self._carry(after.detach(), streams)
             weight = float(targets.numel())
-            total = model.loss(out, targets, drawn if drawn is None else drawn.to(out.device))
+            total = model.loss(out, targets, drawn)
             if config.activation_penalty:
                 total = total + config.activation_penalty * weight * out.float().square().mean()
             if config.change_penalty:
