@@ -10,7 +10,11 @@ step, for (T, B, I, H); processes of their own, in turn; medians of the rounds, 
     ours bf16          the same under autocast: products in bf16; sums, state and gates in fp32
     ONNX Runtime       fp32, inference only
 
-    python benchmarks/recurrent.py        # about 8 minutes
+With layer norm and zoneout, which torch.nn has not, the peer is a loop over cells in torch's operations. On a GPU there
+are no streaming step and no ONNX Runtime; torch.nn is cuDNN there, which is what ours takes where it can.
+
+    python benchmarks/recurrent.py                    # about 10 minutes
+    python benchmarks/recurrent.py --device cuda
 """
 
 from __future__ import annotations
@@ -27,11 +31,14 @@ from typing import Any
 
 from measuring import Target, call, child, median, parser, report, say, version_of
 
-ONNX = "ONNX Runtime"
-WHO = ("torch.nn", "torch.nn tuned", "torch.nn bf16", "ours fp32", "ours bf16", ONNX)
+ONNX, LOOP = "ONNX Runtime", "loop over cells"
+WHO = ("torch.nn", "torch.nn tuned", "torch.nn bf16", "ours fp32", "ours bf16", LOOP, ONNX)
 CELLS = ("gru", "lstm", "rnn")
+NORM = " norm"
+"""Behind the name of a cell: with layer norm and zoneout."""
 SHAPES = ((100, 32, 256, 256), (100, 64, 512, 512), (35, 20, 650, 650), (400, 16, 80, 320), (50, 1, 256, 256))
 STEP = (1, 1, 256, 256)
+NORMED = ((100, 32, 256, 256), (50, 1, 256, 256))
 MODES = ("train", "infer")
 GATES = {"gru": 3, "lstm": 4, "rnn": 1}
 SPEECH = (400, 16, 80, 320)
@@ -42,26 +49,29 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--seconds", type=float, default=0.25, help="for each figure in each round")
     options.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    options.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options.add_argument("--child", choices=WHO, help=argparse.SUPPRESS)
     args = options.parse_args()
     if args.child:
-        print(json.dumps(measured(args.child, args.cells, args.seconds, smoke=args.smoke)))
+        print(json.dumps(measured(args.child, args.cells, args.seconds, args.device, smoke=args.smoke)))
         return
     rounds, seconds = (1, 0.0) if args.smoke else (args.rounds, args.seconds)
-    there = [who for who in WHO if who != ONNX or "missing" not in (version_of("onnx"), version_of("onnxruntime"))]
+    onnx = args.device == "cpu" and "missing" not in (version_of("onnx"), version_of("onnxruntime"))
+    there = [who for who in WHO if who != ONNX or onnx]
     times: dict[str, dict[str, list[float]]] = {who: {} for who in WHO}
     for number in range(rounds):
         for who in there:
-            words = ["--child", who, "--seconds", seconds, "--cells", *args.cells, *(["--smoke"] if args.smoke else [])]
+            words = ["--child", who, "--seconds", seconds, "--device", args.device, "--cells", *args.cells]
+            words += ["--smoke"] if args.smoke else []
             said = call(child(__file__, *words), threads=args.threads).json()
             for key, value in said.items():
                 times[who].setdefault(key, []).append(value)
         say(f"round {number + 1} of {rounds}")
     middle = {who: {key: median(values) for key, values in found.items()} for who, found in times.items()}
     rows, targets = [], []
-    for key in middle["torch.nn"]:
-        cell, mode, shape = key.split(" ", 2)
-        base = middle["torch.nn"][key]
+    for key in (*middle["torch.nn"], *middle[LOOP]):
+        cell, mode, shape = key.rsplit(" ", 2)
+        base = middle[LOOP if cell.endswith(NORM) else "torch.nn"][key]
         row: dict[str, Any] = {"cell": cell, "mode": mode, "T,B,I,H": shape}
         row |= {f"{who} ms": middle[who].get(key) for who in WHO}
         row |= {f"{who} x": base / middle[who][key] for who in ("ours fp32", "ours bf16")}
@@ -76,6 +86,8 @@ def wanted(
     """The targets of a row."""
     name = f"{cell} {mode} {','.join(map(str, shape))}"
     exact, half = row["ours fp32 x"], row["ours bf16 x"]
+    if cell.endswith(NORM):
+        return [Target(f"{name}: ours fp32 / {LOOP}", exact, least=3.0 if mode == "train" else 4.0)]
     if shape == STEP or shape[1] == 1:
         least = 1.0 if cell == "lstm" and shape != STEP else 3.0 if mode == "infer" else 5.0
         return [Target(f"{name}: ours fp32 / torch.nn", exact, least=least)]
@@ -96,9 +108,10 @@ def wanted(
 # ---- in a process of its own
 
 
-def measured(who: str, cells: list[str], seconds: float, *, smoke: bool) -> dict[str, float]:
+def measured(who: str, cells: list[str], seconds: float, device: str, *, smoke: bool) -> dict[str, float]:
     """Milliseconds by "cell mode T,B,I,H"."""
     shapes = ((5, 2, 8, 8), STEP) if smoke else (*SHAPES, STEP)
+    normed = ((5, 2, 8, 8),) if smoke else NORMED
     if who == ONNX:
         return through_onnx(cells, shapes, seconds)
     import torch
@@ -109,20 +122,21 @@ def measured(who: str, cells: list[str], seconds: float, *, smoke: bool) -> dict
     tuned = who.startswith("ours") or who.endswith("tuned")
     if tuned:
         hardware.keep_memory()
+    todo = [(cell, shape) for cell in cells for shape in shapes] if who != LOOP else []
+    todo += [(cell + NORM, shape) for cell in cells for shape in normed] if who == LOOP or "ours" in who else []
     found = {}
-    for cell in cells:
-        for shape in shapes:
-            for mode in MODES:
-                if shape == STEP and mode == "train":
-                    continue
-                torch.manual_seed(0)
-                with quick_products() if who == "torch.nn tuned" else nullcontext():
-                    work = layer_work(who, cell, shape, mode)
-                    found[f"{cell} {mode} {','.join(map(str, shape))}"] = milliseconds(work, seconds)
+    for cell, shape in todo:
+        for mode in MODES:
+            if shape == STEP and (mode == "train" or device != "cpu"):
+                continue
+            torch.manual_seed(0)
+            with quick_products() if who == "torch.nn tuned" else nullcontext():
+                work = layer_work(who, cell, shape, mode, device)
+                found[f"{cell} {mode} {','.join(map(str, shape))}"] = milliseconds(work, seconds)
     return found
 
 
-def layer_work(who: str, cell: str, shape: tuple[int, ...], mode: str) -> Callable[[], object]:
+def layer_work(who: str, cell: str, shape: tuple[int, ...], mode: str, device: str) -> Callable[[], object]:
     """What is timed."""
     import torch
     from torch import nn
@@ -130,24 +144,32 @@ def layer_work(who: str, cell: str, shape: tuple[int, ...], mode: str) -> Callab
     from dolmen.nn import recurrent
 
     steps, batch, size, hidden = shape
-    theirs: Any = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}[cell](size, hidden)
+    norm, cell = cell.endswith(NORM), cell.removesuffix(NORM)
+    theirs: Any = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}[cell](size, hidden, device=device)
     kinds: Any = {"gru": recurrent.GRU, "lstm": recurrent.LSTM, "rnn": recurrent.RNN}
-    layer: Any = kinds[cell].from_torch(theirs) if who.startswith("ours") else theirs
-    x = torch.randn(steps, batch, size, requires_grad=mode == "train")
-    gradient = torch.randn(steps, batch, hidden)
+    more = {"layer_norm": True, "zoneout": 0.1, "compiled": who != LOOP} if norm else {}
+    layer: Any = kinds[cell].from_torch(theirs, **more) if norm or who.startswith("ours") else theirs
+    x = torch.randn(steps, batch, size, device=device, requires_grad=mode == "train")
+    gradient = torch.randn(steps, batch, hidden, device=device)
     half = who.endswith("bf16")
 
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     def train() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast(device, torch.bfloat16, enabled=half):
             y, _ = layer(x)
         y.backward(gradient.to(y.dtype))
         x.grad = None
         for p in layer.parameters():
             p.grad = None
+        wait()
 
     def infer() -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
             layer(x)
+        wait()
 
     if shape == STEP:
         return streaming(who, layer, cell, shape)
