@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dolmen.nn import recurrent_loop
-from dolmen.nn.recurrent_gpu import GATES, run_fused
+from dolmen.nn.recurrent import GATES
+from dolmen.nn.recurrent_gpu import run_fused
 
 T, B, H = 4, 3, 6
 CASES = [  # layer norm, zoneout, lengths, resets, reverse

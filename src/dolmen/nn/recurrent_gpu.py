@@ -15,8 +15,8 @@ import triton
 from torch import Tensor
 
 from dolmen.nn.kernels.gpu import backward_step, forward_step
+from dolmen.nn.recurrent import GATES
 
-GATES = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
 SAVED = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 4}
 """Blocks of H that the backward pass needs of each step, as on the CPU."""
 _NAMES = (
