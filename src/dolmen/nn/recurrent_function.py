@@ -19,6 +19,7 @@ from dolmen.nn.kernels import products, team
 from dolmen.nn.kernels.arithmetic import GATES, Cell
 from dolmen.nn.kernels.backward import GRADS, Backward, backward
 from dolmen.nn.kernels.forward import SAVED, Forward, forward
+from dolmen.nn.recurrent_state import named_gates
 
 _NAMES = (
     "x", "state", "cell", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "state_start", "cell_start",
@@ -95,10 +96,7 @@ def run_compiled(
         keep_cell=None if memory is None else cell_mask,
     )  # fmt: skip
     out, last = (states[:-1], 0) if reverse else (states[1:], -1)
-    gates = {}
-    if return_gates and saved is not None:
-        names = {"lstm": ("input", "forget", "cell", "output"), "gru": ("reset", "update", "new")}.get(cell, ("new",))
-        gates = dict(zip(names, torch.split(saved, states.shape[-1], -1), strict=False))
+    gates = named_gates(cell, saved, states.shape[-1]) if return_gates and saved is not None else {}
     return out.to(x.dtype), states[last], cells[last] if memory is not None else None, gates
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dolmen.nn.kernels.gpu import backward_step, forward_step
 from dolmen.nn.recurrent import GATES
+from dolmen.nn.recurrent_state import named_gates
 
 SAVED = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 4}
 """Blocks of H that the backward pass needs of each step, as on the CPU."""
@@ -47,10 +48,7 @@ def run_fused(
         None if reset is None else reset.to(torch.uint8), *masks,
     )  # fmt: skip
     out, last = (states[:-1], 0) if reverse else (states[1:], -1)
-    gates = {}
-    if return_gates:
-        names = {"lstm": ("input", "forget", "cell", "output"), "gru": ("reset", "update", "new")}.get(cell, ("new",))
-        gates = dict(zip(names, torch.split(saved, states.shape[-1], -1), strict=False))
+    gates = named_gates(cell, saved, states.shape[-1]) if return_gates else {}
     return out.to(kind), states[last], cells[last] if memory is not None else None, gates
 
 

@@ -53,3 +53,9 @@ def with_batch(state: Any) -> State | None:
         return None
     hidden, cell = (state, None) if isinstance(state, Tensor) else state
     return State(hidden[:, None], None if cell is None else cell[:, None])
+
+
+def named_gates(cell: str, gates: Tensor, size: int) -> dict[str, Tensor]:
+    """By name, each (T, B, H), of those that lie side by side in (T, B, ...); what is behind them has no name."""
+    names = {"lstm": ("input", "forget", "cell", "output"), "gru": ("reset", "update", "new")}.get(cell, ("new",))
+    return dict(zip(names, torch.split(gates, size, -1), strict=False))
