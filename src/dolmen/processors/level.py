@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Floats = NDArray[np.float32]
 DB = float(np.log(10) / 10)
 """A decibel in nats of energy."""
-SOFTEST, BELOW = 5, 10 * DB
+SOFTEST, BELOW = 5, 20 * DB
 """The level is never more than so many nats below the peaks of this percentile of the recordings."""
 
 
