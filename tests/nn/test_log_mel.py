@@ -85,6 +85,6 @@ def test_nothing_of_it_is_saved() -> None:
 @pytest.mark.parametrize("level", [Level(), Level(least=12.0, span=3.0, release=0.3)])
 def test_the_same_below_the_level(level: Level) -> None:
     heard = np.random.default_rng(0).uniform(5, 20, (3, 40, 6)).astype(np.float32)
-    found = below_level(torch.from_numpy(heard), level).numpy()
+    found = below_level(torch.from_numpy(heard), **level.model_dump()).numpy()
     for one, mine in zip(heard, found, strict=True):
         np.testing.assert_allclose(mine, level.relative(one, level.least)[0], atol=2e-5)

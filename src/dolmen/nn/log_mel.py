@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dolmen.processors.level import Level
 from dolmen.types import Arrays
 
 
@@ -57,9 +56,16 @@ class LogMelFrames(nn.Module):
         return energy.clamp(min=self.floor).log()
 
 
-def below_level(features: Tensor, level: Level) -> Tensor:
-    """``Level.relative`` of whole recordings (B, T, F), side by side."""
+def below_level(features: Tensor, *, least: float, span: float, release: float) -> Tensor:
+    """What ``processors.level.Level.relative`` gives of whole recordings (B, T, F), side by side.
+
+    Args:
+        features: nats of energy.
+        least: that the level never falls below.
+        span: below the level, where sound is cut off.
+        release: that the level falls by from frame to frame.
+    """
     loudest = features.amax(2)
-    fallen = torch.arange(1, features.shape[1] + 1, device=features.device) * level.release
-    at = (torch.cummax(loudest + fallen, 1).values - fallen).clamp(min=level.least)
-    return (features - at[:, :, None]).clamp(min=-level.span)
+    fallen = torch.arange(1, features.shape[1] + 1, device=features.device) * release
+    at = (torch.cummax(loudest + fallen, 1).values - fallen).clamp(min=least)
+    return (features - at[:, :, None]).clamp(min=-span)

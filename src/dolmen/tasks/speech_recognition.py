@@ -263,7 +263,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
 
     def _normalised(self, features: Tensor) -> Tensor:
         p = self.processor
-        return (below_level(features, p.level) - torch.tensor(p.mean)) / torch.tensor(p.deviation)
+        return (below_level(features, **p.level.model_dump()) - torch.tensor(p.mean)) / torch.tensor(p.deviation)
 
     def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:
         """See ``Task.training_batch``: recordings of similar length together."""
