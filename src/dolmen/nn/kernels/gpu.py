@@ -64,6 +64,28 @@ def _part(raw, gate: tl.constexpr, j, inside, h, bias, scale, mean, inverse, nor
     return value + _load(bias, gate * h + j, inside)
 
 
+@triton.jit
+def _places(t, h, reverse: tl.constexpr, block: tl.constexpr):
+    """Of this program's row: its number and how many there are, columns, and where what step ``t`` has and takes lies.
+
+    Returns:
+        row, rows, columns j and which are inside; the row's number at step ``t`` in (T, B), and in (T + 1, B, H) where
+        the state that the step starts from lies, and that after it.
+    """
+    row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
+    j = tl.arange(0, block)
+    here = t * rows + row
+    start = (here + rows if reverse else here) * h + j
+    end = (here if reverse else here + rows) * h + j
+    return row, rows, j, j < h, here, start, end
+
+
+@triton.jit
+def _shown(cell, middle, width, cell_scale, cell_shift, j, inside):
+    """The LSTM's memory behind its layer norm."""
+    return (cell - middle) * width * _load(cell_scale, j, inside) + _load(cell_shift, j, inside)
+
+
 @triton.jit(do_not_specialize=["t", "following"])
 def forward_step(
     into, raw, states, cells, before, saved, bias, scale, cell_scale, cell_shift, keep_state, keep_cell, lengths, reset,
@@ -87,14 +109,9 @@ def forward_step(
     Numbers: the step ``t``; ``following``, the one that comes after it, below 0 if none does; ``h``, H; the rates of
     zoneout. What it is compiled for: the cell (``unit``), what it has, and ``block``, at least H.
     """
-    row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
-    j = tl.arange(0, block)
-    inside = j < h
+    row, rows, j, inside, here, start, end = _places(t, h, reverse, block)
     gates: tl.constexpr = 4 if unit == "lstm" else 3 if unit == "gru" else 1
     n = gates * h
-    here = t * rows + row
-    start = (here + rows if reverse else here) * h + j
-    end = (here if reverse else here + rows) * h + j
     x, r_ = into + here * n, raw + here * n
     old = _load(states, start, inside)
     anew = False
@@ -121,7 +138,7 @@ def forward_step(
         shown = cell
         if norm:
             middle, width = _row_moments(cell, inside, h)
-            shown = (cell - middle) * width * _load(cell_scale, j, inside) + _load(cell_shift, j, inside)
+            shown = _shown(cell, middle, width, cell_scale, cell_shift, j, inside)
         new = o * _tanh(shown)
         if save:
             _store_four(saved + here * 4 * h, i, f, g, o, j, inside, h)
@@ -178,16 +195,11 @@ def backward_step(
         d_raw: and before it, with ``norm``.
         d_shown: (T, B, H) is written with ``norm``: of the LSTM's memory behind its layer norm.
     """
-    row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
-    j = tl.arange(0, block)
-    inside = j < h
+    row, rows, j, inside, here, start, end = _places(t, h, reverse, block)
     gates: tl.constexpr = 4 if unit == "lstm" else 3 if unit == "gru" else 1
     n = gates * h
-    here = t * rows + row
     there = (following * rows + row) * h + j
     at = here * h + j
-    start = (here + rows if reverse else here) * h + j
-    end = (here if reverse else here + rows) * h + j
     last = following < 0
     goes_on = inside & (following >= 0)
     anew = False
@@ -213,7 +225,7 @@ def backward_step(
         shown, middle, width = cell, 0.0, 1.0
         if norm:
             middle, width = _row_moments(cell, inside, h)
-            shown = (cell - middle) * width * _load(cell_scale, j, inside) + _load(cell_shift, j, inside)
+            shown = _shown(cell, middle, width, cell_scale, cell_shift, j, inside)
         squashed = _tanh(shown)
         d_cell = d_new * o * (1 - squashed * squashed)
         if norm:
