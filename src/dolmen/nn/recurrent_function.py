@@ -123,12 +123,13 @@ class _Recurrence(torch.autograd.Function):
             kept = torch.empty((steps + 1, batch, h) if layer.cell == "lstm" else (0,))
             if a["cell"] is not None:
                 kept[-1 if layer.reverse else 0] = a["cell"]
-            plain = layer.cell.startswith("rnn")  # its new state is enough for the backward pass
-            save = layer.gates or (training and not (plain and _zone(layer, a) == 0))
+            norm = layer.layer_norm
+            # Of a plain unit without more, its new state is enough for the backward pass.
+            simple = layer.cell.startswith("rnn") and not norm and _zone(layer, a) == 0
+            save = layer.gates or (training and not simple)
             saved = torch.empty((steps, batch, SAVED[layer.cell] * h) if save else (0,))
-            norm = layer.layer_norm and save
             # What a padded step leaves empty is multiplied by a gradient of 0 later: it must not be NaN.
-            raw = (torch.zeros if a["lengths"] is not None else torch.empty)((*inputs.shape,) if norm else (0,))
+            raw = (torch.zeros if a["lengths"] is not None else torch.empty)((*inputs.shape,) if norm and save else (0,))
             panels = pack_columns(w, layer.pairs)
             rates = torch.tensor(layer.zoneout)
             held = {k: _plain(a[k]) for k in _NAMES[7:]}
