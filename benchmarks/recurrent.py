@@ -151,6 +151,7 @@ def layer_work(who: str, cell: str, shape: tuple[int, ...], mode: str, device: s
     layer: Any = kinds[cell].from_torch(theirs, **more) if norm or who.startswith("ours") else theirs
     x = torch.randn(steps, batch, size, device=device, requires_grad=mode == "train")
     gradient = torch.randn(steps, batch, hidden, device=device)
+    layer.train(mode == "train")
     half = who.endswith("bf16")
 
     def wait() -> None:

@@ -383,9 +383,9 @@ class Recurrent(nn.Module):
                   self.start_cell[at] if self.learn_state and memory is not None else None)  # fmt: skip
         keep: Any = self.zoneout
         if self.training and any(self.zoneout):
-            sizes = (self.output_size, self.hidden_size)
-            pairs = zip(sizes, self.zoneout, strict=True)
-            keep = tuple(torch.rand(*x.shape[:2], size, device=x.device) < rate for size, rate in pairs)
+            of_state = _mask((*x.shape[:2], self.output_size), self.zoneout[0], x.device)
+            of_cell = _mask((*x.shape[:2], self.hidden_size), self.zoneout[1], x.device) if memory is not None else 0.0
+            keep = of_state, of_cell
         extras = reset is not None or return_gates
         path, _ = self.path(device=x.device.type, dtype=x.dtype, extras=extras, lengths=lengths is not None)
         call = weights, state, memory, bool(end), lengths, reset, starts, keep, return_gates
@@ -488,6 +488,13 @@ class GRU(Recurrent):
     """
 
     cell = "gru"
+
+
+def _mask(shape: tuple[int, ...], rate: float, device: torch.device) -> Tensor:
+    """Bool, True at the rate (to 1/65,536): four values come from each random number, as numbers are what takes time."""
+    drawn = torch.empty(-(-math.prod(shape) // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
+    few = drawn.view(torch.int16)[: math.prod(shape)].view(shape)
+    return few < rate * 2**16 - 2**15
 
 
 def _locked_dropout(x: Tensor, rate: float, training: bool) -> Tensor:

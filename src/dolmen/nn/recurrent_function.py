@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dolmen.nn.fp32 import quick_products
+from dolmen.nn.fp32 import quick_products, quickly
 from dolmen.nn.kernels import products, team
 from dolmen.nn.kernels.arithmetic import GATES, Cell
 from dolmen.nn.kernels.backward import GRADS, Backward, backward
@@ -85,8 +85,8 @@ def run_compiled(
     into, weight_ih, norm = x.float(), w["weight_ih"], w["scale_hh"] is not None
     if norm:
         assert weight_ih is not None
-        into = F.layer_norm(F.linear(into, weight_ih).float(), weight_ih.shape[:1], w["scale_ih"])
-        weight_ih = None
+        (into,) = quickly(lambda *given: (F.linear(*given).float(),), into, weight_ih)
+        into, weight_ih = F.layer_norm(into, into.shape[-1:], w["scale_ih"]), None
     layer = Layer(cell, reverse, norm, (rates[0], rates[1]), half and products.HAS_BF16, return_gates)  # type: ignore[arg-type]
     states, cells, saved = run_layer(
         layer, x=into, state=state.float(), cell=None if memory is None else memory.float(), weight_ih=weight_ih,
@@ -191,9 +191,8 @@ class _Recurrence(torch.autograd.Function):
                 d_gates = torch.empty(steps, batch, blocks * h + blocks * h % 2, dtype=torch.bfloat16)
             else:
                 d_gates = torch.empty(steps, batch, blocks * h)
-            d_bias = torch.zeros(threads, blocks * h)
+            d_sums = torch.zeros(threads, (blocks + gates + 2) * h)
             d_raw = torch.empty((steps, batch, gates * h) if norm else (0,))
-            d_normed = torch.empty((steps, batch, h) if norm and lstm else (0,))
             d_start = torch.zeros((2, batch, h) if a["reset"] is not None else (2, 0))
             panels = pack_rows(w, layer.pairs)
             rates = torch.tensor(layer.zoneout)
@@ -216,9 +215,8 @@ class _Recurrence(torch.autograd.Function):
                 raw=raw.data_ptr(),
                 rates=rates.data_ptr(),
                 d_gates=d_gates.data_ptr(),
-                d_bias=d_bias.data_ptr(),
+                d_sums=d_sums.data_ptr(),
                 d_raw=d_raw.data_ptr(),
-                d_normed=d_normed.data_ptr(),
                 d_state_start=d_start[0].data_ptr(),
                 d_cell_start=d_start[1].data_ptr(),
                 **_addresses(held, Backward),
@@ -239,11 +237,12 @@ class _Recurrence(torch.autograd.Function):
                     before = torch.where(a["reset"][:, :, None] != 0, start, before)
             before = before.reshape(steps * batch, h)
             through = d_raw.view(steps * batch, -1) if norm else of_state
+            of_bias, of_scale, of_cell_scale, of_cell_shift = d_sums.sum(0).split([blocks * h, gates * h, h, h])
             need = dict(zip(_NAMES, ctx.needs_input_grad[1:], strict=True))
             out: dict[str, Tensor | None] = dict.fromkeys(_NAMES)
             gru = layer.cell == "gru"
             if a["weight_ih"] is None:
-                out["x"] = _rolled(of_inputs.T, h, gru).T.reshape(x.shape)
+                out["x"] = (torch.cat((of_inputs[:, h:], of_inputs[:, :h]), 1) if gru else of_inputs).reshape(x.shape)
             else:
                 if need["x"]:
                     weight = torch.cat((a["weight_ih"][2 * h :], a["weight_ih"][: 2 * h])) if gru else a["weight_ih"]
@@ -251,21 +250,17 @@ class _Recurrence(torch.autograd.Function):
                 out["weight_ih"] = _rolled(_weight_gradient(of_inputs, x.reshape(steps * batch, -1)), h, gru)
             out["weight_hh"] = _weight_gradient(through.to(before.dtype), before)
             if need["bias_ih"] or need["bias_hh"]:
-                sums = d_bias.sum(0)
-                out["bias_ih"] = _rolled(sums[: gates * h], h, gru)
-                out["bias_hh"] = sums[(blocks - gates) * h :]
+                out["bias_ih"] = _rolled(of_bias[: gates * h], h, gru)
+                out["bias_hh"] = of_bias[(blocks - gates) * h :]
             out["state"], out["cell"] = d_state, d_cell if lstm else None
             if need["state_start"] and a["reset"] is not None:
                 out["state_start"] = d_start[0].sum(0)
             if need["cell_start"] and a["reset"] is not None:
                 out["cell_start"] = d_start[1].sum(0)
             if norm:
-                normed = F.layer_norm(raw, raw.shape[-1:]).view(steps * batch, -1)
-                out["scale_hh"] = (of_state * normed).sum(0)
-                if lstm:
-                    after = kept[:-1] if layer.reverse else kept[1:]
-                    out["cell_scale"] = (d_normed * F.layer_norm(after, (h,))).sum((0, 1))
-                    out["cell_shift"] = d_normed.sum((0, 1))
+                out["scale_hh"] = of_scale
+            if norm and lstm:
+                out["cell_scale"], out["cell_shift"] = of_cell_scale, of_cell_shift
         return None, *(out[name] if need[name] else None for name in _NAMES)
 
 

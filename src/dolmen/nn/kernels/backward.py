@@ -52,9 +52,8 @@ class Backward(NamedTuple):
     keep_cell: int = 0
     rates: int = 0
     d_gates: int = 0  # (T, B, GRADS H): filled; with ``pairs``, unless there is layer norm, bf16, and of an even width
-    d_bias: int = 0  # (slices, GRADS H): added up
+    d_sums: int = 0  # (slices, (GRADS + gates + 2) H): of bias, scale, cell_scale and cell_shift, added up
     d_raw: int = 0  # (T, B, gates H): filled, with layer norm
-    d_normed: int = 0  # (T, B, H): filled, gradient after the cell's layer norm
     d_state_start: int = 0  # (B, H): added up
     d_cell_start: int = 0  # (B, H)
 
@@ -91,8 +90,7 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
         d_gates, d_raw = cube(d[B.d_gates], steps, batch, blocks * h), cube(d[B.d_raw], steps, batch, n)
         wide = (blocks * h + 1) // 2
         half_gates = carray(pointer(d[B.d_gates]), (steps, batch, wide), np.uint32)
-        d_bias = cube(d[B.d_bias], 1, slices, blocks * h)[0, turn]
-        d_normed = cube(d[B.d_normed], steps, batch, h)
+        d_sums = cube(d[B.d_sums], 1, slices, (blocks + gates + 2) * h)[0, turn]
         d_state_start = cube(d[B.d_state_start], 1, batch, h)[0]
         d_cell_start = cube(d[B.d_cell_start], 1, batch, h)[0]
 
@@ -103,14 +101,17 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
         halves = np.zeros((m, even // 2), np.uint32)
         total = np.zeros(h, np.float32)
         whole = np.zeros(2 * wide, np.float32)  # one row of the gates' gradient
-        bias_now = np.zeros(blocks * h, np.float32)
+        sums_now = np.zeros((blocks + gates + 2) * h, np.float32)  # of one step
+        bias_now, scale_now = sums_now[: blocks * h], sums_now[blocks * h :]
+        cell_scale_now, cell_shift_now = scale_now[n:], scale_now[n + h :]
+        d_normed = np.zeros(h if layer_norm else 0, np.float32)
         for i in range(m):
             back[i, :h] = d_state[start + i]
 
         for step in range(steps):
             t = step if reverse else steps - 1 - step
             target, source = (t, t + 1) if reverse else (t + 1, t)
-            bias_now[:] = 0
+            sums_now[:] = 0
             for i in range(m):
                 b, row = start + i, back[i]
                 seen = d_outputs[t, b]
@@ -125,8 +126,6 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                     halves[i] = 0
                     if layer_norm:
                         d_raw[t, b] = 0
-                        if lstm:
-                            d_normed[t, b] = 0
                     continue
                 fresh = has_reset and reset[t, b]
                 old = state_start if fresh else states[source, b]
@@ -146,7 +145,8 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                 if lstm:
                     lstm_backward(
                         total, d_cell[b], saved[t, b], cell_start if fresh else cells[source, b], cells[target, b], g,
-                        h, layer_norm, cell_scale, cell_shift, d_normed[t, b], zone, keep_cell[t, b], rates[1],
+                        h, layer_norm, cell_scale, cell_shift, d_normed, cell_scale_now, cell_shift_now, zone,
+                        keep_cell[t, b], rates[1],
                     )  # fmt: skip
                 elif gru:
                     gru_backward(total, row, saved[t, b], old, g, h)
@@ -162,7 +162,7 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                 for j in range(blocks * h):
                     bias_now[j] += g[j]
                 if layer_norm:
-                    normalise_backward(g[first:], raw[t, b], scale, d_raw[t, b], n)
+                    normalise_backward(g[first:], raw[t, b], scale, d_raw[t, b], scale_now, n)
                     for j in range(n):
                         factors[i, j] = d_raw[t, b, j]
                 elif not in_halves or first:
@@ -174,8 +174,8 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                         halves[i] = half_gates[t, b]
                 if pairs and (layer_norm or first):
                     to_pairs(factors[i], factors[i].view(np.uint32), halves[i], even)
-            for j in range(blocks * h):
-                d_bias[j] += bias_now[j]
+            for j in range(len(sums_now) if layer_norm else blocks * h):
+                d_sums[j] += sums_now[j]
             if pairs:
                 panels = carray(pointer(d[B.weights]), (d[B.panels], even // 2, PANEL), np.uint32)
                 multiply_add_pairs(halves.reshape(-1), even // 2, panels, back)
@@ -217,8 +217,9 @@ def gru_backward(total, row, saved, old, g, h):
 
 @njit(inline="always", **OPTIONS)
 def lstm_backward(
-    total, d_cell, saved, cell_before, cell, g, h, layer_norm, cell_scale, cell_shift, d_normed, zone, keep, rate
-):
+    total, d_cell, saved, cell_before, cell, g, h, layer_norm, cell_scale, cell_shift, d_normed, d_scale, d_shift,
+    zone, keep, rate,
+):  # fmt: skip
     """From the gradient of one row's new state and cell to that of its gates and of the cell before."""
     into, forget, new, outward = saved[:h], saved[h : 2 * h], saved[2 * h : 3 * h], saved[3 * h :]
     g_into, g_forget, g_new, g_outward = g[:h], g[h : 2 * h], g[2 * h : 3 * h], g[3 * h :]
@@ -229,7 +230,9 @@ def lstm_backward(
             o = outward[j]
             g_outward[j] = total[j] * squashed * o * (ONE - o)
             d_normed[j] = total[j] * o * (ONE - squashed * squashed)
-        normalise_backward(d_normed, cell, cell_scale, total, h)
+        normalise_backward(d_normed, cell, cell_scale, total, d_scale, h)
+        for j in range(h):
+            d_shift[j] += d_normed[j]
     else:
         for j in range(h):
             squashed, o = tanh(cell[j]), outward[j]
@@ -255,8 +258,8 @@ def lstm_backward(
 
 
 @njit(inline="always", **OPTIONS)
-def normalise_backward(d, x, scale, out, n):
-    """The gradient before layer norm, from the one after it."""
+def normalise_backward(d, x, scale, out, d_scale, n):
+    """The gradient before layer norm, from the one after it; that of its scale is added up."""
     mean, inverse = moments(x, n)
     along, across = np.float32(0), np.float32(0)
     for j in range(n):
@@ -266,3 +269,5 @@ def normalise_backward(d, x, scale, out, n):
     along, across = along / np.float32(n), across / np.float32(n)
     for j in range(n):
         out[j] = inverse * (d[j] * scale[j] - along - (x[j] - mean) * inverse * across)
+    for j in range(n):
+        d_scale[j] += d[j] * (x[j] - mean) * inverse

@@ -223,10 +223,15 @@ def lstm_forward(
 ):
     """The gates of one row; ``cell_before`` becomes the new cell as well, ``row`` the activated gates."""
     into, forget, new, outward = row[:h], row[h : 2 * h], row[2 * h : 3 * h], row[3 * h : 4 * h]
+    # Loops that write to one place each: in one, the compiler gave up on telling them apart, and so on vectors.
+    for j in range(2 * h):
+        row[j] = sigmoid(row[j])
     for j in range(h):
-        i, f, g = sigmoid(into[j]), sigmoid(forget[j]), tanh(new[j])
-        cell[j] = f * cell_before[j] + i * g
-        into[j], forget[j], new[j] = i, f, g
+        new[j] = tanh(new[j])
+    for j in range(h):
+        outward[j] = sigmoid(outward[j])
+    for j in range(h):
+        cell[j] = forget[j] * cell_before[j] + into[j] * new[j]
     if zone == 1:
         for j in range(h):
             cell[j] = cell_before[j] if keep[j] else cell[j]
@@ -235,8 +240,6 @@ def lstm_forward(
             cell[j] += rate * (cell_before[j] - cell[j])
     for j in range(h):
         cell_before[j] = cell[j]
-    for j in range(h):
-        outward[j] = sigmoid(outward[j])
     if layer_norm:
         mean, inverse = moments(cell, h)
         for j in range(h):
