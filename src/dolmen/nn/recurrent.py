@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dolmen.nn import recurrent_loop
+from dolmen.nn.masks import locked_dropout, random_mask
 from dolmen.nn.recurrent_graph import run_in_graph
 from dolmen.nn.recurrent_path import choose_path
 from dolmen.nn.recurrent_state import State, checked_lengths, with_batch
@@ -269,7 +270,7 @@ class Recurrent(nn.Module):
             reset_mask = None if reset_mask is None else reset_mask.transpose(0, 1)
         start, lengths, reset_mask = self._prepare(x, state, lengths, reset_mask)
         valid = None if lengths is None else torch.arange(x.shape[0], device=x.device)[:, None, None] < lengths[:, None]
-        y = _locked_dropout(x, self.input_dropout, self.training)
+        y = locked_dropout(x, self.input_dropout, self.training)
         hidden, memory, gates = [], [], []
         for layer in range(self.num_layers):
             outputs = []
@@ -291,8 +292,8 @@ class Recurrent(nn.Module):
             y = out
             if layer < self.num_layers - 1:
                 y = F.dropout(y, self.dropout, self.training)
-                y = _locked_dropout(y, self.hidden_dropout, self.training)
-        y = _locked_dropout(y, self.output_dropout, self.training)
+                y = locked_dropout(y, self.hidden_dropout, self.training)
+        y = locked_dropout(y, self.output_dropout, self.training)
         cells = [m for m in memory if m is not None]
         last_state = State(torch.stack(hidden), torch.stack(cells) if cells else None)
         if single:
@@ -383,9 +384,9 @@ class Recurrent(nn.Module):
                   self.start_cell[at] if self.learn_state and memory is not None else None)  # fmt: skip
         keep: Any = self.zoneout
         if self.training and any(self.zoneout):
-            of_state = _mask((*x.shape[:2], self.output_size), self.zoneout[0], x.device)
-            of_cell = _mask((*x.shape[:2], self.hidden_size), self.zoneout[1], x.device) if memory is not None else 0.0
-            keep = of_state, of_cell
+            sizes = (self.output_size, 0 if memory is None else self.hidden_size)
+            pairs = zip(sizes, self.zoneout, strict=True)
+            keep = tuple(random_mask((*x.shape[:2], size), rate, x.device) for size, rate in pairs)
         extras = reset is not None or return_gates
         path, _ = self.path(device=x.device.type, dtype=x.dtype, extras=extras, lengths=lengths is not None)
         call = weights, state, memory, bool(end), lengths, reset, starts, keep, return_gates
@@ -488,17 +489,3 @@ class GRU(Recurrent):
     """
 
     cell = "gru"
-
-
-def _mask(shape: tuple[int, ...], rate: float, device: torch.device) -> Tensor:
-    """Bool, True at the rate (to 1/65,536): four values come from each random number, as numbers are what takes time."""
-    drawn = torch.empty(-(-math.prod(shape) // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
-    few = drawn.view(torch.int16)[: math.prod(shape)].view(shape)
-    return few < rate * 2**16 - 2**15
-
-
-def _locked_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Dropout with one mask for all steps of a sequence; (T, B, F)."""
-    if not training or rate == 0:
-        return x
-    return x * F.dropout(torch.ones_like(x[:1]), rate)

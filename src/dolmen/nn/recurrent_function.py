@@ -129,7 +129,8 @@ class _Recurrence(torch.autograd.Function):
             save = layer.gates or (training and not simple)
             saved = torch.empty((steps, batch, SAVED[layer.cell] * h) if save else (0,))
             # What a padded step leaves empty is multiplied by a gradient of 0 later: it must not be NaN.
-            raw = (torch.zeros if a["lengths"] is not None else torch.empty)((*inputs.shape,) if norm and save else (0,))
+            made = torch.empty if a["lengths"] is None else torch.zeros
+            raw = made(inputs.shape if norm and save else (0,))
             panels = pack_columns(w, layer.pairs)
             rates = torch.tensor(layer.zoneout)
             held = {k: _plain(a[k]) for k in _NAMES[7:]}
@@ -237,7 +238,7 @@ class _Recurrence(torch.autograd.Function):
                     before = torch.where(a["reset"][:, :, None] != 0, start, before)
             before = before.reshape(steps * batch, h)
             through = d_raw.view(steps * batch, -1) if norm else of_state
-            of_bias, of_scale, of_cell_scale, of_cell_shift = d_sums.sum(0).split([blocks * h, gates * h, h, h])
+            of_bias, of_scale, of_cell_scale, of_cell_shift = torch.split(d_sums.sum(0), [blocks * h, gates * h, h, h])
             need = dict(zip(_NAMES, ctx.needs_input_grad[1:], strict=True))
             out: dict[str, Tensor | None] = dict.fromkeys(_NAMES)
             gru = layer.cell == "gru"
@@ -265,21 +266,28 @@ class _Recurrence(torch.autograd.Function):
 
 
 def pack_columns(weight: Tensor, pairs: bool) -> Tensor:
-    """Panels for ``state @ weight.T``; (N, K) -> (P, K, PANEL), or with pairs (P, ceil(K / 2), PANEL, 2) bf16."""
+    """Panels for ``state @ weight.T``; (N, K) -> (P, K, PANEL), or with pairs (P, ceil(K / 2), PANEL) of two bf16."""
     n, k = weight.shape
-    padded = F.pad(weight.detach(), (0, k % 2 if pairs else 0, 0, -n % products.PANEL))
-    if not pairs:
-        return padded.view(-1, products.PANEL, k).transpose(1, 2).contiguous()
-    return padded.bfloat16().view(-1, products.PANEL, (k + 1) // 2, 2).transpose(1, 2).contiguous()
+    padded = _padded(weight, -n % products.PANEL, k % 2 if pairs else 0)
+    if pairs:
+        padded = padded.bfloat16().view(torch.int32)
+    return padded.view(-1, products.PANEL, padded.shape[1]).transpose(1, 2).contiguous()
 
 
 def pack_rows(weight: Tensor, pairs: bool) -> Tensor:
     """Panels for ``gradient @ weight``; (K, N) -> as ``pack_columns``."""
     k, n = weight.shape
-    padded = F.pad(weight.detach(), (0, -n % products.PANEL, 0, k % 2 if pairs else 0))
+    padded = _padded(weight, k % 2 if pairs else 0, -n % products.PANEL)
     if not pairs:
         return padded.view(k, -1, products.PANEL).transpose(0, 1).contiguous()
-    return padded.bfloat16().view((k + 1) // 2, 2, -1, products.PANEL).permute(2, 0, 3, 1).contiguous()
+    panels = padded.bfloat16().view((k + 1) // 2, 2, -1, products.PANEL).permute(2, 0, 3, 1).contiguous()
+    return panels.view(torch.int32).squeeze(-1)
+
+
+def _padded(weight: Tensor, rows: int, columns: int) -> Tensor:
+    """Contiguous float32 with so many more rows and columns of zeros."""
+    weight = weight.detach().float().contiguous()
+    return F.pad(weight, (0, columns, 0, rows)) if rows or columns else weight
 
 
 def _weight_gradient(gradient: Tensor, values: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 # Sums may be reordered, but a NaN must stay a NaN: it is how a diverged training is noticed.
 OPTIONS: dict[str, Any] = {
@@ -210,7 +209,7 @@ def multiply_add(a, a_stride, panels, c):
     Args:
         a: flat float32; row i begins at i * a_stride, and K values of it count.
         a_stride: floats from row to row.
-        panels: (P, K, PANEL) float32 from ``pack``.
+        panels: (P, K, PANEL) float32: columns of B in panels, the last one filled up with zeros.
         c: (M, P * PANEL) float32.
     """
     count, k, _ = panels.shape
@@ -259,24 +258,3 @@ def from_halves(halves, bits, n):
     """Widen n bf16 (seen as uint16) to float32 (seen as ``bits``)."""
     for j in range(n):
         bits[j] = np.uint32(halves[j]) << np.uint32(16)
-
-
-def pack(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(K, N) -> (P, K, PANEL): columns in panels, the last one filled up with zeros."""
-    k, n = matrix.shape
-    panels = -(-n // PANEL)
-    padded = np.zeros((k, panels * PANEL), np.float32)
-    padded[:, :n] = matrix
-    return np.ascontiguousarray(padded.reshape(k, panels, PANEL).transpose(1, 0, 2))
-
-
-def pack_pairs(matrix: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """(K, N) -> (P, ceil(K / 2), PANEL) uint32: two neighbours of K in bf16 a number."""
-    k, n = matrix.shape
-    panels, half = -(-n // PANEL), -(-k // 2)
-    padded = np.zeros((2 * half, panels * PANEL), np.float32)
-    padded[:k, :n] = matrix
-    bits = padded.view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    pairs = rounded[0::2] | (rounded[1::2] << np.uint32(16))
-    return np.ascontiguousarray(pairs.reshape(half, panels, PANEL).transpose(1, 0, 2))
