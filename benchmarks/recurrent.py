@@ -10,6 +10,9 @@ step, for (T, B, I, H); processes of their own, in turn; medians of the rounds, 
     ours bf16          the same under autocast: products in bf16; sums, state and gates in fp32
     ONNX Runtime       fp32, inference only
 
+"of limit" is the share of what the machine reaches in one large square product of that precision. One sequence alone
+is bound by memory instead, which has to bring all weights for each step.
+
 With layer norm and zoneout, which torch.nn has not, the peer is a loop over cells in torch's operations. On a GPU there
 are no streaming step and no ONNX Runtime; torch.nn is cuDNN there, which is what ours takes where it can.
 
@@ -32,16 +35,20 @@ from typing import Any
 from measuring import Target, call, child, median, parser, report, say, version_of
 
 ONNX, LOOP = "ONNX Runtime", "loop over cells"
-WHO = ("torch.nn", "torch.nn tuned", "torch.nn bf16", "ours fp32", "ours bf16", LOOP, ONNX)
+OURS = ("ours fp32", "ours bf16")
+WHO = ("torch.nn", "torch.nn tuned", "torch.nn bf16", *OURS, LOOP, ONNX)
 CELLS = ("gru", "lstm", "rnn")
 NORM = " norm"
 """Behind the name of a cell: with layer norm and zoneout."""
 SHAPES = ((100, 32, 256, 256), (100, 64, 512, 512), (35, 20, 650, 650), (400, 16, 80, 320), (50, 1, 256, 256))
 STEP = (1, 1, 256, 256)
+LIMIT = "limit"
+"""Key of the speed of a large product, in operations a millisecond."""
 NORMED = ((100, 32, 256, 256), (50, 1, 256, 256))
 MODES = ("train", "infer")
 GATES = {"gru": 3, "lstm": 4, "rnn": 1}
 SPEECH = (400, 16, 80, 320)
+SQUARE = 2048
 
 
 def main() -> None:
@@ -68,16 +75,29 @@ def main() -> None:
                 times[who].setdefault(key, []).append(value)
         say(f"round {number + 1} of {rounds}")
     middle = {who: {key: median(values) for key, values in found.items()} for who, found in times.items()}
+    limits = {who: middle[who].pop(LIMIT) for who in OURS}
     rows, targets = [], []
     for key in (*middle["torch.nn"], *middle[LOOP]):
-        cell, mode, shape = key.rsplit(" ", 2)
+        cell, mode, sizes = key.rsplit(" ", 2)
+        shape = tuple(int(v) for v in sizes.split(","))
         base = middle[LOOP if cell.endswith(NORM) else "torch.nn"][key]
-        row: dict[str, Any] = {"cell": cell, "mode": mode, "T,B,I,H": shape}
+        row: dict[str, Any] = {"cell": cell, "mode": mode, "T,B,I,H": sizes}
         row |= {f"{who} ms": middle[who].get(key) for who in WHO}
-        row |= {f"{who} x": base / middle[who][key] for who in ("ours fp32", "ours bf16")}
+        row |= {f"{who} x": base / middle[who][key] for who in OURS}
+        work = operations(cell, mode, shape)
+        row |= {f"{who} of limit": work / middle[who][key] / limits[who] for who in OURS}
         rows.append(row)
-        targets += wanted(cell, mode, tuple(int(v) for v in shape.split(",")), row, middle, key)
-    report(args, __doc__, rows=rows, targets=targets, num_runs=rounds, packages=("onnxruntime", "numba"))
+        targets += wanted(cell, mode, shape, row, middle, key)
+    speeds = ", ".join(f"{limit / 1e6:,.0f} GF/s ({who})" for who, limit in limits.items())
+    note = f"the limit, a product of {SQUARE} x {SQUARE} x {SQUARE}: {speeds}"
+    report(args, __doc__, rows=rows, targets=targets, num_runs=rounds, packages=("onnxruntime", "numba"), notes=(note,))
+
+
+def operations(cell: str, mode: str, shape: tuple[int, ...]) -> int:
+    """Multiplications and additions of the matrix products; the backward pass has twice as many as the forward pass."""
+    steps, batch, size, hidden = shape
+    once = 2 * steps * batch * (size + hidden) * hidden * GATES[cell.removesuffix(NORM)]
+    return once * (3 if mode == "train" else 1)
 
 
 def wanted(
@@ -133,7 +153,25 @@ def measured(who: str, cells: list[str], seconds: float, device: str, *, smoke: 
             with quick_products() if who == "torch.nn tuned" else nullcontext():
                 work = layer_work(who, cell, shape, mode, device)
                 found[f"{cell} {mode} {','.join(map(str, shape))}"] = milliseconds(work, seconds)
+    if who in OURS:
+        with quick_products():
+            found[LIMIT] = 2 * SQUARE**3 / milliseconds(square_product(who, device), seconds)
     return found
+
+
+def square_product(who: str, device: str) -> Callable[[], object]:
+    """One large product in the precision of ours."""
+    import torch
+
+    kind = torch.bfloat16 if who.endswith("bf16") else torch.float32
+    a, b = (torch.randn(SQUARE, SQUARE, device=device, dtype=kind) for _ in range(2))
+
+    def work() -> None:
+        torch.mm(a, b)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return work
 
 
 def layer_work(who: str, cell: str, shape: tuple[int, ...], mode: str, device: str) -> Callable[[], object]:

@@ -63,8 +63,10 @@ def cpu_flags() -> frozenset[str]:
 
 
 def cpu_name() -> str:
-    """The CPU's name as a person knows it."""
-    return _cpu_info("model name") or platform.processor() or platform.machine()
+    """The CPU's name as a person knows it; with its numbers where the name (of a virtual one) tells no generation."""
+    name = _cpu_info("model name") or platform.processor() or platform.machine()
+    family, model = _cpu_info("cpu family"), _cpu_info("model\t")
+    return name if any(c.isdigit() for c in name) or not family else f"{name} (family {family}, model {model})"
 
 
 def _cpu_info(*keys: str) -> str:
