@@ -38,7 +38,6 @@ STREAMS, MOST_LOGITS = 16, 1 << 24
 SIZES = (64, 128, 256, 384, 512, 768, 1024)
 ENOUGH_PASSES = 4.5  # a network for which the budget allows fewer passes over the text is too large
 MOST_WEIGHTS = 5  # of the recurrent layers for each token of the text; a larger network learns it by heart
-MANY_WEIGHTS = 4  # for each token of the text: with more, as embeddings of words have, each pass counts for more
 WINDOW = 256
 LARGE_VOCABULARY, DRAWN = 16_000, 0.25
 """From how many tokens on the softmax is sampled while learning, and the share of them that are drawn for a step."""
@@ -116,15 +115,12 @@ class TextGeneration(Task[TextGenerationConfig]):
         passes = float(config.epochs or 0)
         if budget is not None:
             passes = self._fit_size(budget, (config.hidden,) if config.hidden else SIZES)
-        self.config = _of_size(self.config, self.config.hidden or SIZES[0])
-        weights = sum(p.numel() for p in self.build_model().parameters())
-        passes *= max(1.0, weights / (MANY_WEIGHTS * sizes["train"]))
         dropout = float(np.clip(0.1 + 0.1 * math.log2(max(1.0, passes / 5)), 0.1, 0.5))
         update = {
             "dropout": dropout if config.dropout is None else config.dropout,
             "clip_norm": config.clip_norm or 1.0,
         }
-        self.config = self.config.model_copy(update=update)
+        self.config = _of_size(self.config, self.config.hidden or SIZES[0]).model_copy(update=update)
         return report
 
     def _shares(self, files: TextFiles) -> tuple[float, float]:
