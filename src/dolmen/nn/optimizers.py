@@ -183,7 +183,9 @@ def recurrent_optimizers(
         {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return muon, torch.optim.AdamW(groups, lr=lr, betas=(0.9, memory), fused=True)
+    # In one pass over the weights. It takes weights and averages by their places in memory, which of filters may differ.
+    fused = max(p.ndim for p in others) <= 2
+    return muon, torch.optim.AdamW(groups, lr=lr, betas=(0.9, memory), fused=fused)
 
 
 def _layerwise(trained: list[tuple[str, nn.Parameter]], lr: float, weight_decay: float) -> list[dict[str, Any]]:
