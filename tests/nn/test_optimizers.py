@@ -59,6 +59,15 @@ def test_orthogonalise_brings_singular_values_near_one(shape: tuple[int, int]) -
     torch.testing.assert_close(aligned, values[aligned.argsort(descending=True).argsort()], rtol=1e-3, atol=1e-3)
 
 
+def test_orthogonalise_under_autocast_gives_nearly_the_same() -> None:
+    gradient = randn(64, 24)
+    exact = orthogonalise(gradient)
+    with torch.autocast("cpu", torch.bfloat16):
+        update = orthogonalise(gradient)
+    assert update.dtype == torch.float32
+    assert (update - exact).norm() < 0.03 * exact.norm()
+
+
 def test_orthogonalise_bears_a_zero_gradient_and_keeps_the_dtype() -> None:
     assert torch.equal(orthogonalise(torch.zeros(3, 5)), torch.zeros(3, 5))
     assert orthogonalise(randn(4, 6).double()).dtype == torch.float64

@@ -38,6 +38,8 @@ def cosine(warmup: float = 0.1, final: float = 0.0) -> Schedule:
 def orthogonalise(gradient: Tensor, steps: int = 3) -> Tensor:
     """Bring all singular values of a matrix near 1 by a quintic Newton-Schulz iteration (Jordan et al., 2024).
 
+    Under autocast all of it is done in its precision: errors of a hundredth mean nothing to a direction.
+
     Args:
         gradient: (rows, columns).
         steps: 3 bring them to about 0.7..1.2, which is enough for an update direction.
@@ -46,13 +48,15 @@ def orthogonalise(gradient: Tensor, steps: int = 3) -> Tensor:
         (rows, columns), in the input's dtype.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x: Tensor = gradient / (gradient.norm() + 1e-7)
+    device = gradient.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else gradient.dtype
+    x: Tensor = (gradient / (gradient.norm() + 1e-7)).to(dtype)
     if wide := x.shape[0] > x.shape[1]:
         x = x.T
     for _ in range(steps):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if wide else x
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.T if wide else x).to(gradient.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -183,7 +187,7 @@ def recurrent_optimizers(
         {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
     ]
-    # In one pass over the weights. It takes weights and averages by their places in memory, which of filters may differ.
+    # In one pass over the weights. It goes by their places in memory, which filters and their averages may not share.
     fused = max(p.ndim for p in others) <= 2
     return muon, torch.optim.AdamW(groups, lr=lr, betas=(0.9, memory), fused=fused)
 
