@@ -329,6 +329,26 @@ def test_bf16_stays_near(kind: str) -> None:
     assert whole.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}, {"learn_state": True, "zoneout": 0.2}], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_in_bf16_give_nearly_what_they_give_in_fp32(kind: str, options: dict[str, Any]) -> None:
+    halves = made(kind, **options).bfloat16().eval()
+    exact = made(kind, compiled=False, **options).eval()
+    exact.load_state_dict({k: v.float() for k, v in halves.state_dict().items()})
+    reset = torch.rand(T, B, generator=torch.Generator().manual_seed(1)) < 0.3
+    for more in ({}, {"reset_mask": reset}):
+        x = sequence().bfloat16()
+        y, state = halves(x, **more)
+        want, last = exact(x.float(), **more)
+        assert y.dtype == torch.bfloat16
+        torch.testing.assert_close(y.float(), want, rtol=0.05, atol=0.02)
+        torch.testing.assert_close(state.hidden.float(), last.hidden, rtol=0.05, atol=0.02)
+        got, expected = (gradients(layer, out.float()) for layer, out in ((halves, y), (exact, want)))
+        for name in expected:
+            error = (got[name].float() - expected[name]).norm() / (expected[name].norm() + 1e-3)
+            assert error < 0.05, name
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_number_that_is_none_is_not_lost(kind: str) -> None:
     x = sequence()

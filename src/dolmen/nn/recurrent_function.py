@@ -82,6 +82,8 @@ def run_compiled(
     state_mask, cell_mask = (k.to(torch.uint8) if isinstance(k, Tensor) else None for k in keep)
     rates = tuple(0.0 if isinstance(k, Tensor) else k for k in keep)
     half = torch.is_autocast_enabled("cpu") or x.dtype == torch.bfloat16
+    w = {k: None if v is None else v.float() for k, v in w.items()}  # the kernels know float32 only
+    state_start, cell_start = (None if v is None else v.float() for v in starts)
     into, weight_ih, norm = x.float(), w["weight_ih"], w["scale_hh"] is not None
     if norm:
         assert weight_ih is not None
@@ -90,8 +92,8 @@ def run_compiled(
     layer = Layer(cell, reverse, norm, (rates[0], rates[1]), half and products.HAS_BF16, return_gates)  # type: ignore[arg-type]
     states, cells, saved = run_layer(
         layer, x=into, state=state.float(), cell=None if memory is None else memory.float(), weight_ih=weight_ih,
-        weight_hh=w["weight_hh"], bias_ih=w["bias_ih"], bias_hh=w["bias_hh"], state_start=starts[0],
-        cell_start=starts[1], scale_hh=w["scale_hh"], cell_scale=w["cell_scale"], cell_shift=w["cell_shift"],
+        weight_hh=w["weight_hh"], bias_ih=w["bias_ih"], bias_hh=w["bias_hh"], state_start=state_start,
+        cell_start=cell_start, scale_hh=w["scale_hh"], cell_scale=w["cell_scale"], cell_shift=w["cell_shift"],
         lengths=lengths, reset=None if reset is None else reset.to(torch.uint8), keep_state=state_mask,
         keep_cell=None if memory is None else cell_mask,
     )  # fmt: skip
@@ -302,6 +304,7 @@ def joined_bias(a: Mapping[str, Tensor | None], h: int, gru: bool) -> tuple[Tens
         weight = a["weight_hh"]
         assert weight is not None
         return torch.zeros(len(weight)), torch.zeros(h)
+    into, back = into.float(), back.float()
     if not gru:
         return into + back, torch.zeros(h)
     joined = into.clone()
