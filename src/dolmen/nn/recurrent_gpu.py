@@ -38,13 +38,15 @@ def run_fused(
     device = into.device.type
     products = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else into.dtype
     kind = into.dtype
+    w = {k: None if v is None else v.float() for k, v in w.items()}
+    state_start, cell_start = (None if v is None else v.float() for v in starts)
     if w["scale_hh"] is None:
         into = into.to(products)
     masks = tuple(k.to(torch.uint8) if isinstance(k, Tensor) else None for k in keep)
     rates = tuple(0.0 if isinstance(k, Tensor) else float(k) for k in keep)
     states, cells, saved = _Fused.apply(
         cell, reverse, rates, return_gates, products, into, state.float(), None if memory is None else memory.float(),
-        w["weight_hh"], w["bias_hh"], w["scale_hh"], w["cell_scale"], w["cell_shift"], *starts, lengths,
+        w["weight_hh"], w["bias_hh"], w["scale_hh"], w["cell_scale"], w["cell_shift"], state_start, cell_start, lengths,
         None if reset is None else reset.to(torch.uint8), *masks,
     )  # fmt: skip
     out, last = (states[:-1], 0) if reverse else (states[1:], -1)
