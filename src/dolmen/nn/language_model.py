@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dolmen.nn.initialisers import initialise
 from dolmen.nn.losses import linear_cross_entropy
+from dolmen.nn.masks import locked_dropout
 from dolmen.nn.recurrent import GRU, LSTM, RNN, Recurrent
 from dolmen.nn.recurrent_state import State
 
@@ -71,9 +72,7 @@ class LanguageModel(nn.Module):
 
     def read(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """The outputs of the last layer (B, T, H), and the state."""
-        table = self.embedding.weight
-        if self.training and self.embedding_dropout:
-            table = table * F.dropout(torch.ones_like(table[:, :1]), self.embedding_dropout)
+        table = locked_dropout(self.embedding.weight, self.embedding_dropout, self.training, axis=1)
         found: tuple[Tensor, State] = self.layers(F.embedding(tokens, table), state)
         return found
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def locked_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Dropout with one mask for all steps of a sequence; (T, B, F)."""
+def locked_dropout(x: Tensor, rate: float, training: bool, axis: int = 0) -> Tensor:
+    """Dropout with one mask along an axis: for all steps of a sequence (T, B, F), or of whole words (V, E) along 1."""
     if not training or rate == 0:
         return x
-    return x * F.dropout(torch.ones_like(x[:1]), rate)
+    return x * F.dropout(torch.ones_like(x.narrow(axis, 0, 1)), rate)
 
 
 def random_mask(shape: tuple[int, ...], rate: float, device: torch.device) -> Tensor:
