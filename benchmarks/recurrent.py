@@ -163,13 +163,14 @@ def square_product(who: str, device: str) -> Callable[[], object]:
     """One large product in the precision of ours."""
     import torch
 
+    from dolmen.engine.planner import synchronise
+
     kind = torch.bfloat16 if who.endswith("bf16") else torch.float32
     a, b = (torch.randn(SQUARE, SQUARE, device=device, dtype=kind) for _ in range(2))
 
     def work() -> None:
         torch.mm(a, b)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        synchronise(a.device)
 
     return work
 
@@ -179,6 +180,7 @@ def layer_work(who: str, cell: str, shape: tuple[int, ...], mode: str, device: s
     import torch
     from torch import nn
 
+    from dolmen.engine.planner import synchronise
     from dolmen.nn import recurrent
 
     steps, batch, size, hidden = shape
@@ -192,10 +194,6 @@ def layer_work(who: str, cell: str, shape: tuple[int, ...], mode: str, device: s
     layer.train(mode == "train")
     half = who.endswith("bf16")
 
-    def wait() -> None:
-        if device == "cuda":
-            torch.cuda.synchronize()
-
     def train() -> None:
         with torch.autocast(device, torch.bfloat16, enabled=half):
             y, _ = layer(x)
@@ -203,12 +201,12 @@ def layer_work(who: str, cell: str, shape: tuple[int, ...], mode: str, device: s
         x.grad = None
         for p in layer.parameters():
             p.grad = None
-        wait()
+        synchronise(x.device)
 
     def infer() -> None:
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
             layer(x)
-        wait()
+        synchronise(x.device)
 
     if shape == STEP:
         return streaming(who, layer, cell, shape)
