@@ -1,4 +1,4 @@
-"""fp32 matrix products at twice the speed, where that costs no accuracy."""
+"""The precision of matrix products: autocast's, or fp32 at twice the speed where that costs no accuracy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def dtype_of_products(factor: Tensor) -> torch.dtype:
+    """Of a product with this factor: autocast's where it is on, else its own."""
+    device = factor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else factor.dtype
 
 
 @contextmanager

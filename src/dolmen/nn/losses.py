@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dolmen.nn.fp32 import dtype_of_products
+
 MOST_LOGITS = 1 << 22
 """Logits that ``linear_cross_entropy`` holds at once."""
 ROUND = 1024
@@ -88,9 +90,7 @@ def drawing_probabilities(counts: Tensor, number: float) -> Tensor:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, out: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, drawn: Tensor | None) -> Tensor:
-        device = out.device.type
-        half = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if half else out.dtype
+        device, dtype = out.device.type, dtype_of_products(out)
         kept, correction = None, None
         if drawn is not None:
             chosen = torch.rand_like(drawn) < drawn

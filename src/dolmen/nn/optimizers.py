@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dolmen.nn.fp32 import dtype_of_products
+
 Schedule = Callable[[float], float]
 """From progress (0 at the first step, 1 at the end of the budget) to a multiplier of the learning rate."""
 
@@ -48,9 +50,7 @@ def orthogonalise(gradient: Tensor, steps: int = 3) -> Tensor:
         (rows, columns), in the input's dtype.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    device = gradient.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else gradient.dtype
-    x: Tensor = (gradient / (gradient.norm() + 1e-7)).to(dtype)
+    x: Tensor = (gradient / (gradient.norm() + 1e-7)).to(dtype_of_products(gradient))
     if wide := x.shape[0] > x.shape[1]:
         x = x.T
     for _ in range(steps):

@@ -17,12 +17,12 @@ from torch import Tensor
 from dolmen.nn.fp32 import quick_products, quickly
 from dolmen.nn.kernels import products, team
 from dolmen.nn.kernels.arithmetic import GATES, Cell
-from dolmen.nn.kernels.backward import GRADS, Backward, backward
+from dolmen.nn.kernels.backward import GRADS, Backward, backward, sizes_of_sums
 from dolmen.nn.kernels.forward import SAVED, Forward, forward
-from dolmen.nn.recurrent_state import named_gates
+from dolmen.nn.recurrent_state import for_kernels, named_gates
 
 _NAMES = (
-    "x", "state", "cell", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "state_start", "cell_start",
+    "x", "state", "memory", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "state_start", "cell_start",
     "scale_hh", "cell_scale", "cell_shift", "lengths", "reset", "keep_state", "keep_cell",
 )  # fmt: skip
 
@@ -55,7 +55,7 @@ def run_layer(layer: Layer, **tensors: Tensor | None) -> tuple[Tensor, Tensor, T
         layer: which, and how.
         tensors: on the CPU, float32 unless stated; None where there is none:
             x (T, B, I), or (T, B, gates H) with weight_ih None: the input's part, without any bias;
-            state, cell (B, H); weight_ih (gates H, I); weight_hh (gates H, H); bias_ih, bias_hh (gates H);
+            state, memory (B, H); weight_ih (gates H, I); weight_hh (gates H, H); bias_ih, bias_hh (gates H);
             state_start, cell_start (H): after a reset; scale_hh (gates H), cell_scale, cell_shift (H): of layer norm;
             lengths (B) int64; reset (T, B) uint8; keep_state, keep_cell (T, B, H) uint8: what zoneout holds.
 
@@ -79,24 +79,15 @@ def run_compiled(
     Returns:
         (T, B, H) outputs in the input's precision, (B, H) last state, (B, H) last memory, gates by name.
     """
-    state_mask, cell_mask = (k.to(torch.uint8) if isinstance(k, Tensor) else None for k in keep)
-    rates = tuple(0.0 if isinstance(k, Tensor) else k for k in keep)
     half = torch.is_autocast_enabled("cpu") or x.dtype == torch.bfloat16
-    w = {k: None if v is None else v.float() for k, v in w.items()}  # the kernels know float32 only
-    state_start, cell_start = (None if v is None else v.float() for v in starts)
-    into, weight_ih, norm = x.float(), w["weight_ih"], w["scale_hh"] is not None
+    given, rates = for_kernels(w, state, memory, starts, reset, keep)
+    into, weight_ih, norm = x.float(), given["weight_ih"], w["scale_hh"] is not None
     if norm:
         assert weight_ih is not None
-        (into,) = quickly(lambda *given: (F.linear(*given).float(),), into, weight_ih)
-        into, weight_ih = F.layer_norm(into, into.shape[-1:], w["scale_ih"]), None
-    layer = Layer(cell, reverse, norm, (rates[0], rates[1]), half and products.HAS_BF16, return_gates)  # type: ignore[arg-type]
-    states, cells, saved = run_layer(
-        layer, x=into, state=state.float(), cell=None if memory is None else memory.float(), weight_ih=weight_ih,
-        weight_hh=w["weight_hh"], bias_ih=w["bias_ih"], bias_hh=w["bias_hh"], state_start=state_start,
-        cell_start=cell_start, scale_hh=w["scale_hh"], cell_scale=w["cell_scale"], cell_shift=w["cell_shift"],
-        lengths=lengths, reset=None if reset is None else reset.to(torch.uint8), keep_state=state_mask,
-        keep_cell=None if memory is None else cell_mask,
-    )  # fmt: skip
+        (into,) = quickly(lambda *factors: (F.linear(*factors).float(),), into, weight_ih)
+        into, given["weight_ih"] = F.layer_norm(into, into.shape[-1:], given["scale_ih"]), None
+    layer = Layer(cell, reverse, norm, rates, half and products.HAS_BF16, return_gates)  # type: ignore[arg-type]
+    states, cells, saved = run_layer(layer, x=into, lengths=lengths, **given)
     out, last = (states[:-1], 0) if reverse else (states[1:], -1)
     gates = named_gates(cell, saved, states.shape[-1]) if return_gates and saved is not None else {}
     return out.to(x.dtype), states[last], cells[last] if memory is not None else None, gates
@@ -123,8 +114,8 @@ class _Recurrence(torch.autograd.Function):
             states = torch.empty(steps + 1, batch, h)
             states[-1 if layer.reverse else 0] = a["state"]
             kept = torch.empty((steps + 1, batch, h) if layer.cell == "lstm" else (0,))
-            if a["cell"] is not None:
-                kept[-1 if layer.reverse else 0] = a["cell"]
+            if a["memory"] is not None:
+                kept[-1 if layer.reverse else 0] = a["memory"]
             norm = layer.layer_norm
             # Of a plain unit without more, its new state is enough for the backward pass.
             simple = layer.cell.startswith("rnn") and not norm and _zone(layer, a) == 0
@@ -160,7 +151,7 @@ class _Recurrence(torch.autograd.Function):
                 rates=rates.data_ptr(),
                 **_addresses(held, Forward),
             )
-            team.run(forward(layer.cell, layer.layer_norm, layer.pairs), numbers, torch.get_num_threads())
+            team.run(forward(layer.cell, norm, layer.pairs), numbers, torch.get_num_threads())
         if training:
             ctx.layer, ctx.held = layer, held
             ctx.save_for_backward(x, *tensors[1:], states, kept, saved, raw, halves)
@@ -194,7 +185,8 @@ class _Recurrence(torch.autograd.Function):
                 d_gates = torch.empty(steps, batch, blocks * h + blocks * h % 2, dtype=torch.bfloat16)
             else:
                 d_gates = torch.empty(steps, batch, blocks * h)
-            d_sums = torch.zeros(threads, (blocks + gates + 2) * h)
+            sums = [size * h for size in sizes_of_sums(layer.cell, norm)]
+            d_sums = torch.zeros(threads, sum(sums))
             d_raw = torch.empty((steps, batch, gates * h) if norm else (0,))
             d_start = torch.zeros((2, batch, h) if a["reset"] is not None else (2, 0))
             panels = pack_rows(w, layer.pairs)
@@ -240,30 +232,27 @@ class _Recurrence(torch.autograd.Function):
                     before = torch.where(a["reset"][:, :, None] != 0, start, before)
             before = before.reshape(steps * batch, h)
             through = d_raw.view(steps * batch, -1) if norm else of_state
-            of_bias, of_scale, of_cell_scale, of_cell_shift = torch.split(d_sums.sum(0), [blocks * h, gates * h, h, h])
+            of_bias, *of_norms = torch.split(d_sums.sum(0), sums)
             need = dict(zip(_NAMES, ctx.needs_input_grad[1:], strict=True))
             out: dict[str, Tensor | None] = dict.fromkeys(_NAMES)
             gru = layer.cell == "gru"
             if a["weight_ih"] is None:
-                out["x"] = (torch.cat((of_inputs[:, h:], of_inputs[:, :h]), 1) if gru else of_inputs).reshape(x.shape)
+                out["x"] = _rolled(of_inputs, h, gru, axis=1).reshape(x.shape)
             else:
                 if need["x"]:
-                    weight = torch.cat((a["weight_ih"][2 * h :], a["weight_ih"][: 2 * h])) if gru else a["weight_ih"]
+                    weight = _rolled(a["weight_ih"], -h, gru)
                     out["x"] = torch.mm(of_inputs, weight.to(flat.dtype)).float().view(x.shape)
                 out["weight_ih"] = _rolled(_weight_gradient(of_inputs, x.reshape(steps * batch, -1)), h, gru)
             out["weight_hh"] = _weight_gradient(through.to(before.dtype), before)
             if need["bias_ih"] or need["bias_hh"]:
                 out["bias_ih"] = _rolled(of_bias[: gates * h], h, gru)
                 out["bias_hh"] = of_bias[(blocks - gates) * h :]
-            out["state"], out["cell"] = d_state, d_cell if lstm else None
+            out["state"], out["memory"] = d_state, d_cell if lstm else None
             if need["state_start"] and a["reset"] is not None:
                 out["state_start"] = d_start[0].sum(0)
             if need["cell_start"] and a["reset"] is not None:
                 out["cell_start"] = d_start[1].sum(0)
-            if norm:
-                out["scale_hh"] = of_scale
-            if norm and lstm:
-                out["cell_scale"], out["cell_shift"] = of_cell_scale, of_cell_shift
+            out |= zip(("scale_hh", "cell_scale", "cell_shift"), of_norms, strict=False)  # none without layer norm
         return None, *(out[name] if need[name] else None for name in _NAMES)
 
 
@@ -287,8 +276,8 @@ def pack_rows(weight: Tensor, pairs: bool) -> Tensor:
 
 
 def _padded(weight: Tensor, rows: int, columns: int) -> Tensor:
-    """Contiguous float32 with so many more rows and columns of zeros."""
-    weight = weight.detach().float().contiguous()
+    """Contiguous, with so many more rows and columns of zeros."""
+    weight = weight.detach().contiguous()
     return F.pad(weight, (0, columns, 0, rows)) if rows or columns else weight
 
 
@@ -304,7 +293,6 @@ def joined_bias(a: Mapping[str, Tensor | None], h: int, gru: bool) -> tuple[Tens
         weight = a["weight_hh"]
         assert weight is not None
         return torch.zeros(len(weight)), torch.zeros(h)
-    into, back = into.float(), back.float()
     if not gru:
         return into + back, torch.zeros(h)
     joined = into.clone()
@@ -312,9 +300,9 @@ def joined_bias(a: Mapping[str, Tensor | None], h: int, gru: bool) -> tuple[Tens
     return joined, back[2 * h :].contiguous()
 
 
-def _rolled(values: Tensor, h: int, gru: bool) -> Tensor:
-    """The GRU's gradients come in the order new, reset, update: bring them into torch's."""
-    return torch.cat((values[h:], values[:h])) if gru else values
+def _rolled(values: Tensor, h: int, gru: bool, axis: int = 0) -> Tensor:
+    """The GRU's gradients come in the order new, reset, update: bring them into torch's; with -h the other way."""
+    return values.roll(-h, axis) if gru else values
 
 
 def _zone(layer: Layer, a: dict[str, Tensor | None]) -> int:

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
+from dolmen.nn.fp32 import dtype_of_products
 from dolmen.nn.kernels.gpu import backward_step, forward_step
 from dolmen.nn.recurrent import GATES
-from dolmen.nn.recurrent_state import named_gates
+from dolmen.nn.recurrent_state import for_kernels, named_gates
 
 SAVED = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 4}
 """Blocks of H that the backward pass needs of each step, as on the CPU."""
@@ -35,20 +36,10 @@ def run_fused(
 
     Products are in the precision of autocast, or else of ``into``; sums, states and gates in fp32.
     """
-    device = into.device.type
-    products = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else into.dtype
-    kind = into.dtype
-    w = {k: None if v is None else v.float() for k, v in w.items()}
-    state_start, cell_start = (None if v is None else v.float() for v in starts)
-    if w["scale_hh"] is None:
-        into = into.to(products)
-    masks = tuple(k.to(torch.uint8) if isinstance(k, Tensor) else None for k in keep)
-    rates = tuple(0.0 if isinstance(k, Tensor) else float(k) for k in keep)
-    states, cells, saved = _Fused.apply(
-        cell, reverse, rates, return_gates, products, into, state.float(), None if memory is None else memory.float(),
-        w["weight_hh"], w["bias_hh"], w["scale_hh"], w["cell_scale"], w["cell_shift"], state_start, cell_start, lengths,
-        None if reset is None else reset.to(torch.uint8), *masks,
-    )  # fmt: skip
+    products, kind = dtype_of_products(into), into.dtype
+    given, rates = for_kernels(w, state, memory, starts, reset, keep)
+    given |= {"into": into if w["scale_hh"] is not None else into.to(products), "lengths": lengths}
+    states, cells, saved = _Fused.apply(cell, reverse, rates, return_gates, products, *(given[k] for k in _NAMES))
     out, last = (states[:-1], 0) if reverse else (states[1:], -1)
     gates = named_gates(cell, saved, states.shape[-1]) if return_gates else {}
     return out.to(kind), states[last], cells[last] if memory is not None else None, gates

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +32,29 @@ class State(NamedTuple):
     def to(self, *args: Any, **kwargs: Any) -> State:
         """On another device or in another precision, as ``Tensor.to``."""
         return State(self.hidden.to(*args, **kwargs), None if self.cell is None else self.cell.to(*args, **kwargs))
+
+
+def for_kernels(
+    weights: Mapping[str, Tensor | None], state: Tensor, memory: Tensor | None,
+    starts: tuple[Tensor | None, Tensor | None], reset: Tensor | None, keep: tuple[Tensor | float, Tensor | float],
+) -> tuple[dict[str, Tensor | None], tuple[float, float]]:  # fmt: skip
+    """What the kernels take, which know float32 and uint8 only; arguments as of ``recurrent_loop.run``.
+
+    Returns:
+        By name: the weights, "state", "memory", "state_start" and "cell_start" in float32, "reset" and zoneout's masks
+        "keep_state" and "keep_cell" in uint8; and zoneout's rates, 0 where a mask decides.
+    """
+    masks = [k if isinstance(k, Tensor) else None for k in keep]
+    rates = [0.0 if isinstance(k, Tensor) else float(k) for k in keep]
+    numbers = {**weights, "state": state, "memory": memory, "state_start": starts[0], "cell_start": starts[1]}
+    flags = {"reset": reset, "keep_state": masks[0], "keep_cell": None if memory is None else masks[1]}
+    found = in_float32(numbers) | {k: None if v is None else v.to(torch.uint8) for k, v in flags.items()}
+    return found, (rates[0], rates[1])
+
+
+def in_float32(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
+    """The same by name, in float32."""
+    return {k: None if v is None else v.float() for k, v in tensors.items()}
 
 
 def checked_lengths(lengths: Any, steps: int, batch: int, device: torch.device) -> Tensor:

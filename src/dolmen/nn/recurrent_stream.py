@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dolmen.nn.recurrent_state import State
+from dolmen.nn.recurrent_state import State, in_float32
 
 if TYPE_CHECKING:
     from dolmen.nn.recurrent import Recurrent
@@ -59,7 +59,7 @@ class Stepper:
             )
         ]
         for i in range(layer.num_layers):
-            w = layer.weights(i)
+            w: dict[str, Any] = in_float32(layer.weights(i))
             rows = len(w["weight_hh"])
             into, own = joined_bias(w, h, gru=layer.cell == "gru")
             back = torch.zeros(rows)

@@ -52,7 +52,7 @@ class Backward(NamedTuple):
     keep_cell: int = 0
     rates: int = 0
     d_gates: int = 0  # (T, B, GRADS H): filled; with ``pairs``, unless there is layer norm, bf16, and of an even width
-    d_sums: int = 0  # (slices, (GRADS + gates + 2) H): of bias, scale, cell_scale and cell_shift, added up
+    d_sums: int = 0  # (slices, sum of ``sizes_of_sums`` H): added up
     d_raw: int = 0  # (T, B, gates H): filled, with layer norm
     d_state_start: int = 0  # (B, H): added up
     d_cell_start: int = 0  # (B, H)
@@ -62,11 +62,16 @@ B = Backward(*range(len(Backward._fields)))
 """Where each number is."""
 
 
+def sizes_of_sums(cell: str, layer_norm: bool) -> tuple[int, ...]:
+    """How many H wide the gradients that are summed over steps and batch are: bias; scale, cell_scale, cell_shift."""
+    return (GRADS[cell], GATES[cell], 1, 1) if layer_norm else (GRADS[cell],)
+
+
 @functools.cache
 def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
     """Compile (or fetch from the disk) a backward function for ``Backward``'s numbers; return its address."""
     lstm, gru, relu = cell == "lstm", cell == "gru", cell == "rnn_relu"
-    gates, saves, blocks = GATES[cell], SAVED[cell], GRADS[cell]
+    gates, saves, blocks, sums = GATES[cell], SAVED[cell], GRADS[cell], sum(sizes_of_sums(cell, layer_norm))
     in_halves = pairs and not layer_norm  # what the products that follow need
 
     @njit(**OPTIONS)
@@ -90,7 +95,7 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
         d_gates, d_raw = cube(d[B.d_gates], steps, batch, blocks * h), cube(d[B.d_raw], steps, batch, n)
         wide = (blocks * h + 1) // 2
         half_gates = carray(pointer(d[B.d_gates]), (steps, batch, wide), np.uint32)
-        d_sums = cube(d[B.d_sums], 1, slices, (blocks + gates + 2) * h)[0, turn]
+        d_sums = cube(d[B.d_sums], 1, slices, sums * h)[0, turn]
         d_state_start = cube(d[B.d_state_start], 1, batch, h)[0]
         d_cell_start = cube(d[B.d_cell_start], 1, batch, h)[0]
 
@@ -101,7 +106,7 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
         halves = np.zeros((m, even // 2), np.uint32)
         total = np.zeros(h, np.float32)
         whole = np.zeros(2 * wide, np.float32)  # one row of the gates' gradient
-        sums_now = np.zeros((blocks + gates + 2) * h, np.float32)  # of one step
+        sums_now = np.zeros(sums * h, np.float32)  # of one step
         bias_now, scale_now = sums_now[: blocks * h], sums_now[blocks * h :]
         cell_scale_now, cell_shift_now = scale_now[n:], scale_now[n + h :]
         d_normed = np.zeros(h if layer_norm else 0, np.float32)
@@ -174,7 +179,7 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
                         halves[i] = half_gates[t, b]
                 if pairs and (layer_norm or first):
                     to_pairs(factors[i], factors[i].view(np.uint32), halves[i], even)
-            for j in range(len(sums_now) if layer_norm else blocks * h):
+            for j in range(sums * h):
                 d_sums[j] += sums_now[j]
             if pairs:
                 panels = carray(pointer(d[B.weights]), (d[B.panels], even // 2, PANEL), np.uint32)
