@@ -159,9 +159,9 @@ def sample(folder: Path) -> Path:
 
 def learnt(data: str, epochs: int) -> dict[str, float]:
     """Figures on what was trained on; validated with as well: the best weights are those that know it best."""
+    from dolmen.catalogue import load_task
     from dolmen.engine.evaluate import gather_outputs
     from dolmen.engine.train import fit
-    from dolmen.tasks import load_task
 
     kind = load_task(TASK)
     task = kind(kind.Config(augment="none", mosaic=0.0, paste=0.0, val_fraction=0.02, epochs=epochs))
@@ -177,8 +177,8 @@ def learnt(data: str, epochs: int) -> dict[str, float]:
 def latency(bundle: str, data: str, seconds: float) -> dict[str, float]:
     """Milliseconds of one picture, from pixels to boxes."""
     import dolmen
-    from dolmen.data.boxes import read_boxes
-    from dolmen.processors.image import open_image
+    from dolmen.processors.images.image import open_image
+    from dolmen.tasks.object_detection.data.read import read_boxes
 
     images = read_boxes(data).images
     order = [i for i, split in enumerate(images.splits) if split == "val"] or list(range(len(images)))

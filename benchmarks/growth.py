@@ -158,7 +158,7 @@ def a_task() -> Any:
     import dolmen.engine.train
     import dolmen.training
     from dolmen.engine import hardware
-    from dolmen.tasks.image_classification import ImageClassification, ImageClassificationConfig
+    from dolmen.tasks.image_classification.task import ImageClassification, ImageClassificationConfig
 
     del dolmen, scipy
     hardware.keep_memory()
@@ -212,9 +212,9 @@ def an_epoch(task: Any, data: str) -> Work:
 def duplicates(data: str, run: Path) -> Work:
     del run
     task = a_task()
-    from dolmen.data.decoded import decode_all
-    from dolmen.data.duplicates import exact_duplicates, near_duplicates
-    from dolmen.data.images import read_images
+    from dolmen.data.images.decoded import decode_all
+    from dolmen.data.images.duplicates import exact_duplicates, near_duplicates
+    from dolmen.data.images.read import read_images
 
     before = peak_bytes()
     task.prepare(data)
@@ -241,7 +241,7 @@ def predict(data: str, run: Path) -> Work:
 def a_text_task() -> Any:
     """Text generation with everything imported."""
     a_task()
-    from dolmen.tasks.text_generation import TextGeneration, TextGenerationConfig
+    from dolmen.tasks.text_generation.task import TextGeneration, TextGenerationConfig
 
     return TextGeneration(TextGenerationConfig(hidden=128, epochs=1, batch_size=32, precision="fp32"))
 

@@ -100,8 +100,8 @@ def pictures(args: argparse.Namespace, folder: Path, name: str = CIFAR) -> Path:
 
 def arrays_of(path: Path) -> dict[str, NDArray[Any]]:
     """A set as ``{split}_images`` (N, H, W, C) uint8 and ``{split}_labels``, read by Dolmen, for everybody."""
-    from dolmen.data.images import read_images
-    from dolmen.processors.image import open_image
+    from dolmen.data.images.read import read_images
+    from dolmen.processors.images.image import open_image
 
     images = read_images(str(path), fetch=False)
     order = list(range(len(images)))

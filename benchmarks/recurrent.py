@@ -181,7 +181,7 @@ def layer_work(who: str, cell: str, shape: tuple[int, ...], mode: str, device: s
     from torch import nn
 
     from dolmen.engine.planner import synchronise
-    from dolmen.nn import recurrent
+    from dolmen.nn.recurrent import layers as recurrent
 
     steps, batch, size, hidden = shape
     norm, cell = cell.endswith(NORM), cell.removesuffix(NORM)

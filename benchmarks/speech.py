@@ -329,7 +329,7 @@ def streamed(args: argparse.Namespace) -> Figures:
 
 def equal_and_fast(model: Any, rows: Sequence[Spoken]) -> Figures:
     """How many files a stream hears otherwise than ``predict``, and its share of real time (the middle file's)."""
-    from dolmen.runtime.recordings import joined
+    from dolmen.tasks.speech_recognition.predictor.predictor import joined
 
     session, unequal, shares = model.stream(), 0, []
     for row in rows:
@@ -399,9 +399,9 @@ def long_stream(model: Any, rows: Sequence[Spoken], until_s: tuple[float, float]
 
 def by_heart(args: argparse.Namespace) -> Figures:
     """Errors on what was trained on, and validated with as well: the best weights are those that know it best."""
+    from dolmen.catalogue import load_task
     from dolmen.engine.evaluate import gather_outputs
     from dolmen.engine.train import fit
-    from dolmen.tasks import load_task
 
     kind = load_task(TASK)
     task = kind(
@@ -421,7 +421,7 @@ def by_heart(args: argparse.Namespace) -> Figures:
 def checked(args: argparse.Namespace) -> Figures:
     """Time without imports, and the most memory."""
     import dolmen
-    from dolmen.tasks import load_task
+    from dolmen.catalogue import load_task
 
     load_task(TASK)
     start = time.perf_counter()

@@ -25,7 +25,7 @@ SETS: dict[str, tuple[str, float, str, float]] = {
 SPEED = """
 import json, sys, time
 import dolmen
-from dolmen.data.tagged import read_tagged
+from dolmen.tasks.token_classification.data.read import read_tagged
 run, data = sys.argv[1:]
 found = read_tagged(data, encoding="utf-8", column=None, word_column=None).splits
 words = [s.words for s in found.get("val", found["train"])]

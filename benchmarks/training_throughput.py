@@ -85,7 +85,7 @@ def measured(who: str, data: str, steps: int, batch: int) -> dict[str, Any]:
         hardware.keep_memory()
     import numpy as np
 
-    from dolmen.tasks.image_classification import ImageClassification, ImageClassificationConfig
+    from dolmen.tasks.image_classification.task import ImageClassification, ImageClassificationConfig
 
     config = ImageClassificationConfig(
         model="fast",

@@ -109,7 +109,7 @@ def test_rooms_without_torch(path: Path) -> None:
     "code",
     [
         "import dolmen",
-        "import dolmen.processors.image",
+        "import dolmen.processors.images.image",
         "from dolmen.cli import main; main(['--help'])",
         "from dolmen.cli import main; main(['tasks'])",
         "import dolmen; dolmen.tasks()",
@@ -129,7 +129,7 @@ def test_files_stay_readable() -> None:
 def test_no_pickle_anywhere() -> None:
     users = {str(p.relative_to(PACKAGE)) for p in files() if {"pickle", "cPickle", "dill", "joblib"} & set(imports(p))}
     # CIFAR-10's original files are pickles; they are read by an unpickler that knows numpy arrays and bytes only.
-    assert users <= {"data/image_arrays.py", "data/cifar_pickle.py"}
+    assert users <= {"data/images/arrays.py", "data/images/cifar_pickle.py"}
 
 
 @pytest.mark.parametrize("name", ["utils", "helpers", "manager", "handler", "common", "misc"])

@@ -19,10 +19,10 @@ from safetensors.numpy import load_file
 
 import dolmen
 from dolmen import training
-from dolmen.data.batches import ImageDataset
+from dolmen.data.images.dataset import ImageDataset
 from dolmen.engine.train import Interrupted
-from dolmen.processors.image import ImageProcessor
-from dolmen.tasks.image_classification import ImageClassification, ImageClassificationConfig
+from dolmen.processors.images.image import ImageProcessor
+from dolmen.tasks.image_classification.task import ImageClassification, ImageClassificationConfig
 from dolmen.types import MachineError, UserError
 
 Command = Callable[..., Any]
@@ -472,7 +472,7 @@ def test_a_full_disk_leaves_no_half_of_a_report_or_explanation(
 
 
 def test_a_cache_without_room_is_said(sample_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dolmen.data import decoded
+    from dolmen.data.images import decoded
 
     monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(decoded, "free_bytes", lambda _: 10)

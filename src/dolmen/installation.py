@@ -93,7 +93,7 @@ def _torch() -> list[dict[str, str]]:
 
 
 def _storage() -> list[dict[str, str]]:
-    from dolmen.data.cache_dir import cache_dir
+    from dolmen.data.cache.cache_dir import cache_dir
 
     cache = cache_dir()
     used = sum(f.stat().st_size for f in cache.rglob("*") if f.is_file()) if cache.is_dir() else 0

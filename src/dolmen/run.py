@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from dolmen.catalogue import load_task
 from dolmen.runtime.model import Model
 from dolmen.runtime.predictor import Predictor
-from dolmen.tasks import load_task
 from dolmen.types import Evaluation, UserError
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dolmen import run as folder_of
+from dolmen.catalogue import TASKS, TaskEntry, load_task
 from dolmen.choices import validated
 from dolmen.display import Display
 from dolmen.files import read_journal, write_json
 from dolmen.run import Run
 from dolmen.runtime.bundle import SUFFIX, Bundle, is_bundle, load_bundle
 from dolmen.runtime.model import Model
-from dolmen.tasks import TASKS, TaskEntry, load_task
 from dolmen.types import CheckReport, Evaluation, Prediction, UserError
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from safetensors.numpy import load as load_arrays
 from safetensors.torch import load_file
 
 import dolmen
+from dolmen.catalogue import TASKS, load_task
 from dolmen.engine.evaluate import gather_outputs
 from dolmen.engine.train import fit
-from dolmen.tasks import TASKS, load_task
 from dolmen.types import UserError
 
 WORKING = [name for name, entry in TASKS.items() if entry.page]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from dolmen.data.image_set import ImageSet, Raw
+from dolmen.data.images.set import ImageSet, Raw
 
 MakeImages = Callable[..., ImageSet]
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dolmen.data.decoded import Decoded
-from dolmen.data.image_set import ImageSet
+from dolmen.data.images.decoded import Decoded
+from dolmen.data.images.set import ImageSet
 from dolmen.data.splits import (
     assign_splits,
     default_test_fraction,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dolmen.metrics.classification import quick_metrics
-from dolmen.nn.convolutional import BatchNorm2d
+from dolmen.nn.convolutional.blocks import BatchNorm2d
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear
 from dolmen.nn.torch_network import Graph, Input

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dolmen.exporting.graphs import example, to_onnx
 from dolmen.exporting.parity import differences
 from dolmen.nn.recurrent import GRU, LSTM, RNN
-from dolmen.nn.recurrent_state import State
+from dolmen.nn.recurrent.state import State
 from dolmen.nn.torch_network import Graph, Input, TorchNetwork
 from dolmen.runtime.onnx_network import OnnxNetwork
 from dolmen.types import UserError

@@ -12,11 +12,11 @@ from torch import nn
 
 from dolmen.exporting import quantise
 from dolmen.exporting.graphs import example, to_onnx
-from dolmen.nn.classifiers import ViewAverage, build_classifier
-from dolmen.nn.convolutional import Normalise
-from dolmen.nn.language_model import LanguageGraph, LanguageModel
+from dolmen.nn.convolutional.blocks import Normalise
+from dolmen.nn.convolutional.classifiers import ViewAverage, build_classifier
+from dolmen.nn.recurrent.language_model import LanguageGraph, LanguageModel
 from dolmen.nn.torch_network import Graph, Input
-from dolmen.processors.image import ImageProcessor
+from dolmen.processors.images.image import ImageProcessor
 from dolmen.runtime.onnx_network import OnnxNetwork
 
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dolmen.nn import classifiers
-from dolmen.nn.convolutional import Normalise
+from dolmen.nn.convolutional import classifiers
+from dolmen.nn.convolutional.blocks import Normalise
 from dolmen.nn.losses import cross_entropy, drawing_probabilities, linear_cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
 

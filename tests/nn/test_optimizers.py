@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dolmen.nn.classifiers import NETWORKS, build_classifier
-from dolmen.nn.convolutional import Normalise
-from dolmen.nn.language_model import LanguageModel
+from dolmen.nn.convolutional.blocks import Normalise
+from dolmen.nn.convolutional.classifiers import NETWORKS, build_classifier
 from dolmen.nn.optimizers import (
     Muon,
     Schedule,
@@ -19,6 +18,7 @@ from dolmen.nn.optimizers import (
     orthogonalise,
     recurrent_optimizers,
 )
+from dolmen.nn.recurrent.language_model import LanguageModel
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

@@ -12,9 +12,9 @@ import pytest
 from run_folder import NASTY, class_names, evaluation, run_folder
 
 from dolmen.report.card import Licence, write_card
-from dolmen.report.classification import sections
 from dolmen.report.page import write_report
 from dolmen.report.run_files import RunFiles
+from dolmen.tasks.image_classification.report import sections
 from dolmen.types import MachineError, Section
 
 

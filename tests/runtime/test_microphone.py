@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runtime.scripted import predictor_of
+from tasks.speech_recognition.predictor.scripted import predictor_of
 
 from dolmen.runtime.microphone import from_int16, listen
-from dolmen.runtime.recordings import Live
+from dolmen.tasks.speech_recognition.predictor.predictor import Live
 from dolmen.types import UserError
 
 SAMPLES = np.random.default_rng(0).integers(-32768, 32767, 1000).astype("<i2")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from dolmen.exporting.graphs import to_onnx
-from dolmen.nn.language_model import LanguageGraph, LanguageModel
-from dolmen.nn.language_steps import LanguageSteps
+from dolmen.nn.recurrent.language_model import LanguageGraph, LanguageModel
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.runtime.onnx_network import OnnxNetwork
+from dolmen.tasks.text_generation.nn import LanguageSteps
 
 
 @pytest.fixture(scope="module", params=["lstm", "gru"])

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.data.decoded import Decoded
-from dolmen.data.image_set import ImageSet, Split
+from dolmen.data.images.decoded import Decoded
+from dolmen.data.images.set import ImageSet, Split
 from dolmen.types import UserError
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dolmen.nn import recurrent_graph  # noqa: F401 - so that its operator is known
+from dolmen.nn.recurrent import graph as recurrent_graph  # noqa: F401 - so that its operator is known
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.types import Arrays, UserError
 

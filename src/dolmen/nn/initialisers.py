@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dolmen.nn.recurrent import Recurrent
+from dolmen.nn.recurrent.layers import Recurrent
 
 
 @torch.no_grad()

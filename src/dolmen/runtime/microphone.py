@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.processors.audio import mono
+from dolmen.processors.audio.log_mel import mono
 from dolmen.types import UserError
 
 OF_FILES = (b"RIFF", b"fLaC", b"OggS")

@@ -274,23 +274,23 @@ def predictor_of(task: str) -> type[Predictor[Any]]:
         UserError: there is none of that name.
     """
     if task == "image-classification":
-        from dolmen.runtime.pictures import PicturePredictor
+        from dolmen.tasks.image_classification.predictor import PicturePredictor
 
         return PicturePredictor
     if task == "object-detection":
-        from dolmen.runtime.detections import DetectionPredictor
+        from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
 
         return DetectionPredictor
     if task == "text-generation":
-        from dolmen.runtime.texts import TextPredictor
+        from dolmen.tasks.text_generation.predictor import TextPredictor
 
         return TextPredictor
     if task == "token-classification":
-        from dolmen.runtime.sentences import SentencePredictor
+        from dolmen.tasks.token_classification.predictor import SentencePredictor
 
         return SentencePredictor
     if task == "speech-recognition":
-        from dolmen.runtime.recordings import SpeechPredictor
+        from dolmen.tasks.speech_recognition.predictor.predictor import SpeechPredictor
 
         return SpeechPredictor
     raise UserError(f"this version of Dolmen has no task {task!r}; upgrade it: pip install -U dolmen")

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from dolmen.processors.image import PICTURE_SUFFIXES, Pixels, UnreadableImageError, open_image
+from dolmen.processors.images.image import PICTURE_SUFFIXES, Pixels, UnreadableImageError, open_image
 from dolmen.types import MachineError, UserError
 
 FRAME_S = 1 / 25

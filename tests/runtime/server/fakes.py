@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from dolmen.processors.audio import LogMel
-from dolmen.processors.image import ImageProcessor, UnreadableImageError
-from dolmen.processors.speech import BOUNDARY, SpeechProcessor
+from dolmen.processors.audio.log_mel import LogMel
+from dolmen.processors.images.image import ImageProcessor, UnreadableImageError
 from dolmen.runtime.model import Model
-from dolmen.runtime.recordings import SpeechPredictor
+from dolmen.tasks.speech_recognition.predictor.predictor import SpeechPredictor
+from dolmen.tasks.speech_recognition.processors.speech import BOUNDARY, SpeechProcessor
 from dolmen.types import Arrays, Boxes, Classes, Prediction, Spans, Text, UserError
 
 

@@ -18,7 +18,7 @@ from runtime.server.conftest import Start
 from runtime.server.fakes import png
 from starlette.testclient import TestClient
 
-from dolmen.processors.image import ImageProcessor
+from dolmen.processors.images.image import ImageProcessor
 from dolmen.runtime.server.app import PAGE
 from dolmen.runtime.server.hosting import area, grid
 from dolmen.runtime.server.limits import Limits

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dolmen.processors.image import FORMATS, ImageProcessor, quiet_pillow
+from dolmen.processors.images.image import FORMATS, ImageProcessor, quiet_pillow
 from dolmen.runtime.model import Model
 from dolmen.runtime.server.batching import Batcher
 from dolmen.runtime.server.figures import Figures

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from dolmen.processors.audio_files import size_of
-from dolmen.processors.image import FORMATS
+from dolmen.processors.audio.files import size_of
+from dolmen.processors.images.image import FORMATS
 from dolmen.runtime.microphone import from_int16
 from dolmen.runtime.server.limits import Limits
 from dolmen.types import UserError

@@ -14,7 +14,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from dolmen.processors.image import quiet_pillow
+from dolmen.processors.images.image import quiet_pillow
 from dolmen.runtime.server import logs
 from dolmen.runtime.server.app import make_app
 from dolmen.runtime.server.connections import connection_class

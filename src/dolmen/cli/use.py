@@ -1,0 +1,160 @@
+"""The verbs that use a model: predict, export, watch, serve."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from dolmen.catalogue import load_task
+from dolmen.cli.arguments import add_choices, choices, count, parser, print_json
+from dolmen.files import write_whole
+from dolmen.runtime.predictor import NoOptions, Predictor, predictor_of
+from dolmen.types import Text, UserError
+
+
+def predict(arguments: list[str]) -> int:
+    """What a model says of new inputs."""
+    words = parser("predict")
+    words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
+    words.add_argument("inputs", nargs="+", help="files, or folders of files; of text-generation: how texts begin")
+    words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
+    words.add_argument("--json", action="store_true", help="JSON Lines, one object an input")
+    predictor = _predictor_named(arguments)
+    if hasattr(predictor, "draw"):
+        words.add_argument(
+            "--draw", metavar="FOLDER", help="a new folder for the pictures, with what was found drawn in"
+        )
+    add_choices(words, predictor.Options if predictor else NoOptions)
+    given = words.read(arguments)
+    from dolmen import verbs
+
+    model = verbs.load(given.model, threads=given.threads)
+    options = choices(given, model.predictor.Options)
+    drawings = _new_folder(given.draw) if getattr(given, "draw", None) else None
+    failed = 0
+    for raw, prediction in model.predict_each(model.predictor.expand(given.inputs), **options):
+        if isinstance(prediction, UserError):
+            failed += 1
+            print(f"dolmen: {prediction}", file=sys.stderr)
+            if given.json:
+                print_json({"input": str(raw), "error": str(prediction)})
+            continue
+        if drawings is not None:
+            from dolmen.processors.images.drawing import as_png
+
+            predictor_that_draws: Any = model.predictor
+            pixels = predictor_that_draws.draw(raw, prediction)
+            write_whole(_free(drawings, Path(raw).stem), as_png(pixels), otherwise="choose another --draw")
+        if given.json:
+            print_json({"input": str(raw), **prediction.to_json()})
+        elif isinstance(prediction, Text):  # as it comes
+            print(prediction.prompt, end="", flush=True)
+            for piece in prediction.pieces:
+                print(piece, end="", flush=True)
+            print()
+        else:
+            print(f"{raw}: {model.predictor.answer(prediction)}")
+    return 2 if failed else 0
+
+
+def _new_folder(name: str) -> Path:
+    """A folder that is not there yet, or empty."""
+    path = Path(name)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise UserError(f"{name} is there already, and not an empty folder; name a new one with --draw")
+    return path
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A name for a picture that no other has: pictures of two folders may be called alike."""
+    names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+    return next(path for name in names if not (path := folder / f"{name}.png").exists())
+
+
+def _predictor_named(arguments: list[str]) -> type[Predictor[Any]] | None:
+    """What predicts with the model that is named first; None if there is none."""
+    from dolmen.runtime import bundle
+
+    path = next((Path(word) for word in arguments if not word.startswith("-")), None)
+    if path is None:
+        return None
+    if bundle.is_bundle(path):
+        return predictor_of(bundle.task_of(path))
+    from dolmen import run
+
+    if not run.is_run(path):
+        return None
+    return load_task(run.require_finished(path)["task"]).Predictor
+
+
+def export(arguments: list[str]) -> int:
+    """A run to a bundle."""
+    words = parser("export")
+    words.add_argument("run", help="a run folder")
+    words.add_argument("--out", metavar="BUNDLE", help="a new folder, or a file NAME.dolmen (default: RUN.dolmen)")
+    words.add_argument("--int8", action="store_true", help="weights on eight bits; convolutions compute on eight, too")
+    words.add_argument("--opset", type=count, help="of ONNX (default 20)")
+    words.add_argument("--data", help="where the run's data are now (default: where they were)")
+    words.add_argument("--quiet", action="store_true", help="show nothing on the way")
+    given = words.read(arguments)
+    from dolmen import verbs
+
+    out = verbs.export(given.run, given.out, int8=given.int8, opset=given.opset, data=given.data, quiet=given.quiet)
+    print(f"use it: dolmen predict {out} INPUT...")
+    return 0
+
+
+def watch(arguments: list[str]) -> int:
+    """A live source to predictions, as they come."""
+    words = parser("watch")
+    words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
+    words.add_argument(
+        "source",
+        help="- for standard input: a text, with pictures a file name a line, of speech 16-bit samples; "
+        "of object-detection a video; of speech a recording, or microphone",
+    )
+    words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
+    words.add_argument("--json", action="store_true", help="JSON Lines, one object a prediction")
+    options_of = _predictor_named(arguments)
+    add_choices(words, options_of.Watching if options_of else NoOptions)
+    given = words.read(arguments)
+    from dolmen import verbs
+
+    model = verbs.load(given.model, threads=given.threads)
+    for prediction in model.watch(given.source, **choices(given, model.predictor.Watching)):
+        if given.json:
+            print_json(prediction.to_json())
+        else:
+            print(model.predictor.one_line(prediction))
+        sys.stdout.flush()
+    return 0
+
+
+def serve(arguments: list[str]) -> int:
+    """Models over HTTP, until stopped."""
+    words = parser("serve")
+    words.add_argument("models", nargs="+", metavar="RUN|BUNDLE", help="each under its own name, or as NAME=PATH")
+    words.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine only)"
+    )
+    words.add_argument("--port", type=int, default=8000, help="0 takes any that is free (default 8000)")
+    words.add_argument("--token", help="who asks must know it ($DOLMEN_TOKEN; default: nobody has to)")
+    words.add_argument("--threads", type=count, help="CPU threads that compute, for each model (default: all)")
+    words.add_argument("--max-batch", type=count, default=32, help="inputs that are worked off together (default 32)")
+    words.add_argument("--max-wait-ms", type=float, default=2.0, help="that the first of them waits (default 2)")
+    words.add_argument("--queue", type=count, default=256, help="inputs that wait at most; then 429 (default 256)")
+    words.add_argument("--timeout-s", type=float, default=30.0, help="for a request; then 503 (default 30)")
+    words.add_argument("--max-mb", type=float, default=16.0, help="of a request (default 16)")
+    words.add_argument("--no-reload", action="store_true", help="do not take over a model that is written anew")
+    given = words.read(arguments)
+    from dolmen import verbs
+
+    verbs.serve(
+        given.models, host=given.host, port=given.port, token=given.token or os.environ.get("DOLMEN_TOKEN") or None,
+        threads=given.threads, max_batch=given.max_batch, max_wait_ms=given.max_wait_ms, queue=given.queue,
+        timeout_s=given.timeout_s, max_bytes=int(given.max_mb * (1 << 20)), reload=not given.no_reload,
+    )  # fmt: skip
+    return 0

@@ -1,0 +1,262 @@
+"""Every picture decoded once, at the size of the network, into memory-mapped files that later runs reuse.
+
+The key of an entry changes with the files (``ImageSet.fingerprint``) and with the geometry, so that an
+entry is never stale. Reading happens in the calling thread, decoding in a few others (Pillow releases the
+GIL); only a handful of chunks is in flight, so that memory stays the same however many pictures there are.
+
+Measured (2 cores, Pillow 13.0): 12,000 JPEG files of 32 x 32 take 1.8 s, opening them again 2 ms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.data.cache.cache_dir import cache_dir
+from dolmen.data.cache.entries import Column, EntryWriter, free_bytes, open_entry, prune, readable_bytes
+from dolmen.data.images.appearance import DIGEST_SIZE, THUMBNAIL, Appearance, appearance, difference_hashes
+from dolmen.data.images.set import ImageSet, Raw
+from dolmen.processors.images.image import ImageProcessor, UnreadableImageError, open_image, quiet_pillow
+from dolmen.types import MachineError, UserError
+
+FORMAT = 2  # raise it when the meaning of any stored column changes
+CHUNK_PICTURES = 64  # a work item for a thread: enough to hide the cost of handing it over,
+CHUNK_BYTES = 4_000_000  # few enough that a handful of them in flight stays small
+Chunk = list[tuple[int, "Raw | OSError"]]
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """N pictures at the size of the network, and what they looked like at full size.
+
+    Attributes:
+        pixels: (N, H, W, C) uint8; zeros where the picture is unreadable. Memory-mapped, copy on write.
+        digests: (N, 16) uint8, equal for pictures with equal full-size pixels, whatever their file format.
+        hashes: (N,) uint64 difference hashes: few differing bits mean a similar picture.
+        thumbnails: (N, 16, 16) uint8 grey.
+        sizes: (N, 2) int32, the original height and width in pixels; 0 where unreadable.
+        channels: (N,) uint8, of the original: 1 grey, 3 colour, 0 unreadable.
+        problems: index to reason, for every unreadable picture.
+        notes: index to what had to be converted ("CMYK: converted"), for the pictures where anything had.
+    """
+
+    pixels: NDArray[np.uint8]
+    digests: NDArray[np.uint8]
+    hashes: NDArray[np.uint64]
+    thumbnails: NDArray[np.uint8]
+    sizes: NDArray[np.int32]
+    channels: NDArray[np.uint8]
+    problems: dict[int, str]
+    notes: dict[int, tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def decode_all(
+    images: ImageSet,
+    processor: ImageProcessor,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Decoded:
+    """Decode every picture once, or open what an earlier run decoded.
+
+    Args:
+        images: the set; its pictures are read in storage order, each once.
+        processor: gives the size, the channels and the fit.
+        cache: the folder that holds the entries; ``cache_dir() / "decoded"`` when None.
+        progress: called with (done, total) while pictures are being decoded.
+
+    Raises:
+        MachineError: the disk is too full, or the folder can't be written. Nothing half-written stays.
+        UserError: the source stopped giving pictures (an archive that is cut off, a disk that was unplugged).
+    """
+    folder = cache if cache is not None else cache_dir() / "decoded"
+    entry = folder / _key(images, processor)
+    columns = _columns(len(images), processor)
+    decoded = _reuse(entry, columns, images)
+    if decoded is not None:
+        return decoded
+    needed = sum(column.num_bytes for column in columns.values())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = free_bytes(folder)
+        if needed > free:
+            raise MachineError(
+                f"The decoded pictures need {readable_bytes(needed)} and {folder} has"
+                f" {readable_bytes(free)} free: set DOLMEN_CACHE to a folder on a larger disk."
+            )
+        with EntryWriter(entry, columns) as writer, quiet_pillow():
+            facts = _decode_into(writer, images, processor, progress)
+            writer.publish(facts, is_valid=lambda: _reuse(entry, columns, images) is not None)
+            decoded = _reuse(entry, columns, images)
+        prune(folder, keep=entry)
+    except OSError as error:
+        raise MachineError(
+            f"The decoded pictures ({readable_bytes(needed)}) can't be written to {folder}"
+            f" ({error.strerror or error}): free some space or set DOLMEN_CACHE to a folder on another disk."
+        ) from error
+    if decoded is None:
+        raise MachineError(f"The decoded pictures vanished from {folder} just after they were written: run it again.")
+    return decoded
+
+
+def _key(images: ImageSet, processor: ImageProcessor) -> str:
+    geometry = (FORMAT, processor.height, processor.width, processor.channels, processor.fit)
+    key = hashlib.blake2b(repr((images.fingerprint, len(images), geometry)).encode(), digest_size=16)
+    for name in images.names:  # the rows stand in the order of the names
+        key.update(name.encode(errors="surrogateescape") + b"\0")
+    return key.hexdigest()
+
+
+def _columns(num_images: int, processor: ImageProcessor) -> dict[str, Column]:
+    return {
+        "pixels": Column("u1", (num_images, processor.height, processor.width, processor.channels)),
+        "digests": Column("u1", (num_images, DIGEST_SIZE)),
+        "hashes": Column("<u8", (num_images,)),
+        "thumbnails": Column("u1", (num_images, THUMBNAIL, THUMBNAIL)),
+        "sizes": Column("<i4", (num_images, 2)),
+        "channels": Column("u1", (num_images,)),
+    }
+
+
+def _reuse(entry: Path, columns: dict[str, Column], images: ImageSet) -> Decoded | None:
+    """Open an entry unless it is absent, damaged, or a picture that could not be opened then can be now."""
+    opened = open_entry(entry, columns)
+    if opened is None:
+        return None
+    arrays, facts = opened
+    try:
+        problems = {int(i): str(reason) for i, reason in facts["problems"]}
+        notes = {int(i): tuple(texts) for i, texts in facts["notes"]}
+        not_opened = [int(i) for i in facts["not_opened"]]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not_opened and any(not isinstance(raw, OSError) for _, raw in images.read(not_opened)):
+        return None
+    return Decoded(**arrays, problems=problems, notes=notes)
+
+
+def _decode_into(
+    writer: EntryWriter,
+    images: ImageSet,
+    processor: ImageProcessor,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    """Decode all pictures in a small pool, write their rows, and return the facts about them."""
+    problems: dict[int, str] = {}
+    notes: dict[int, tuple[str, ...]] = {}
+    not_opened: list[int] = []
+    seen = np.zeros(len(images), np.bool_)
+    for rows in in_pool(lambda chunk: _decode_chunk(chunk, processor), _chunks(images)):
+        for name, values in rows.columns.items():
+            writer.write(name, rows.indices, values)
+        problems |= rows.problems
+        notes |= rows.notes
+        not_opened += rows.not_opened
+        seen[rows.indices] = True
+        seen[list(rows.problems)] = True
+        if progress is not None:
+            progress(int(seen.sum()), len(images))
+    problems |= {int(i): "missing from the source" for i in np.flatnonzero(~seen)}
+    return {
+        "problems": sorted(problems.items()),
+        "notes": sorted(notes.items()),
+        "not_opened": sorted(not_opened),
+    }
+
+
+def _chunks(images: ImageSet) -> Iterator[Chunk]:
+    """Read the pictures in storage order, some at a time."""
+    chunk: Chunk = []
+    num_bytes = 0
+    pictures = iter(images.read(range(len(images))))
+    while True:
+        try:
+            index, raw = next(pictures)
+        except StopIteration:
+            break
+        except OSError as error:
+            raise UserError(
+                f"{images.source} could not be read to its end ({error.strerror or error}):"
+                " check that it is complete and try again."
+            ) from error
+        chunk.append((index, raw))
+        num_bytes += 0 if isinstance(raw, OSError) else len(raw) if isinstance(raw, bytes) else raw.nbytes
+        if len(chunk) >= CHUNK_PICTURES or num_bytes >= CHUNK_BYTES:
+            yield chunk
+            chunk, num_bytes = [], 0
+    if chunk:
+        yield chunk
+
+
+def in_pool(work: Callable[[In], Out], pieces: Iterator[In]) -> Iterator[Out]:
+    """Work on pieces in threads and yield the results in the order in which the pieces came; few are in flight."""
+    num_workers = min(8, os.cpu_count() or 1)
+    waiting: deque[Future[Out]] = deque()
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            if len(waiting) > 2 * num_workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The decoded pictures of one chunk: ``columns[name][j]`` belongs to picture ``indices[j]``."""
+
+    indices: NDArray[np.int64]
+    columns: dict[str, NDArray[Any]]
+    problems: dict[int, str]
+    not_opened: list[int]
+    notes: dict[int, tuple[str, ...]]
+
+
+def _decode_chunk(chunk: Chunk, processor: ImageProcessor) -> _Rows:
+    problems: dict[int, str] = {}
+    not_opened: list[int] = []
+    notes: dict[int, tuple[str, ...]] = {}
+    indices: list[int] = []
+    shapes: list[tuple[int, ...]] = []
+    looks: list[Appearance] = []
+    pixels = np.empty((len(chunk), processor.height, processor.width, processor.channels), np.uint8)
+    for index, raw in chunk:
+        if isinstance(raw, OSError):
+            problems[index] = f"can't be opened: {raw.strerror or raw}"
+            not_opened.append(index)
+            continue
+        try:
+            opened = open_image(raw)
+        except UnreadableImageError as error:
+            problems[index] = str(error)
+            continue
+        pixels[len(indices)] = processor.resize(opened.pixels)
+        indices.append(index)
+        shapes.append(opened.pixels.shape)
+        looks.append(appearance(opened.pixels))
+        if opened.notes:
+            notes[index] = opened.notes
+    sizes = np.array(shapes, np.int32).reshape(-1, 3)
+    columns: dict[str, NDArray[Any]] = {
+        "pixels": pixels[: len(indices)],
+        "digests": np.frombuffer(b"".join(a.digest for a in looks), np.uint8).reshape(-1, DIGEST_SIZE),
+        "hashes": difference_hashes(np.array([a.miniature for a in looks], np.uint8).reshape(-1, 8, 9)),
+        "thumbnails": np.array([a.thumbnail for a in looks], np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL),
+        "sizes": sizes[:, :2],
+        "channels": sizes[:, 2].astype(np.uint8),
+    }
+    return _Rows(np.array(indices, np.int64), columns, problems, not_opened, notes)

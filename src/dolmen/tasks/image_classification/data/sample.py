@@ -1,0 +1,78 @@
+"""A small real data set to look at and to try things with."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dolmen.data.images.arrays import read_digits
+from dolmen.types import UserError
+
+PER_CLASS, SIDE = 20, 32
+NOTICE = """Handwritten digits, 20 of each, enlarged from 8 x 8 to 32 x 32 pixels.
+Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
+https://doi.org/10.24432/C50P49, as shipped with scikit-learn. Licence: CC BY 4.0.
+The layout is one folder per class. To name splits yourself, put such folders below train, val and test.
+"""
+
+
+def write_image_sample(folder: Path) -> None:
+    """Write 200 pictures in ten class folders, whole or not at all.
+
+    Args:
+        folder: new or empty.
+
+    Raises:
+        UserError: it holds something, or can't be made.
+    """
+    fill_folder(folder, _write)
+
+
+def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder, whole or not at all.
+
+    Args:
+        folder: new or empty.
+        write: given the folder to write into.
+
+    Raises:
+        UserError: it holds something, or can't be made.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} exists already and is not empty; name a new folder")
+        # An empty folder may be where the person stands, or another disk: it is filled, not replaced.
+        home = folder if folder.exists() else folder.parent
+        home.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".dolmen-sample.", dir=home))
+        try:
+            write(temporary)
+            if home == folder:
+                for made in sorted(temporary.iterdir()):
+                    made.rename(folder / made.name)
+            else:
+                temporary.chmod(0o755)  # mkdtemp's folders are private
+                temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
+        if isinstance(error, UserError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder} can't be written: {reason}; name a folder that you may write to") from error
+
+
+def _write(folder: Path) -> None:
+    digits = read_digits()
+    for label, name in enumerate(digits.classes):
+        (folder / name).mkdir()
+        for index, pixels in digits.read(np.flatnonzero(digits.labels == label)[:PER_CLASS].tolist()):
+            assert isinstance(pixels, np.ndarray)
+            large = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            large.save(folder / name / f"{index:04d}.png")
+    (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")

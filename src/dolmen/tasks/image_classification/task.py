@@ -1,0 +1,395 @@
+"""Image classification: which of K classes is this picture?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+
+from dolmen.data.images import augment
+from dolmen.data.images.checks import check_images
+from dolmen.data.images.dataset import ImageDataset, image_dataset
+from dolmen.data.images.decoded import Decoded, decode_all
+from dolmen.data.images.mirror import mirror_test
+from dolmen.data.images.read import read_images, require_trainable
+from dolmen.data.images.set import ImageSet, relabel
+from dolmen.data.images.shapes import common_shape
+from dolmen.data.splits import assign_splits, leave_out_few_copies
+from dolmen.metrics import classification as metrics
+from dolmen.nn.convolutional.blocks import Normalise
+from dolmen.nn.convolutional.classifiers import NETWORKS, ViewAverage, build_classifier, initialise_from_data
+from dolmen.nn.losses import Loss, cross_entropy
+from dolmen.nn.optimizers import classifier_optimizers, linear
+from dolmen.nn.torch_network import Graph, Input
+from dolmen.processors.images.image import ImageProcessor
+from dolmen.tasks.image_classification import views
+from dolmen.tasks.image_classification.data.labels import suspect_labels
+from dolmen.tasks.image_classification.data.sample import write_image_sample
+from dolmen.tasks.image_classification.predictor import PicturePredictor
+from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
+from dolmen.types import (
+    Arrays,
+    CheckReport,
+    Evaluation,
+    Finding,
+    Section,
+    UserError,
+)
+
+ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
+
+
+MIXED, LONG_TRAINING = 0.75, 40.0  # share of batches that are mixed, reached in trainings of so many epochs
+
+
+DEFAULT_SPECIFICITY = 0.9  # at which sensitivity is stated where nothing else was asked for
+
+
+class ImageClassificationConfig(TaskConfig):
+    """Choices for image classification."""
+
+    model: str = Field("auto", description=f"network: {', '.join(NETWORKS)}, or timm:NAME; auto: fast")
+    weights: Literal["none", "pretrained"] = Field(
+        "none",
+        description="pretrained: start from published weights (timm: networks only; their licence is shown)",
+    )
+    image_size: int | None = Field(None, ge=8, le=1024, description="side in pixels that pictures are brought to")
+    fit: Literal["crop", "pad", "stretch"] = Field("crop", description="how a picture gets that shape")
+    flip: bool | None = Field(None, description="mirror images count as the same class; asked of the data if not given")
+    augment: Literal["auto", "none", "light", "strong"] = Field("auto", description="how much pictures are varied")
+    mix: Literal["auto", "none", "cutmix", "mixup"] = Field(
+        "auto", description="how pictures of a batch are mixed; auto: cutmix of colour pictures in long trainings"
+    )
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the label spread over all classes")
+    views: Literal[1, 2, 6] | None = Field(
+        None, description="predict from so many views together; if not given, mirrored ones where flips are right"
+    )
+    positive: str | None = Field(None, description="with two classes: the one that sensitivity speaks of")
+    specificity: float | None = Field(
+        None, gt=0, lt=1, description="with two classes: decide at the threshold that has it on validation"
+    )
+
+
+class ImageClassification(Task[ImageClassificationConfig]):
+    """Pictures to class probabilities."""
+
+    name: ClassVar[str] = "image-classification"
+    Config = ImageClassificationConfig
+    Processor = ImageProcessor
+    Predictor = PicturePredictor
+    headline = ("accuracy", "max")
+    monitor = ("calibrated_loss", "min")
+
+    processor: ImageProcessor
+
+    # ---- data
+
+    def prepare(
+        self,
+        data: str,
+        *,
+        fetch: bool = False,
+        budget: Budget | None = None,
+        progress: Progress | None = None,
+    ) -> CheckReport:
+        """See ``Task.prepare``."""
+        images = read_images(data, fetch=fetch, progress=_told(progress, "downloading"))
+        require_trainable(images)
+        config = self.config
+        height, width, channels = common_shape(images, config.image_size)
+        self.processor = ImageProcessor(
+            classes=images.classes, height=height, width=width, channels=channels, fit=config.fit
+        )
+        self._choose_model()
+        if config.image_size is None and budget is not None:
+            self._fit_size_to_budget(budget, int((images.labels >= 0).sum()))
+        decoded = _decode(images, self.processor, progress)
+        images = assign_splits(
+            images,
+            decoded,
+            val_fraction=config.val_fraction,
+            test_fraction=config.test_fraction,
+            seed=config.seed,
+        )
+        images = leave_out_few_copies(images, decoded)
+        self._set_positive(images.classes)
+        report = check_images(images, decoded)
+        self.datasets = {
+            split: image_dataset(images, decoded, [i for i, s in enumerate(images.splits) if s == split])
+            for split in ("train", "val", "test")
+            if split in images.splits
+        }
+        flip = config.flip
+        if flip is None and "train" in self.datasets:
+            rows = self.datasets["train"].rows  # type: ignore[attr-defined]
+            flip = mirror_test(decoded.thumbnails[rows], images.labels[rows], config.seed).keeps
+        views = config.views or _default_views(bool(flip), self.processor)
+        self.processor = self.processor.model_copy(update={"num_views": views})
+        self.config = config = self.config.model_copy(
+            update={
+                "flip": flip,
+                "image_size": min(self.processor.height, self.processor.width),
+                "augment": "strong" if config.augment == "auto" else config.augment,
+                "views": views,
+            }
+        )
+        return report
+
+    def open(
+        self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
+    ) -> Dataset:
+        """See ``Task.open``."""
+        images = read_images(data, fetch=fetch, progress=_told(progress, "downloading"))
+        images = relabel(images, self.processor.classes)
+        decoded = _decode(images, self.processor, progress)
+        there = sorted({s for s in images.splits if s})
+        if split is not None and split not in there:
+            raise UserError(f"{data} has no {split} part; it has {', '.join(there) or 'no splits: leave --split out'}")
+        chosen = split or next((s for s in ("test", "val") if s in there), None)
+        rows = [
+            i
+            for i, s in enumerate(images.splits)
+            if (chosen is None or s == chosen) and images.labels[i] >= 0 and i not in decoded.problems
+        ]
+        if not rows:
+            why = next((f" ({images.names[i]}: {reason})" for i, reason in decoded.problems.items()), "")
+            raise UserError(f"{data} holds no readable, labelled picture to evaluate on{why}; give one that does")
+        return image_dataset(images, decoded, rows)
+
+    def _choose_model(self) -> None:
+        if self.config.model == "auto":
+            self.config = self.config.model_copy(update={"model": "fast"})
+
+    def _fit_size_to_budget(self, budget: Budget, num_images: int) -> None:
+        """Take the largest picture size with which the budget still allows enough passes over the data."""
+        p = self.processor
+        for size in [s for s in (160, 128, 96, 64) if s < min(p.height, p.width)]:
+            images = torch.zeros(32, p.channels, p.height, p.width)
+            step_s = budget.seconds_of(self.build_model(), images, lambda model, x: model(x).float().square().sum())
+            needed = step_s / 32 * num_images * ENOUGH_EPOCHS_TO_LEARN
+            if needed <= budget.seconds:
+                return
+            p = self.processor = p.model_copy(update={"height": size, "width": size})
+
+    def _set_positive(self, classes: tuple[str, ...]) -> None:
+        wanted = self.config.positive
+        if len(classes) != 2:
+            if wanted is not None or self.config.specificity is not None:
+                raise UserError(
+                    f"--positive and --specificity speak of two classes, and the data have {len(classes)}; "
+                    "leave them out"
+                )
+            return
+        if wanted is not None and wanted not in classes:
+            raise UserError(f"--positive {wanted} is no class of the data; give {classes[0]} or {classes[1]}")
+        self.processor = self.processor.model_copy(update={"positive": wanted or classes[1]})
+        self.config = self.config.model_copy(update={"positive": wanted or classes[1]})
+
+    # ---- learning
+
+    def build_model(self) -> nn.Module:
+        """See ``Task.build_model``."""
+        p = self.processor
+        normalise = Normalise([127.5] * p.channels, [64.0] * p.channels)
+        return build_classifier(
+            self.config.model,
+            len(p.classes),
+            normalise,
+            min(p.height, p.width),
+            pretrained=self.config.weights == "pretrained",
+        )
+
+    def initialise(self, model: nn.Module) -> None:
+        """Set the normalisation from the training pictures, then what else the network takes from them."""
+        train = self.datasets["train"]
+        sample = np.random.default_rng(self.config.seed).permutation(len(train))[:2000]
+        images = train.batch(np.sort(sample))["images"].permute(0, 3, 1, 2).float()
+        normalise = next(m for m in model.modules() if isinstance(m, Normalise))
+        if self.config.weights == "none":  # published weights come with their own
+            normalise.mean.copy_(images.mean((0, 2, 3)).view(1, -1, 1, 1))
+            normalise.std.copy_(images.std((0, 2, 3)).clamp(min=1).view(1, -1, 1, 1))
+        initialise_from_data(model, images)
+
+    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+        """One: cross-entropy with label smoothing."""
+
+        def loss(batch: Batch) -> Loss:
+            return cross_entropy(model(batch["images"]), batch["targets"], self.config.label_smoothing)
+
+        optimizers = classifier_optimizers(
+            model,
+            lr=self.config.lr,
+            weight_decay=self.config.weight_decay,
+            pretrained=self.config.weights != "none",
+        )
+        return [Objective("loss", loss, optimizers, linear(warmup=0.1))]
+
+    def augment(self, batch: Batch, moment: Moment) -> Batch:
+        """Vary the stored pictures: ``images`` become (B, C, H, W) float 0..255, ``targets`` (B, K) float.
+
+        "light" moves and flips. "strong" also turns, scales, changes the light and mixes colour pictures: the longer
+        the training, the more, since pictures that are seen more often have to vary more.
+        """
+        config, g = self.config, moment.generator
+        length = min(1.0, moment.num_epochs / LONG_TRAINING)
+        images, size = batch["images"], min(self.processor.height, self.processor.width)
+        targets = F.one_hot(batch["labels"], len(self.processor.classes)).float()
+        if config.augment != "none":
+            flip = augment.alternating_flip(batch["ids"], moment.epoch, config.seed) if config.flip else None
+            images = augment.shift_and_flip(images, g, pixels=max(1, round(size / 16 * (1 + length))), flip=flip)
+        x = images.permute(0, 3, 1, 2).float()
+        if config.augment == "strong":
+            x = augment.vary(x, g, length)
+        mix = config.mix
+        if mix == "auto":
+            mix = "cutmix" if config.augment == "strong" and x.shape[1] == 3 else "none"
+        if mix != "none" and float(torch.rand((), generator=g)) < MIXED * length:
+            x, targets = (augment.cutmix if mix == "cutmix" else augment.mixup)(x, targets, g)
+        return {"images": x, "targets": targets}
+
+    # ---- use
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+        """``{"logits": (B, K)}``, the weighted mean over the processor's views."""
+        return {"logits": ViewAverage(model, self.processor.views())(batch["images"])}
+
+    def quick_outputs(self, model: nn.Module, batch: Batch) -> Batch:
+        """``{"logits": (B, K)}`` from the pictures as they are."""
+        return {"logits": model(batch["images"].permute(0, 3, 1, 2).float()).float()}
+
+    def graph(self, model: nn.Module) -> Graph:
+        """``images`` (B, H, W, C) uint8 to ``logits`` (B, K)."""
+        p = self.processor
+        shape = ("batch", p.height, p.width, p.channels)
+        return Graph(ViewAverage(model, p.views()), {"images": Input("uint8", shape)}, ("logits",))
+
+    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
+        """See ``Task.evaluate``. Decided is the most probable class, or the threshold's where one was asked for."""
+        assert isinstance(dataset, ImageDataset)
+        logits, labels, p = outputs["logits"], dataset.labels, self.processor
+        if not intervals:
+            return Evaluation(self.name, len(labels), metrics.quick_metrics(logits, labels))
+        probabilities = metrics.softmax(logits, p.temperature)
+        decided = self._decide(probabilities)
+        values = metrics.metrics(logits, labels, p.temperature, decided)
+        bounds = metrics.intervals(probabilities, labels, dataset.groups, decided=decided)
+        tables = metrics.per_class(decided, labels, p.classes)
+        ece, bins = metrics.calibration(probabilities, labels)
+        before, _ = metrics.calibration(metrics.softmax(logits), labels)
+        tables["calibration"] = {"ece": ece, "ece_before": before, "temperature": p.temperature, "bins": bins}
+        if p.positive is not None and p.threshold is not None:
+            found = metrics.at_threshold(
+                probabilities[:, p.classes.index(p.positive)], labels, p.classes.index(p.positive), p.threshold
+            )
+            values |= {name: value for name, (value, _) in found.items()}
+            bounds |= {name: bound for name, (_, bound) in found.items()}
+            tables["operating_point"] = {
+                "positive": p.positive,
+                "threshold": p.threshold,
+                "specificity_wanted": self.config.specificity or DEFAULT_SPECIFICITY,
+                "sensitivity": values.get("sensitivity"),
+                "specificity": values.get("specificity"),
+                "chosen_on": "val",
+                "decides": p.decide_by_threshold,
+            }
+        arrays = {
+            "labels": labels,
+            "probabilities": probabilities,
+            "decided": decided,
+            "indices": np.arange(len(labels)),
+        }
+        return Evaluation(self.name, len(labels), values, bounds, {"classes": list(p.classes), **tables}, arrays)
+
+    def _decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(N,) the class that the processor would decide for."""
+        p = self.processor
+        if not p.decide_by_threshold or p.positive is None or p.threshold is None:
+            return np.asarray(probabilities.argmax(1))
+        positive = p.classes.index(p.positive)
+        return np.where(probabilities[:, positive] >= p.threshold, positive, 1 - positive)
+
+    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
+        """Fit the temperature, and for two classes the operating threshold."""
+        del model
+        assert isinstance(dataset, ImageDataset)
+        logits, labels = outputs["logits"], dataset.labels
+        update: dict[str, Any] = {"temperature": metrics.fit_temperature(logits, labels)}
+        if self.processor.positive is not None:
+            column = self.processor.classes.index(self.processor.positive)
+            true = labels == column
+            if 0 < true.sum() < len(true):
+                scores = metrics.softmax(logits, update["temperature"])[:, column]
+                update["threshold"] = metrics.fit_threshold(
+                    scores, true, self.config.specificity or DEFAULT_SPECIFICITY
+                )
+                update["decide_by_threshold"] = self.config.specificity is not None
+        self.processor = self.processor.model_copy(update=update)
+
+    def suspects(self, outputs: Arrays, dataset: Dataset) -> Finding:
+        """Labels that networks which never saw them doubt (confident learning)."""
+        assert isinstance(dataset, ImageDataset)
+        probabilities = metrics.softmax(outputs["logits"])
+        found = suspect_labels(probabilities, dataset.labels)
+        names, classes = dataset.names, self.processor.classes
+        items = [
+            f"{names[i]}: labelled {classes[dataset.labels[i]]}, looks like {classes[probabilities[i].argmax()]}"
+            for i in found
+        ]
+        message = (
+            f"{len(found)} of {len(dataset):,} labels look wrong to networks that never trained on them; look at them, "
+            "most doubtful first."
+            if items
+            else f"None of {len(dataset):,} labels looks wrong to networks that never trained on them."
+        )
+        return Finding(
+            code="suspect-labels",
+            level="warning" if items else "info",
+            message=message,
+            count=len(items),
+            items=tuple(items),
+        )
+
+    # ---- showing
+
+    @classmethod
+    def sample(cls, folder: Path) -> None:
+        """See ``Task.sample``."""
+        write_image_sample(folder)
+
+    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
+        """See ``Task.sections``."""
+        return views.sections(model, self.processor, self.datasets, evaluations)
+
+    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
+        """See ``Task.explain``."""
+        if out.suffix.lower() != ".png":
+            raise UserError(f"--out {out} must end in .png")
+        predictor = self.predictor(model)
+        assert isinstance(predictor, PicturePredictor)
+        example = predictor.encode(raw)
+        if isinstance(example, UserError):
+            raise example
+        title = str(raw) if isinstance(raw, (str, Path)) else "picture"
+        return views.explain(model, self.processor, example["images"], title, out)
+
+
+def _default_views(flip: bool, processor: ImageProcessor) -> Literal[1, 2, 6]:
+    """Mirrored views where they are right; moved ones too where pictures are so small that a pixel matters."""
+    if not flip:
+        return 1
+    return 6 if max(processor.height, processor.width) <= 48 else 2
+
+
+def _decode(images: ImageSet, processor: ImageProcessor, progress: Progress | None) -> Decoded:
+    return decode_all(images, processor, progress=_told(progress, "reading pictures"))
+
+
+def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(what, done, total)

@@ -1,0 +1,229 @@
+"""What is in a set of pictures with boxes, what is wrong with it, what would leak: every file accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.data.boxes.set import BoxSet
+from dolmen.data.images import check_contents, check_leaks
+from dolmen.data.images.check_view import MAX_ITEMS, SPLITS, CheckedImages, choose, listed, pictures
+from dolmen.data.images.checks import LEVELS, picture_facts, skipped_files
+from dolmen.data.images.decoded import Decoded
+from dolmen.data.images.duplicates import exact_duplicates
+from dolmen.tasks.object_detection.data.clean import clean
+from dolmen.types import CheckReport, Finding
+
+__all__ = ["check_boxes", "clean", "stratum"]
+
+FEW = 10  # training objects of a class; with fewer, chance decides what is learnt
+IMBALANCE = 10  # times
+ENOUGH, PICTURES_PER_STRATUM = 10, 20
+Counts = dict[str, dict[str, int]]
+
+
+def stratum(boxes: BoxSet) -> NDArray[np.int64]:
+    """Return one class for each picture, to spread classes evenly over splits by.
+
+    A validation split takes at least one picture of each stratum, so that with a stratum for each of very many rare
+    classes it would take most of a small set. Classes in fewer than ``ENOUGH`` pictures therefore count only as long as
+    there is not more than one stratum in ``PICTURES_PER_STRATUM`` pictures (three at least). A class in one picture
+    alone is always a stratum, because that keeps the picture in training.
+
+    Returns:
+        (N,) of the classes in it that count, the one that the fewest pictures show; K (one more than the classes) of a
+        picture with none of them, -1 of one that can't be used. As ``labels`` of ``images`` they are what
+        ``assign_splits`` stratifies by.
+    """
+    num_classes = len(boxes.images.classes)
+    counted = ~boxes.crowd
+    shown = np.unique(np.column_stack([boxes.pictures()[counted], boxes.labels[counted]]), axis=0)
+    counts = np.bincount(shown[:, 1], minlength=num_classes)
+    common_first = np.argsort(-counts, kind="stable")
+    num_strata = max(int((counts >= ENOUGH).sum()), 3, len(boxes) // PICTURES_PER_STRATUM)
+    enough = common_first[:num_strata][::-1]  # from the rarest that counts to the most common
+    order = np.concatenate([np.setdiff1d(np.flatnonzero(counts == 1), enough), enough])
+    rank = np.full(num_classes, len(order))
+    rank[order] = np.arange(len(order))
+    rarest = np.full(len(boxes), len(order))
+    np.minimum.at(rarest, shown[:, 0], rank[shown[:, 1]])
+    found = np.append(order, num_classes)[rarest]
+    return np.where(boxes.images.labels >= 0, found, -1)
+
+
+def check_boxes(
+    boxes: BoxSet, decoded: Decoded, findings: Sequence[Finding] = (), *, task: str = "object-detection"
+) -> CheckReport:
+    """Check a set whose boxes are clean and whose splits are assigned.
+
+    Args:
+        boxes: the set; a picture with split "" is counted as skipped.
+        decoded: its pictures.
+        findings: what ``clean`` found.
+        task: what the report says it is for.
+    """
+    usable_labels = np.minimum(boxes.images.labels, 0)
+    copies = {i: r for i, r in boxes.images.left_out.items() if usable_labels[i] >= 0}
+    images = boxes.images.replace(labels=usable_labels, left_out=copies)
+    splits = np.array(images.splits, dtype="U5")
+    usable = (splits != "") & (usable_labels >= 0)
+    usable[list(decoded.problems)] = False
+    data = CheckedImages(images, decoded, splits, np.flatnonzero(usable))
+    counts = _counts(boxes, data)
+    found = [
+        *findings,
+        *_files(boxes, data),
+        *_classes(boxes, data, counts),
+        *_balance(counts),
+        *check_leaks.exact(data),
+        *_other_boxes(boxes, data),
+        *check_leaks.groups(data),
+        *check_leaks.near(data),
+        *check_contents.blank(data),
+        *(f for f in check_contents.shapes(data) if f.code != "long-pictures"),  # it speaks of cropping
+        *check_contents.colours(data),
+    ]
+    return CheckReport(
+        task=task,
+        source=images.source,
+        num_files=len(images) + len(images.skipped),
+        num_used=len(data.used),
+        skipped=skipped_files(boxes.images, decoded),
+        counts=counts,
+        summary=_summary(boxes, data),
+        findings=tuple(sorted(found, key=lambda f: LEVELS.index(f.level))),
+    )
+
+
+def _counts(boxes: BoxSet, data: CheckedImages) -> Counts:
+    """Return {split: {class: number of objects}} of the used pictures; crowds are not counted."""
+    names = boxes.images.classes
+    used = np.zeros(len(boxes), np.bool_)
+    used[data.used] = True
+    of_box = boxes.pictures()
+    counts = {}
+    for split in reversed(SPLITS):
+        inside = used & (data.splits == split)
+        if inside.any():
+            labels = boxes.labels[inside[of_box] & ~boxes.crowd]
+            counts[split] = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
+    return counts
+
+
+def _summary(boxes: BoxSet, data: CheckedImages) -> dict[str, str]:
+    """Return a few named facts about the used pictures and their boxes."""
+    facts = picture_facts(data)
+    per_picture = np.diff(boxes.first)[data.used]
+    if not len(per_picture):
+        return facts
+    facts["boxes per picture"] = f"{per_picture.mean():.1f} on average, at most {per_picture.max():,}"
+    used = np.isin(boxes.pictures(), data.used) & ~boxes.crowd
+    if used.any():
+        sides = (boxes.boxes_xyxy[:, 2:] - boxes.boxes_xyxy[:, :2])[used]
+        share = sides.prod(axis=1) / data.decoded.sizes[boxes.pictures()[used]].astype(np.float64).prod(axis=1)
+        width, height = np.median(sides, axis=0)
+        facts["box size"] = f"median {height:.0f} x {width:.0f} px, {np.median(share):.2%} of the picture"
+    facts["background pictures"] = f"{int((per_picture == 0).sum()):,}"
+    if boxes.num_annotation_files:
+        facts["annotation files"] = f"{boxes.num_annotation_files:,} read, not counted above"
+    return facts
+
+
+# ---- subjects
+
+
+def _files(boxes: BoxSet, data: CheckedImages) -> Iterator[Finding]:
+    """Find pictures and files that are left out; annotations that can't be read are in the reader's findings."""
+    images = data.images.replace(labels=np.zeros(len(boxes), np.int64))
+    for finding in check_contents.files(CheckedImages(images, data.decoded, data.splits, data.used)):
+        if finding.code == "skipped-files":
+            num = finding.count
+            files, are = choose(num, "file", "files"), choose(num, "is", "are")
+            message = f"{num:,} {files} of the source {are} left out: check that none of them should be used."
+            yield finding.model_copy(update={"message": message})
+        else:
+            yield finding
+
+
+def _classes(boxes: BoxSet, data: CheckedImages, counts: Counts) -> Iterator[Finding]:
+    """Find what makes training impossible, and classes that a split does not show."""
+    train = counts.get("train")
+    if not len(data.used):
+        message = "No picture can be used: bring readable pictures with boxes around the objects."
+        yield Finding(code="no-pictures", level="error", message=message)
+        return
+    if train is None:
+        message = f"None of the {len(data.used):,} pictures is for training: move some into train."
+        yield Finding(code="no-training-pictures", level="error", message=message)
+    elif not any(train.values()):
+        message = "None of the training pictures has a box: draw boxes around the objects, or move pictures into train."
+        yield Finding(code="no-training-boxes", level="error", message=message)
+    for split, of_split in counts.items():
+        missing = [c for c, n in of_split.items() if not n]
+        if missing and any(of_split.values()):
+            num, learn = len(missing), split == "train"
+            where = f"{choose(num, 'has', 'have')} no object in {split}"
+            purpose = f"{choose(num, 'it', 'they')} can be {'learnt' if learn else 'measured'}"
+            yield Finding(
+                code="class-missing-from-split",
+                level="warning" if learn else "info",
+                message=f"{choose(num, 'Class', 'Classes')} {listed(missing)} {where}: move some there so that"
+                f" {purpose}.",
+                count=num,
+                items=tuple(missing[:MAX_ITEMS]),
+            )
+    if train is not None and "test" not in counts:
+        message = "Nothing is set apart as test: evaluate the model on other data than these."
+        yield Finding(code="no-test-split", level="info", message=message)
+
+
+def _balance(counts: Counts) -> Iterator[Finding]:
+    """Find classes with few objects, and with far fewer than others."""
+    train = {c: n for c, n in counts.get("train", {}).items() if n}
+    few = sorted((c for c, n in train.items() if n < FEW), key=lambda c: train[c])
+    if few:
+        num = len(few)
+        yield Finding(
+            code="few-examples",
+            level="warning",
+            message=f"{num:,} class{choose(num, ' has', 'es have')} fewer than {FEW} training objects "
+            f"({listed([f'{c} {train[c]}' for c in few])}): bring more, or join classes.",
+            count=num,
+            items=tuple(f"{c}: {train[c]}" for c in few[:MAX_ITEMS]),
+        )
+    if train and max(train.values()) > IMBALANCE * min(train.values()):
+        most, least = max(train, key=lambda c: train[c]), min(train, key=lambda c: train[c])
+        yield Finding(
+            code="imbalance",
+            level="info",
+            message=f"{most} has {train[most]:,} training objects and {least} {train[least]:,}: judge by the figures "
+            "of each class, not by the mean alone.",
+            count=len(train),
+            items=(f"{most}: {train[most]}", f"{least}: {train[least]}"),
+        )
+
+
+def _other_boxes(boxes: BoxSet, data: CheckedImages) -> Iterator[Finding]:
+    """Find pictures that are in the set twice, to the last pixel, with different boxes."""
+
+    def content(picture: int) -> bytes:
+        rows = boxes.rows(picture)
+        found = np.column_stack([boxes.labels[rows], boxes.crowd[rows], boxes.boxes_xyxy[rows].round(1)])
+        return found[np.lexsort(found.T)].tobytes()
+
+    pairs = []
+    for first, *others in (c.tolist() for c in exact_duplicates(data.decoded.digests, data.used)):
+        other = next((i for i in others if content(i) != content(first)), None)
+        pairs += [(first, other)] if other is not None else []
+    if pairs:
+        num = len(pairs)
+        yield Finding(
+            code="same-picture-other-boxes",
+            level="warning",
+            message=f"{pictures(num)} {choose(num, 'is', 'are')} in the set twice with different boxes: keep the right "
+            f"ones (first: {data.paired(pairs)[0]}).",
+            count=num,
+            items=data.paired(pairs),
+        )

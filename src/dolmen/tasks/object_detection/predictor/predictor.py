@@ -1,0 +1,139 @@
+"""Pictures to the objects in them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from dolmen.processors.images.drawing import draw_boxes
+from dolmen.processors.images.image import Pixels, open_image
+from dolmen.runtime.network import Network
+from dolmen.runtime.video import FRAME_S, Frame, VideoWriter, frames, of_pictures
+from dolmen.tasks.image_classification.predictor import Pictures
+from dolmen.tasks.object_detection.predictor.session import Following, FollowSession, Watching, event_line, tally_lines
+from dolmen.tasks.object_detection.processor import DetectionProcessor
+from dolmen.types import Boxes, Event, Example, Prediction, Tally, UserError
+
+
+class DetectionOptions(BaseModel):
+    """What can be chosen for a prediction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="score from which on an object is reported (default: chosen on validation)"
+    )
+
+
+class DetectionPredictor(Pictures[DetectionProcessor]):
+    """See the module."""
+
+    Processor: ClassVar[type[Any]] = DetectionProcessor
+    Options: ClassVar[type[BaseModel]] = DetectionOptions
+    Streaming: ClassVar[type[BaseModel]] = Following
+    Watching: ClassVar[type[BaseModel]] = Watching
+
+    def predict(
+        self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
+    ) -> Iterator[tuple[Any, Prediction | UserError]]:
+        """See ``Predictor.predict``."""
+        threshold = getattr(options, "threshold", None)
+        iterator = iter(inputs)
+        while chunk := list(islice(iterator, batch_size)):
+            examples = self.encode_all(chunk)
+            found = iter(detect(self.processor, self.network, [e for e in examples if not isinstance(e, UserError)]))
+            for raw, example in zip(chunk, examples, strict=True):
+                if isinstance(example, UserError):
+                    yield raw, example
+                else:
+                    yield raw, self.processor.reported(next(found), threshold)
+
+    def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> FollowSession:
+        """Frames of a video, in which objects are followed."""
+        assert options is None or isinstance(options, Following)
+        return FollowSession(self, idle_timeout_s, options or Following())
+
+    def watch(self, source: str, options: BaseModel) -> Iterator[Prediction]:
+        """What happens in a video, in a folder of pictures, or in pictures whose names come on standard input."""
+        assert isinstance(options, Watching)
+        session = self.session(None, options)
+        last: list[Frame] = []  # the one that is looked at now
+
+        def shown() -> Iterator[Frame]:
+            for frame in self.pieces(source, options):
+                last[:] = [frame]
+                yield frame
+
+        with VideoWriter(options.out) if options.out else contextlib.nullcontext() as writer:
+            for prediction in self.follow(shown(), session):
+                if isinstance(prediction, Boxes):
+                    if writer is not None:
+                        writer.add(session.draw(last[0].pixels, prediction), last[0].time_s)
+                    if not options.boxes:
+                        continue
+                yield prediction
+
+    def pieces(self, source: str, options: BaseModel) -> Iterator[Frame]:
+        """Frames of a video; pictures in a folder, or whose names come on standard input, count as such."""
+        assert isinstance(options, Watching)
+        if source == "-":
+            names = (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
+            return of_pictures(names, options.every or FRAME_S)
+        return frames(source, options.every)
+
+    def one_line(self, prediction: Prediction) -> str:
+        """``1 car, 1 person: car 91 % (12, 40, 310, 220), person 88 % (...)``; of a video what happened."""
+        if isinstance(prediction, Event):
+            return event_line(prediction)
+        if isinstance(prediction, Tally):
+            return tally_lines(prediction)
+        assert isinstance(prediction, Boxes)
+        return _listed(prediction)
+
+    def draw(self, raw: Any, prediction: Prediction) -> Pixels:
+        """A picture with what was found in it."""
+        assert isinstance(prediction, Boxes)
+        return draw_boxes(open_image(raw).pixels, prediction)
+
+    def labels(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.processor.classes
+
+
+def _listed(boxes: Boxes) -> str:
+    if not len(boxes):
+        found = "nothing found"
+    else:
+        counts = Counter(boxes.names[i] for i in boxes.labels)
+        numbers = [""] * len(boxes) if boxes.ids is None else [f" {i}" for i in boxes.ids]
+        rows = [
+            f"{boxes.names[label]}{number} {score:.0%} ({', '.join(f'{v:.0f}' for v in box)})"
+            for box, score, label, number in zip(boxes.boxes_xyxy, boxes.scores, boxes.labels, numbers, strict=True)
+        ]
+        found = ", ".join(f"{n} {name}" for name, n in counts.most_common()) + ": " + ", ".join(rows[:10])
+        found += f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+    return found if boxes.time_s is None else f"{boxes.time_s:8.2f} s  {found}"
+
+
+def detect(
+    processor: DetectionProcessor, network: Network, examples: list[Example], at_once: int = 64
+) -> Iterator[Boxes]:
+    """The objects in encoded pictures, all scores; at most so many views go through the network together."""
+    views = np.concatenate([e["images"] for e in examples]) if examples else np.zeros((0,))
+    parts = [network({"images": views[i : i + at_once]}) for i in range(0, len(views), at_once)]
+    outputs = {name: np.concatenate([p[name] for p in parts]) for name in ("boxes", "scores")} if parts else {}
+    start = 0
+    for example in examples:
+        stop = start + len(example["images"])
+        height, width = example["size"].tolist()
+        mine = {name: value[start:stop] for name, value in outputs.items()}
+        yield processor.decode_picture(mine, example["crops"], (height, width))
+        start = stop

@@ -1,0 +1,439 @@
+"""Object detection: what is in this picture, and where?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+
+from dolmen.data.boxes.set import BoxSet, relabel_boxes
+from dolmen.data.images import augment
+from dolmen.data.images.decoded import Decoded, decode_all
+from dolmen.data.images.mirror import mirror_test
+from dolmen.data.images.shapes import sampled
+from dolmen.data.splits import assign_splits, leave_out_few_copies
+from dolmen.nn.convolutional.blocks import Normalise
+from dolmen.nn.losses import Loss
+from dolmen.nn.optimizers import classifier_optimizers, cosine
+from dolmen.nn.torch_network import Graph, Input
+from dolmen.tasks.object_detection import views
+from dolmen.tasks.object_detection.data import augment as box_augment
+from dolmen.tasks.object_detection.data.anchors import Shapes, fit_anchors, size_iou
+from dolmen.tasks.object_detection.data.checks import check_boxes, clean, stratum
+from dolmen.tasks.object_detection.data.dataset import BoxDataset, box_dataset
+from dolmen.tasks.object_detection.data.read import read_boxes
+from dolmen.tasks.object_detection.data.sample import write_box_sample
+from dolmen.tasks.object_detection.data.tiles import tile_boxes
+from dolmen.tasks.object_detection.data.writers import FORMS, convert_boxes
+from dolmen.tasks.object_detection.metrics import precision as metrics
+from dolmen.tasks.object_detection.nn.builders import DETECTORS, build_detector
+from dolmen.tasks.object_detection.nn.losses import detection_loss
+from dolmen.tasks.object_detection.nn.network import Detector, DetectorGraph, scores_of
+from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
+from dolmen.tasks.object_detection.processor import DetectionProcessor
+from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
+from dolmen.types import Arrays, Boxes, CheckReport, Evaluation, Finding, Section, UserError
+
+USUAL_SIZE = 320
+"""Pixels along the longer side, of pictures that are larger."""
+SMALL_OBJECT = 8.0
+"""Pixels that small objects should have in the network's input; pictures are cut into tiles until they do."""
+MOST_TILES = 4
+COVERED = 0.9
+"""Share of the objects that an anchor should cover at IoU 0.5."""
+SETTLING = 0.85
+"""Share of the training after which pictures are no longer made of parts of four."""
+
+
+class ObjectDetectionConfig(TaskConfig):
+    """Choices for object detection."""
+
+    model: str = Field("auto", description=f"detector: {', '.join(DETECTORS)}, or timm:NAME; auto: edge")
+    weights: Literal["none", "pretrained"] = Field(
+        "none",
+        description="pretrained: start from published weights (timm: networks only; their licence is shown)",
+    )
+    image_size: int | None = Field(
+        None, ge=64, le=2048, description="longer side in pixels of what the network sees (default 320, or less)"
+    )
+    tiles: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="tiles along the longer side of a picture, seen beside the whole of it; asked of "
+        "the objects if not given",
+    )
+    flip: Literal["auto", "none", "horizontal", "both"] = Field(
+        "auto", description="which mirror images are as good; auto: asked of the objects"
+    )
+    augment: Literal["auto", "none", "light", "strong"] = Field(
+        "auto", description="how much pictures are varied; auto: strong"
+    )
+    mosaic: float = Field(0.5, ge=0, le=1, description="share of pictures that are made of parts of four")
+    paste: float | None = Field(
+        None, ge=0, le=1, description="share of pictures into which an object of a rare class is pasted"
+    )
+    proposals: int = Field(100, ge=1, le=1000, description="regions that the second stage looks at")
+    anchors: int | None = Field(
+        None, ge=3, le=15, description="anchor shapes, fitted to the objects; if not given, as many (6 to 15) as cover "
+        "90 % of them"
+    )  # fmt: skip
+
+
+class ObjectDetection(Task[ObjectDetectionConfig]):
+    """Pictures to boxes with classes."""
+
+    name: ClassVar[str] = "object-detection"
+    Config = ObjectDetectionConfig
+    Processor = DetectionProcessor
+    Predictor = DetectionPredictor
+    forms = FORMS
+    headline = ("map", "max")
+    monitor = ("map", "max")
+
+    processor: DetectionProcessor
+
+    # ---- data
+
+    def prepare(
+        self,
+        data: str,
+        *,
+        fetch: bool = False,
+        budget: Budget | None = None,
+        progress: Progress | None = None,
+    ) -> CheckReport:
+        """See ``Task.prepare``."""
+        del fetch, budget
+        config = self.config
+        boxes = read_boxes(data)
+        sample, channels = sampled(boxes.images)
+        height, width = _input_shape(sample, config.image_size)
+        self.processor = DetectionProcessor(
+            classes=boxes.images.classes, height=height, width=width, channels=channels, anchors=(((8.0, 8.0),),) * 3
+        )
+        whole = _decode(boxes, self.processor, progress)
+        sizes = whole.sizes.astype(np.int64)
+        boxes, findings = clean(boxes, sizes)
+        if not len(boxes.boxes_xyxy):
+            raise UserError(f"{data} holds no usable box; dolmen check {self.name} {data} says what is wrong with them")
+        tiles = config.tiles or _tiles_needed(boxes, sizes, max(height, width))
+        self.processor = self.processor.model_copy(update={"tiles": tiles, "max_detections": 100 * tiles})
+        views, picture, crops, decoded = self._seen(boxes, whole, progress)
+        images = assign_splits(
+            boxes.images.replace(labels=stratum(boxes)), whole, val_fraction=config.val_fraction,
+            test_fraction=config.test_fraction, seed=config.seed,
+        )  # fmt: skip
+        images = leave_out_few_copies(images, whole)
+        boxes = boxes.replace(images=images.replace(labels=boxes.images.labels))
+        report = check_boxes(boxes, whole, findings)
+        self.datasets = {
+            split: box_dataset(boxes, sizes, chosen, views, picture, crops, decoded, self.processor)
+            for split in ("train", "val", "test")
+            if len(chosen := np.flatnonzero(np.array(images.splits) == split))
+        }
+        if "train" in self.datasets:
+            self._fit(self._dataset("train"))
+        return report.model_copy(update={"findings": (*report.findings, *self._anchor_finding())})
+
+    def _seen(
+        self, boxes: BoxSet, whole: Decoded, progress: Progress | None
+    ) -> tuple[BoxSet, NDArray[np.int64], NDArray[np.int64], Decoded]:
+        """What the network sees of the pictures: the views, the picture of each, where in it they are, their pixels."""
+        sizes = whole.sizes.astype(np.int64)
+        if self.processor.tiles == 1:
+            return boxes, np.arange(len(boxes)), np.pad(sizes[:, ::-1], ((0, 0), (2, 0))), whole
+        least = SMALL_OBJECT**2 / (self.processor.height * self.processor.width)
+        tiled, picture, crops = tile_boxes(boxes, sizes, self.processor.views, least)
+        return tiled, picture, crops, _decode(tiled, self.processor, progress)
+
+    def _fit(self, train: BoxDataset) -> None:
+        """Decide what the training objects decide: anchors, flips, which classes are rare."""
+        shown = object_sizes(train)
+        for number in (self.config.anchors,) if self.config.anchors else (6, 9, 12, 15):
+            shapes = fit_anchors(shown, number)
+            if (anchor_iou(shown, shapes) >= 0.5).mean() >= COVERED:
+                break
+        self.processor = self.processor.model_copy(update={"anchors": shapes})
+        flip, paste = self.config.flip, self.config.paste
+        if flip == "auto":
+            thumbnails, labels = train.thumbnails(self.config.seed)
+            sideways = mirror_test(thumbnails, labels, self.config.seed, same_look=True).keeps
+            upside = mirror_test(thumbnails.transpose(0, 2, 1), labels, self.config.seed, same_look=True).keeps
+            flip = "both" if sideways and upside else "horizontal" if sideways else "none"
+        if paste is None:
+            paste = 0.5 if len(_rare(train, len(self.processor.classes))) else 0.0
+        self.config = self.config.model_copy(
+            update={
+                "model": "edge" if self.config.model == "auto" else self.config.model,
+                "augment": "strong" if self.config.augment == "auto" else self.config.augment,
+                "image_size": max(self.processor.height, self.processor.width),
+                "tiles": self.processor.tiles,
+                "flip": flip,
+                "paste": paste,
+            }
+        )
+
+    def _anchor_finding(self) -> list[Finding]:
+        """How many objects the fitted anchors could find, before anything is learnt."""
+        train = self.datasets.get("train")
+        if train is None:
+            return []
+        assert isinstance(train, BoxDataset)
+        best = anchor_iou(object_sizes(train), self.processor.anchors)
+        half, more = (best >= 0.5).mean(), (best >= 0.7).mean()
+        shapes = "; ".join(
+            f"stride {stride}: " + ", ".join(f"{w:g} x {h:g}" for w, h in level)
+            for stride, level in zip((8, 16, 32), self.processor.anchors, strict=True)
+        )
+        message = (
+            f"An anchor covers {half:.1%} of the training objects at IoU 0.5 and {more:.1%} at 0.7 ({shapes}), "
+            f"in pixels of {self.processor.width} x {self.processor.height}."
+        )
+        level: Literal["warning", "info"] = "warning" if half < COVERED else "info"
+        if half < COVERED:
+            message += " Give more of them with --anchors, a larger --image-size, or --tiles."
+        return [Finding(code="anchors", level=level, message=message, count=int((best < 0.5).sum()))]
+
+    def _dataset(self, split: str) -> BoxDataset:
+        found = self.datasets[split]
+        assert isinstance(found, BoxDataset)
+        return found
+
+    def open(
+        self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
+    ) -> Dataset:
+        """See ``Task.open``."""
+        del fetch
+        boxes = relabel_boxes(read_boxes(data), self.processor.classes)
+        whole = _decode(boxes, self.processor, progress)
+        sizes = whole.sizes.astype(np.int64)
+        boxes, _ = clean(boxes, sizes)
+        there = sorted({s for s in boxes.images.splits if s})
+        if split is not None and split not in there:
+            raise UserError(f"{data} has no {split} part; it has {', '.join(there) or 'no splits: leave --split out'}")
+        chosen = split or next((s for s in ("test", "val") if s in there), None)
+        usable = (boxes.images.labels >= 0) & (sizes[:, 0] > 0)
+        rows = np.flatnonzero([chosen is None or s == chosen for s in boxes.images.splits] & usable)
+        if not len(rows):
+            raise UserError(f"{data} holds no readable picture with annotations to evaluate on; give one that does")
+        views, picture, crops, decoded = self._seen(boxes, whole, progress)
+        return box_dataset(boxes, sizes, rows, views, picture, crops, decoded, self.processor)
+
+    # ---- learning
+
+    def build_model(self) -> nn.Module:
+        """See ``Task.build_model``."""
+        p = self.processor
+        return build_detector(
+            self.config.model, Normalise([127.5] * p.channels, [64.0] * p.channels), anchor_shapes=p.anchors,
+            height=p.height, width=p.width, num_classes=len(p.classes), num_proposals=self.config.proposals,
+            pretrained=self.config.weights == "pretrained",
+        )  # fmt: skip
+
+    def initialise(self, model: nn.Module) -> None:
+        """Set the normalisation from the training pictures; published weights come with their own."""
+        assert isinstance(model, Detector)
+        if self.config.weights == "none":
+            train = self.datasets["train"]
+            sample = np.random.default_rng(self.config.seed).permutation(len(train))[:200]
+            images = train.batch(np.sort(sample))["images"].permute(0, 3, 1, 2).float()
+            model.normalise.mean.copy_(images.mean((0, 2, 3)).view(1, -1, 1, 1))
+            model.normalise.std.copy_(images.std((0, 2, 3)).clamp(min=1).view(1, -1, 1, 1))
+
+    def batch_size(self, num_examples: int) -> int:
+        """Pictures are large here."""
+        return int(np.clip(2 ** round(np.log2(max(1, num_examples) / 12)), 4, 16))
+
+    def enough_steps(self, num_examples: int, batch_size: int) -> int:
+        """From scratch, detectors learn for a hundred passes (205 pictures of blood cells: mAP@0.5 0.91 after 117)."""
+        return max(1500, 120 * num_examples // batch_size)
+
+    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+        """One: both stages together."""
+        assert isinstance(model, Detector)
+
+        def loss(batch: Batch) -> Loss:
+            return detection_loss(model, batch["images"], batch["boxes"], batch["labels"], batch["near"])
+
+        optimizers = classifier_optimizers(
+            model, lr=self.config.lr, weight_decay=self.config.weight_decay, pretrained=self.config.weights != "none",
+            outputs=model.proposals.predict,
+        )  # fmt: skip
+        return [Objective("loss", loss, optimizers, cosine(warmup=0.05))]
+
+    def augment(self, batch: Batch, moment: Moment) -> Batch:
+        """Vary the stored pictures: ``images`` become (B, C, H, W) float 0..255, ``boxes`` and ``labels`` move along.
+
+        "light" scales, crops and flips. "strong" also pastes objects of rare classes, makes pictures of parts of four,
+        and changes the light and the colours.
+        """
+        config, g = self.config, moment.generator
+        found = box_augment.Boxed(batch["images"].permute(0, 3, 1, 2).float(), batch["boxes"], batch["labels"])
+        flips = (config.flip in ("horizontal", "both"), config.flip == "both")
+        if config.augment == "strong" and config.paste:
+            objects = self._rare_objects(len(found.images), g)
+            found = box_augment.paste_objects(found, objects, g, share=config.paste)
+        if config.augment == "light":
+            found = box_augment.scale_and_crop(found, g, zoom=(0.8, 1.25), stretch=0.1, flips=flips)
+        if config.augment == "strong":
+            several = round(config.mosaic * len(found.images)) if moment.progress < SETTLING else 0
+            parts = []
+            if several:
+                parts.append(box_augment.mosaic(found, g, several, zoom=(0.5, 1.2), stretch=0.2, flips=flips))
+            if several < len(found.images):
+                rest = box_augment.Boxed(*(t[several:] for t in found))
+                parts.append(box_augment.scale_and_crop(rest, g, zoom=(0.7, 1.5), stretch=0.2, flips=flips))
+            found = box_augment.joined(*parts)
+            images = augment.light(found.images, g, brightness=0.1, contrast=0.3, gamma=0.2)
+            if images.shape[1] == 3:
+                images = augment.colour(images, g, saturation=0.4)
+            found = found._replace(images=images)
+        return {**found._asdict(), "near": box_augment.jittered(found.boxes, g)}
+
+    def _rare_objects(self, number: int, generator: torch.Generator) -> list[tuple[torch.Tensor, int]]:
+        """So many objects of rare classes, the rarer the likelier, cut out of the training pictures."""
+        train = self._dataset("train")
+        rare = _rare(train, len(self.processor.classes))
+        if not len(rare):
+            return []
+        drawn = torch.randint(0, len(rare), (number,), generator=generator).tolist()
+        turns = torch.rand(number, generator=generator).tolist()
+        found = []
+        for label, turn in zip([rare[d] for d in drawn], turns, strict=True):
+            places = train.of_class(label)
+            view, box = places[int(turn * len(places))]
+            left, top, right, bottom = train.boxes[view][box].round().astype(int).tolist()
+            patch = torch.from_numpy(train.pixels[train.rows[view], max(0, top) : bottom, max(0, left) : right].copy())
+            if patch.numel():
+                found.append((patch.permute(2, 0, 1).float(), label))
+        return found
+
+    # ---- use
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+        """``boxes`` (B, R, 4), ``scores`` (B, R, K); ``proposals`` (B, R, 4) where the second stage looked."""
+        found = model(batch["images"].permute(0, 3, 1, 2).float())
+        return {"boxes": found.boxes, "scores": scores_of(found), "proposals": found.proposals}
+
+    def graph(self, model: nn.Module) -> Graph:
+        """``images`` (B, H, W, C) uint8 to ``boxes`` (B, R, 4) and ``scores`` (B, R, K)."""
+        assert isinstance(model, Detector)
+        p = self.processor
+        shape = ("batch", p.height, p.width, p.channels)
+        return Graph(DetectorGraph(model), {"images": Input("uint8", shape)}, ("boxes", "scores"))
+
+    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
+        """See ``Task.evaluate``."""
+        assert isinstance(dataset, BoxDataset)
+        p = self.processor
+        found, proposals = self._decoded(outputs, dataset)
+        truth = [metrics.Truth(*t) for t in dataset.truth]
+        if not intervals:
+            values = metrics.quick(found, truth, len(p.classes))
+            return Evaluation(self.name, len(truth), values | self._proposal_recall(proposals, truth))
+        values, tables = metrics.evaluation_tables(found, truth, p.classes, p.thresholds)
+        recall = self._proposal_recall(proposals, truth)
+        bounds = metrics.intervals(found, truth, len(p.classes), dataset.groups, seed=self.config.seed)
+        tables |= {"classes": list(p.classes), "proposals": recall}
+        return Evaluation(self.name, len(truth), values | recall, bounds, tables, views.as_arrays(found))
+
+    def _decoded(self, outputs: Arrays, dataset: BoxDataset) -> tuple[list[Boxes], list[NDArray[np.float32]]]:
+        """Of each picture the objects, and the proposals if there are any, in its own pixels."""
+        found, proposals = [], []
+        edges = np.searchsorted(dataset.picture, np.arange(len(dataset.truth) + 1))
+        for i, (height, width) in enumerate(dataset.sizes.tolist()):
+            at = slice(edges[i], edges[i + 1])
+            mine = {name: values[at] for name, values in outputs.items()}
+            found.append(self.processor.decode_picture(mine, dataset.crops[at], (height, width)))
+            if "proposals" in mine:
+                pairs = zip(mine["proposals"], dataset.crops[at], strict=True)
+                proposals.append(np.concatenate([self.processor.from_input(p, c) for p, c in pairs]))
+        return found, proposals
+
+    def _proposal_recall(self, proposals: list[NDArray[np.float32]], truth: list[metrics.Truth]) -> dict[str, float]:
+        return metrics.proposal_recall(proposals, truth) if proposals else {}
+
+    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
+        """Choose the score of each class from which on an object is reported: the best F1 on validation."""
+        del model
+        assert isinstance(dataset, BoxDataset)
+        found, _ = self._decoded(outputs, dataset)
+        truth = [metrics.Truth(*t) for t in dataset.truth]
+        thresholds = metrics.fit_thresholds(found, truth, len(self.processor.classes))
+        self.processor = self.processor.model_copy(update={"thresholds": tuple(thresholds)})
+
+    # ---- showing
+
+    @classmethod
+    def sample(cls, folder: Path) -> None:
+        """See ``Task.sample``."""
+        write_box_sample(folder)
+
+    @classmethod
+    def convert(cls, data: str, form: str, out: Path, progress: Progress | None = None) -> list[str]:
+        """See ``Task.convert``."""
+        return convert_boxes(data, form, out, progress)
+
+    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
+        """See ``Task.sections``."""
+        return views.sections(self.processor, {s: self._dataset(s) for s in evaluations}, evaluations)
+
+    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
+        """See ``Task.explain``."""
+        assert isinstance(model, Detector)
+        predictor = self.predictor(model)
+        assert isinstance(predictor, DetectionPredictor)
+        return views.explain(model, predictor, raw, out)
+
+
+def _decode(boxes: BoxSet, processor: DetectionProcessor, progress: Progress | None) -> Decoded:
+    def told(done: int, total: int) -> None:
+        if progress is not None:
+            progress("reading pictures", done, total)
+
+    return decode_all(boxes.images, processor.picture, progress=told)
+
+
+def _input_shape(sizes: NDArray[np.int64], longer: int | None) -> tuple[int, int]:
+    """Height and width of what the network sees: of the shape that nearly all pictures fit into."""
+    known = sizes[sizes[:, 0] > 0].astype(np.float64)
+    side = longer or min(USUAL_SIZE, int(np.median(known.max(1))))
+    shape = np.quantile(known / known.max(1, keepdims=True), 0.95, axis=0) * side
+    height, width = (max(64, int(np.ceil(v / 32 - 1e-6)) * 32) for v in shape)
+    return height, width
+
+
+def _tiles_needed(boxes: BoxSet, sizes: NDArray[np.int64], side: int) -> int:
+    """Into how many tiles pictures have to be cut so that small objects are large enough to be seen."""
+    wide = boxes.boxes_xyxy[:, 2:] - boxes.boxes_xyxy[:, :2]
+    longer = sizes[boxes.pictures()].max(1)
+    seen = np.sqrt(wide.prod(1)) * side / longer
+    small = float(np.quantile(seen[~boxes.crowd], 0.1)) if (~boxes.crowd).any() else SMALL_OBJECT
+    if small >= SMALL_OBJECT or float(np.median(longer)) < 2 * side:
+        return 1
+    return int(np.clip(np.ceil(SMALL_OBJECT / small), 2, MOST_TILES))
+
+
+def _rare(train: BoxDataset, num_classes: int) -> list[int]:
+    """The classes of which there are less than a fifth as many objects as of the most frequent one."""
+    counts = np.bincount(np.concatenate([n[n >= 0] for n in train.labels]), minlength=num_classes)
+    return [i for i, n in enumerate(counts.tolist()) if 0 < n < counts.max() / 5]
+
+
+def object_sizes(dataset: BoxDataset) -> NDArray[np.float64]:
+    """(M, 2) width and height of each object, in pixels of the input."""
+    shown = np.concatenate([b[n >= 0] for b, n in zip(dataset.boxes, dataset.labels, strict=True)])
+    return np.asarray((shown[:, 2:] - shown[:, :2]).clip(1), np.float64)
+
+
+def anchor_iou(sizes: NDArray[np.float64], anchors: Shapes) -> NDArray[np.float64]:
+    """(M,) IoU of objects of these sizes (M, 2) with the anchor shape that fits best, were it in the right place."""
+    shapes = np.array([shape for level in anchors for shape in level])
+    return np.asarray(size_iou(sizes, shapes).max(1))

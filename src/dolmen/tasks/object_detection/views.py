@@ -1,0 +1,133 @@
+"""What object detection shows: its sections of the report, and the picture that explains one prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dolmen.processors.images.image import open_image
+from dolmen.tasks.object_detection.data.dataset import BoxDataset
+from dolmen.tasks.object_detection.nn.network import STRIDES, Detector
+from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor, detect
+from dolmen.tasks.object_detection.processor import DetectionProcessor
+from dolmen.tasks.object_detection.report import sections as detection
+from dolmen.tasks.object_detection.report.explanation import explanation_picture
+from dolmen.types import Arrays, Boxes, Evaluation, Section, UserError
+
+SHOWN_MAPS = 8
+
+
+def as_arrays(found: Sequence[Boxes]) -> Arrays:
+    """The objects of all pictures in one list, with the picture of each: what an evaluation keeps of them."""
+    return {
+        "boxes_xyxy": np.concatenate([b.boxes_xyxy for b in found]).reshape(-1, 4),
+        "scores": np.concatenate([b.scores for b in found]),
+        "labels": np.concatenate([b.labels for b in found]),
+        "picture": np.repeat(np.arange(len(found)), [len(b) for b in found]),
+    }
+
+
+def from_arrays(arrays: Arrays, sizes: NDArray[np.int64], names: tuple[str, ...]) -> list[Boxes]:
+    """Undo ``as_arrays``; sizes (P, 2) of the pictures."""
+    edges = np.searchsorted(arrays["picture"], np.arange(len(sizes) + 1))
+    found = []
+    for i, (height, width) in enumerate(sizes.tolist()):
+        at = slice(edges[i], edges[i + 1])
+        found.append(
+            Boxes((height, width), names, arrays["boxes_xyxy"][at], arrays["scores"][at], arrays["labels"][at])
+        )
+    return found
+
+
+def sections(
+    processor: DetectionProcessor, datasets: Mapping[str, BoxDataset], evaluations: dict[str, Evaluation]
+) -> list[Section]:
+    """The report's sections; ``datasets`` by the same names as ``evaluations``."""
+    found = {s: from_arrays(e.arrays, datasets[s].sizes, processor.classes) for s, e in evaluations.items()}
+    return detection.sections(
+        evaluations,
+        names=processor.classes,
+        picture=lambda split, i: datasets[split].picture_of(i),
+        name=lambda split, i: datasets[split].names[i],
+        found=found,
+        truth={split: dataset.truth for split, dataset in datasets.items()},
+    )
+
+
+def explain(model: Detector, predictor: DetectionPredictor, raw: Any, out: Path) -> dict[str, Any]:
+    """Write the explanation of one prediction.
+
+    Args:
+        model: the network.
+        predictor: the one that uses it.
+        raw: a picture as a person has it.
+        out: a .png file to write.
+
+    Returns:
+        The objects, and how many places and proposals they came from.
+    """
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out} must end in .png")
+    example = predictor.encode(raw)
+    if isinstance(example, UserError):
+        raise example
+    p = predictor.processor
+    boxes = next(detect(p, predictor.network, [example]))
+    shown = p.reported(boxes)
+    largest = int(np.argmax((example["crops"][:, 2:] - example["crops"][:, :2]).prod(1)))
+    view, crop = example["images"][largest], example["crops"][largest]
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        levels = model.features(torch.from_numpy(view[None]).permute(0, 3, 1, 2).float().to(device))
+        proposed = model.proposals(levels)
+        regions, objectness = model.select(proposed)
+    maps = objectness_maps(model, proposed.objectness[0])
+    strength = objectness[0].sigmoid().cpu().numpy()
+    order = np.argsort(-strength, kind="stable")
+    title = str(raw) if isinstance(raw, (str, Path)) else "picture"
+    proposals = p.from_input(regions[0].cpu().numpy()[order], crop)
+    explanation_picture(
+        out,
+        picture=open_image(raw).pixels,
+        found=shown,
+        view=view,
+        objectness=maps,
+        proposals=regions[0].cpu().numpy()[order],
+        strength=strength[order],
+        levels={f"stride {s}": _liveliest(level[0]) for s, level in zip(STRIDES, levels, strict=True)},
+        title=title,
+    )
+    return {
+        "input": title,
+        **shown.to_json(),
+        "below_threshold": len(boxes) - len(shown),
+        "places": int(proposed.objectness.shape[1]) * len(example["images"]),
+        "proposals": len(proposals) * len(example["images"]),
+        "surest_proposals": [
+            {"box_xyxy": [round(float(v), 1) for v in box], "objectness": round(float(s), 4)}
+            for box, s in zip(proposals[:5], strength[order][:5], strict=True)
+        ],
+        "picture": str(out),
+    }
+
+
+def _liveliest(level: torch.Tensor) -> NDArray[np.float32]:
+    """(F, h, w) -> of the maps those eight in which most is to be seen."""
+    few = level.flatten(1).std(1).topk(min(SHOWN_MAPS, len(level))).indices
+    return level[few].float().cpu().numpy()
+
+
+def objectness_maps(model: Detector, objectness: torch.Tensor) -> dict[str, NDArray[np.float32]]:
+    """What the region proposal network says of each place: the most of its anchors, (h, w) in 0..1 a stride."""
+    found, start = {}, 0
+    for stride, shapes in zip(STRIDES, model.proposals.num_shapes, strict=True):
+        height, width = model.height // stride, model.width // stride
+        part = objectness[start : start + height * width * shapes].view(height, width, shapes)
+        found[f"stride {stride}"] = part.amax(2).sigmoid().float().cpu().numpy()
+        start += height * width * shapes
+    return found

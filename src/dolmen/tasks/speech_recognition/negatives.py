@@ -1,0 +1,39 @@
+"""Recordings in which none of the words is said: whether they can be read, and whether they are enough."""
+
+from __future__ import annotations
+
+import math
+
+from dolmen.data.images.check_view import choose
+from dolmen.processors.audio.files import read_in_pieces
+from dolmen.tasks.speech_recognition.data.checks.check import long_time
+from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S, recordings_below
+from dolmen.types import Finding
+
+
+def length_of(negatives: str) -> float:
+    """Seconds of sound; all of it is read, so that no training ends with what can't be.
+
+    Args:
+        negatives: a recording, or a folder of them.
+
+    Raises:
+        UserError: there is none, or one can't be read.
+    """
+    return sum(
+        len(samples) / rate
+        for path in recordings_below([negatives])
+        for samples, rate in read_in_pieces(path, AT_ONCE_S)
+    )
+
+
+def findings(negatives: str, seconds: float, false_alarms: float) -> list[Finding]:
+    """Say where so short a sound can't show so few false alarms an hour."""
+    if false_alarms * seconds >= 3600:
+        return []
+    message = (
+        f"{negatives} holds {long_time(seconds)} of sound, too little to show {false_alarms:g} false "
+        f"{choose(math.ceil(false_alarms), 'alarm', 'alarms')} an hour: none at all is allowed in it, so words may be "
+        f"left out that need not be; bring {long_time(3600 / false_alarms)} or more, or allow more with --false-alarms."
+    )
+    return [Finding(code="few-negatives", level="warning", message=message)]

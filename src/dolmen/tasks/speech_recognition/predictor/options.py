@@ -1,0 +1,174 @@
+"""What can be chosen for what is heard in speech, and what it comes to."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dolmen.files import write_whole
+from dolmen.runtime.predictor import text_of
+from dolmen.tasks.speech_recognition.predictor.word_scorer import WordScorer
+from dolmen.tasks.speech_recognition.processors.beam import Scorer
+from dolmen.tasks.speech_recognition.processors.grammar import Grammar
+from dolmen.tasks.speech_recognition.processors.ngrams import NGrams
+from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
+from dolmen.tasks.speech_recognition.processors.text_rules import normalise
+from dolmen.tasks.speech_recognition.processors.transcribing import Decoding
+from dolmen.types import UserError
+
+WIDTH = 16
+"""Hypotheses that are followed where a language model, hot words or several readings want some."""
+HOT = 4.0
+"""Nats by which a hot word is preferred."""
+
+
+class Hearing(BaseModel):
+    """What can be chosen for what is heard."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    beam: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="hypotheses that are followed; 1 takes the best unit of each step (default: 1, or 16 with --lm, "
+        "--hot, --word-bonus or --n-best)",
+    )
+    lm: str | None = Field(
+        None, description="a language model of words: an ARPA file, a text to make one of, or a text-generation model"
+    )
+    lm_order: int = Field(3, ge=1, le=6, description="words of an n-gram that is made of a text (default 3)")
+    lm_out: str | None = Field(None, description="write the n-grams that were made of a text: NAME.arpa")
+    lm_weight: float = Field(0.5, ge=0, description="of the language model (default 0.5)")
+    word_bonus: float = Field(0.0, description="nats for each word, against too few of them (default 0)")
+    hot: tuple[str, ...] = Field((), description="WORD or WORD=NATS: prefer it where it may have been said (4 nats)")
+    command: tuple[str, ...] = Field((), description="a sentence that may be said; with these, nothing else is heard")
+    commands: str | None = Field(None, description="a file with such sentences, one a line")
+    reject: float = Field(
+        2.0, ge=0, description="nats a unit by which a command may fall behind what is heard without them (default 2)"
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="leave words out that are less sure, and reject a command with such a word (default: chosen in "
+        "training, or 0)",
+    )
+    n_best: int = Field(1, ge=1, le=100, description="readings to give, with their probabilities (default 1)")
+    silence_s: float = Field(0.6, gt=0, description="silence that ends a stretch of speech (default 0.6)")
+    longest_s: float = Field(30.0, gt=0, description="speech after which a stretch ends without one (default 30)")
+
+
+class Live(Hearing):
+    """What can be chosen for a stream."""
+
+    partial: bool = Field(False, description="also give what is heard while a stretch of speech goes on")
+
+
+def decoding(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], Any] | None) -> Decoding:
+    """How words are found, with the files that options name read.
+
+    Args:
+        p: of the network.
+        options: that were chosen.
+        open_model: opens a run or a bundle.
+
+    Raises:
+        UserError: one can't be read, or two options contradict each other.
+    """
+    hot = dict(_hot(text, p) for text in options.hot)
+    commands = _commands(p, options)
+    words = {"--lm": options.lm, "--hot": options.hot, "--word-bonus": options.word_bonus}
+    chosen = [name for name, value in words.items() if value]
+    if commands and (chosen or options.beam):
+        left = chosen[0] if chosen else "--beam"
+        raise UserError(f"--command leaves nothing to choose for {left}; give one or the other")
+    chosen += ["--n-best"] if options.n_best > 1 else []
+    if options.beam == 1 and chosen:
+        raise UserError(f"--beam 1 takes the best unit of each step and leaves {chosen[0]} no say; try --beam 16")
+    return Decoding(
+        width=options.beam or (WIDTH if chosen else 1), scorer=_scorer(p, options, open_model),
+        weight=options.lm_weight, bonus=options.word_bonus, hot=hot,
+        grammar=Grammar(commands, p.units) if commands else None, reject=options.reject,
+        threshold=p.threshold if options.threshold is None else options.threshold, n_best=options.n_best,
+        silence_s=options.silence_s, longest_s=options.longest_s,
+    )  # fmt: skip
+
+
+def _commands(p: SpeechProcessor, options: Hearing) -> list[str]:
+    """Sentences that may be said."""
+    lines = list(options.command)
+    if options.commands is not None:
+        found = [line for line in text_of(Path(options.commands), "a sentence a line").splitlines() if line.strip()]
+        if not found:
+            raise UserError(f"{options.commands} holds no sentence; give one a line")
+        lines += found
+    said = [normalise(line, p.rules) for line in lines]
+    if "" in said:
+        raise UserError(f"the command {lines[said.index('')]!r} holds no word; give one, or leave it out")
+    return said
+
+
+def _scorer(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], Any] | None) -> Scorer | None:
+    if options.lm is None:
+        if options.lm_out is not None:
+            raise UserError("--lm-out writes what is made of a text; name the text with --lm")
+        return None
+    path = Path(options.lm)
+    head = _head(path)
+    made_already = head is None or head.startswith(b"\x1f\x8b") or re.search(rb"^\s*\\data\\\s*$", head, re.M)
+    if made_already and options.lm_out is not None:
+        raise UserError(f"--lm-out writes what is made of a text, and {path} is a language model; leave it out")
+    if head is None:
+        return _text_generation(path, open_model)
+    if made_already:
+        read = NGrams.read_arpa(path)
+        if not any(word == normalise(word, p.rules) for word in read.words):
+            raise UserError(
+                f"no word of {path} is written as this model writes words ({p.rules.sentence()}); write them so"
+            )
+        return read
+    lines = (normalise(line, p.rules) for line in text_of(path, "an ARPA file, or a text").splitlines())
+    made = NGrams.train([line for line in lines if line], options.lm_order)
+    if options.lm_out is not None:
+        write_whole(Path(options.lm_out), made.to_arpa().encode(), otherwise="choose another --lm-out")
+    return made
+
+
+def _head(path: Path) -> bytes | None:
+    """How a file begins; None of a run or a bundle."""
+    from dolmen.runtime.bundle import SUFFIX  # which knows all predictors
+
+    if path.is_dir() or path.suffix == SUFFIX:
+        return None
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}; name an ARPA file, a text, or a model") from None
+
+
+def _text_generation(path: Path, open_model: Callable[[Path], Any] | None) -> WordScorer:
+    if open_model is None:
+        raise UserError(f"--lm {path} can be opened by a recogniser that dolmen.load opened; open it so")
+    model = open_model(path)
+    if model.task_name != "text-generation":
+        raise UserError(f"{path} does {model.task_name}; --lm takes a text, an ARPA file or a text-generation model")
+    return WordScorer(model.processor, model.network)
+
+
+def _hot(text: str, p: SpeechProcessor) -> tuple[str, float]:
+    word, equals, nats = text.rpartition("=")
+    try:
+        value = float(nats) if equals else HOT
+    except ValueError:
+        value = math.nan
+    said = normalise(word if equals else text, p.rules)
+    if not said or not math.isfinite(value):
+        raise UserError(f"--hot {text} is neither WORD nor WORD=NATS; type for example --hot dolmen=5")
+    return said, value

@@ -1,0 +1,334 @@
+"""Speech in recordings and live: what was said, when, and how surely."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from dolmen.processors.audio.files import LOUDEST, SUFFIXES, decode, read_in_pieces
+from dolmen.processors.audio.log_mel import Resampler, resample
+from dolmen.runtime.microphone import from_int16, listen
+from dolmen.runtime.predictor import Predictor, Session
+from dolmen.tasks.speech_recognition.predictor.options import Hearing, Live, decoding
+from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
+from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
+from dolmen.types import Arrays, Prediction, Transcript, UserError, Word
+
+__all__ = ["AT_ONCE_S", "Hearing", "Live", "SpeechPredictor", "SpeechSession", "joined", "recordings_below"]
+
+PIECE_S = 0.1
+"""Seconds of a live source that are worked off together."""
+AT_ONCE_S = 30.0
+"""Seconds of a recording."""
+
+
+class SpeechPredictor(Predictor[SpeechProcessor]):
+    """See the module."""
+
+    Processor: ClassVar[type[Any]] = SpeechProcessor
+    takes: ClassVar[str] = "recording"
+    Options: ClassVar[type[BaseModel]] = Hearing
+    Streaming: ClassVar[type[BaseModel]] = Live
+    Watching: ClassVar[type[BaseModel]] = Live
+
+    @property
+    def streams(self) -> bool:  # type: ignore[override]
+        """Not where layers read backwards."""
+        return self.processor.streams
+
+    def step(self) -> NDArray[Any]:
+        """See ``Predictor.step``."""
+        p = self.processor
+        return np.zeros((1, p.stride, p.front.num_mels), np.float32)
+
+    def predict(
+        self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
+    ) -> Iterator[tuple[Any, Prediction | UserError]]:
+        """Each recording to its ``Transcript``; see ``Predictor.predict``.
+
+        Memory is that of half a minute, or where the network reads backwards, too, that of a recording.
+        """
+        del batch_size
+        assert isinstance(options, Hearing)
+        how = decoding(self.processor, options, self.open_model)
+        for raw in inputs:
+            try:
+                yield raw, self._transcript(raw, how)
+            except UserError as error:
+                yield raw, error
+
+    def _transcript(self, raw: Any, how: Decoding) -> Transcript:
+        p = self.processor
+        heard = Transcriber(p.units, p.step_s, how)
+        found: list[Transcript] = []
+        num_samples = 0
+        if p.streams:
+            front, steps = p.stream(), self.network.steps()
+            for samples in self.pieces_of(raw, AT_ONCE_S):
+                num_samples += len(samples)
+                found += _heard(front.feed(samples), steps, heard)
+            found += _heard(front.finish(), steps, heard)
+        else:
+            samples = np.concatenate(list(self.pieces_of(raw, AT_ONCE_S)))
+            num_samples = len(samples)
+            frames = p.steps(samples)[None]
+            lengths = np.array([frames.shape[1]], np.int64)
+            found += heard.feed(self.network({"frames": frames, "lengths": lengths})["log_probabilities"][0])
+        return joined(found + heard.finish(), num_samples / p.rate)
+
+    def pieces_of(self, raw: Any, seconds: float) -> Iterator[NDArray[np.float32]]:
+        """The samples of a recording at the processor's rate.
+
+        Args:
+            raw: a file's name, its bytes, an array of samples at that rate, or (samples, rate).
+            seconds: of a piece.
+        """
+        rate = self.processor.rate
+        if isinstance(raw, (str, Path)):
+            resampler = None
+            for samples, own in read_in_pieces(Path(raw), seconds):
+                if own != rate and resampler is None:
+                    resampler = Resampler(own, rate)
+                yield samples if resampler is None else resampler.feed(samples)
+            if resampler is not None:
+                yield resampler.finish()
+            return
+        if isinstance(raw, bytes):
+            sound = decode(raw, "the recording")
+            raw = sound.samples, sound.rate
+        samples, own = checked(raw, rate)
+        if not len(samples):
+            raise UserError("a recording without a sample was given; give one with some sound")
+        yield resample(samples, own, rate)
+
+    def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
+        """Files as they are; of a folder every recording below it, in order of name."""
+        yield from recordings_below(inputs)
+
+    def is_one(self, inputs: Sequence[Any]) -> bool:
+        """Samples with their rate are."""
+        return isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[1], (int, np.integer))
+
+    def one_line(self, prediction: Prediction) -> str:
+        """When it began and what was said, or what is heard until now with dots behind it."""
+        assert isinstance(prediction, Transcript)
+        return f"{prediction.start_s:8.2f} s  {self.answer(prediction)}"
+
+    def answer(self, prediction: Prediction) -> str:
+        """What was said, and what else it may have been where several readings were asked for."""
+        assert isinstance(prediction, Transcript)
+        if not prediction.final:
+            return f"{prediction.text} ..."
+        if prediction.rejected:
+            return "(none of the commands)"
+        others = [f"{text or '(nothing)'} ({share:.0%})" for text, share in prediction.alternatives[1:]]
+        sure = f"  ({prediction.confidence:.0%})" if prediction.text else ""
+        return f"{prediction.text or '(nothing)'}{sure}{', or: ' if others else ''}{', '.join(others)}"
+
+    def labels(self) -> tuple[str, ...]:
+        """The words that it knows, where they are few."""
+        p = self.processor
+        return tuple(unit[1:] for unit in p.units[1:]) if p.kind == "words" else ()
+
+    def example(self) -> Any:
+        """A second of noise."""
+        return np.random.default_rng(0).normal(0, 0.01, self.processor.rate).astype(np.float32)
+
+    def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> SpeechSession:
+        """Sound in pieces, what is said in it out."""
+        if not self.processor.streams:
+            raise UserError("this network reads recordings as a whole (--bidirectional); train one without, to stream")
+        chosen = options if isinstance(options, Live) else Live()
+        return SpeechSession(self, idle_timeout_s, chosen)
+
+    def pieces(self, source: str, options: BaseModel) -> Iterator[Any]:
+        """A recording, ``microphone``, or ``-`` for 16-bit samples at the network's rate on standard input."""
+        del options
+        if source in ("-", "microphone"):
+            yield from listen(source, self.processor.rate, PIECE_S)
+        else:
+            yield from read_in_pieces(Path(source), PIECE_S)
+
+
+class SpeechSession(Session):
+    """Sound in pieces to what is said, a stretch of speech at a time; memory is that of the longest stretch.
+
+    A piece is (N,) samples from -1 to 1 at the processor's rate, (samples, rate) of any other rate, or the bytes of
+    16-bit samples (little-endian, one channel) at the processor's rate.
+    """
+
+    def __init__(self, predictor: SpeechPredictor, idle_timeout_s: float | None, options: Live) -> None:
+        super().__init__(idle_timeout_s)
+        self.processor, self.options = predictor.processor, options
+        self.front, self.steps = self.processor.stream(), predictor.network.steps()
+        self.heard = self._transcriber(decoding(self.processor, options, predictor.open_model))
+        self.resampler: Resampler | None = None
+        self.num_samples = 0
+
+    def _transcriber(self, how: Decoding) -> Transcriber:
+        return Transcriber(self.processor.units, self.processor.step_s, how)
+
+    def _feed(self, chunk: Any) -> list[Prediction]:
+        found: list[Prediction] = list(self._heard(self._samples(chunk)))
+        if self.options.partial and (now := self.heard.partial()) is not None:
+            found.append(now)
+        return found
+
+    def _heard(self, samples: NDArray[np.float32]) -> list[Transcript]:
+        self.num_samples += len(samples)
+        return _heard(self.front.feed(samples), self.steps, self.heard)
+
+    def _samples(self, chunk: Any) -> NDArray[np.float32]:
+        """At the processor's rate; what a resampler holds comes before those of another rate."""
+        if isinstance(chunk, bytes):
+            if len(chunk) % 2:
+                raise UserError("a piece of 16-bit samples has an even number of bytes")
+            chunk = from_int16(chunk)
+        samples, rate = checked(chunk, self.processor.rate)
+        now = self.processor.rate if self.resampler is None else self.resampler.rate
+        if rate == now:
+            return samples if self.resampler is None else self.resampler.feed(samples)
+        fresh = None if rate == self.processor.rate else Resampler(rate, self.processor.rate)
+        held = self._rest()
+        self.resampler = fresh
+        return np.concatenate([held, samples if fresh is None else fresh.feed(samples)])
+
+    def _rest(self) -> NDArray[np.float32]:
+        """What a resampler holds back."""
+        return np.zeros(0, np.float32) if self.resampler is None else self.resampler.finish()
+
+    def _finish(self) -> list[Prediction]:
+        found = self._heard(self._rest())
+        found += _heard(self.front.finish(), self.steps, self.heard)
+        found += self.heard.finish()
+        seconds = self.heard.start_s + self.num_samples / self.processor.rate
+        self.steps.reset()
+        self.heard.reset(seconds)
+        self.num_samples = 0
+        return [_until(seconds, transcript) for transcript in found]
+
+    def _reset(self) -> None:
+        self.front.reset()
+        self.steps.reset()
+        self.heard.reset()
+        self.resampler, self.num_samples = None, 0
+
+    def _save(self) -> tuple[Arrays, dict[str, Any]]:
+        arrays, about = self.heard.save()
+        arrays |= {f"front.{k}": v for k, v in self.front.state.items()}
+        arrays |= {f"steps.{k}": v for k, v in self.steps.state.items()}
+        rate = None
+        if self.resampler is not None:
+            rate = self.resampler.rate
+            arrays |= {f"resampler.{k}": v for k, v in self.resampler.state.items()}
+        return arrays, {"heard": about, "rate": rate, "num_samples": self.num_samples}
+
+    def _restore(self, arrays: Arrays, about: dict[str, Any]) -> bool:
+        def part(name: str) -> Arrays:
+            return {k.removeprefix(name + "."): v for k, v in arrays.items() if k.startswith(name + ".")}
+
+        steps, mine = part("steps"), self.steps.state
+        if steps.keys() != mine.keys() or any(steps[k].shape != v.shape for k, v in mine.items()):
+            return False
+        # All of it is made before any of it is used: what is damaged leaves the stream where it was.
+        front, heard, resampler = self.processor.stream(), self._transcriber(self.heard.how), None
+        front.state = part("front")
+        heard.restore(arrays, about["heard"])
+        if about["rate"] is not None:
+            resampler = Resampler(about["rate"], self.processor.rate)
+            resampler.state = part("resampler")
+        self.num_samples = int(about["num_samples"])
+        self.front, self.heard, self.resampler, self.steps.state = front, heard, resampler, steps
+        return True
+
+
+def recordings_below(inputs: Sequence[str]) -> Iterator[Path]:
+    """Files as they are; of a folder every recording below it, in order of name.
+
+    Raises:
+        UserError: a folder holds none.
+    """
+    for name in inputs:
+        path = Path(name)
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not found:
+            raise UserError(f"{name} holds no recordings; name a recording, or a folder of them")
+        yield from found
+
+
+def _heard(frames: NDArray[np.float32], steps: Any, heard: Transcriber) -> list[Transcript]:
+    """What has ended with (T, S, F) steps."""
+    return heard.feed(steps.read(frames)) if len(frames) else []
+
+
+def joined(found: Sequence[Transcript], seconds: float) -> Transcript:
+    """The stretches of one recording as one transcript.
+
+    Args:
+        found: in their order.
+        seconds: how long the recording is.
+    """
+    found = [_until(seconds, t) for t in found]
+    words: tuple[Word, ...] = tuple(word for t in found for word in t.words)
+    text = " ".join(t.text for t in found if t.text)
+    told = [t for t in found if t.text] or found  # a stretch of which nothing is said takes nothing from the others
+    sure = float(np.prod([t.confidence for t in told]))
+    rejected = bool(found) and all(t.rejected for t in found)
+    return Transcript(text, words, sure, 0.0, seconds, True, rejected, _joined_alternatives(found))
+
+
+def _joined_alternatives(found: Sequence[Transcript]) -> tuple[tuple[str, float], ...]:
+    """The most probable readings of all stretches together, as many as a stretch has at most."""
+    most = max((len(t.alternatives) for t in found), default=0)
+    best = [("", 1.0)] if most else []
+    for t in found if most else ():
+        both = [(f"{a} {b}".strip(), p * q) for a, p in best for b, q in t.alternatives or [(t.text, 1.0)]]
+        best = sorted(both, key=lambda item: -item[1])[:most]
+        total = sum(p for _, p in best)
+        best = [(text, p / total) for text, p in best]
+    return tuple(best)
+
+
+def _until(seconds: float, t: Transcript) -> Transcript:
+    """A transcript that ends with the sound, not with the silence that is put behind it."""
+    if t.end_s <= seconds:
+        return t
+    words = tuple(replace(w, start_s=min(w.start_s, seconds), end_s=min(w.end_s, seconds)) for w in t.words)
+    return replace(t, words=words, start_s=min(t.start_s, seconds), end_s=seconds)
+
+
+def checked(raw: Any, rate: int) -> tuple[NDArray[np.float32], int]:
+    """(N,) float32 samples, and how many there are a second.
+
+    Args:
+        raw: samples, or (samples, rate).
+        rate: of samples that come without one.
+
+    Raises:
+        UserError: they are no samples.
+    """
+    samples, own = raw if isinstance(raw, tuple) and len(raw) == 2 else (raw, rate)
+    try:
+        found = np.asarray(samples)
+    except ValueError:  # lists of several lengths
+        found = np.array(None)
+    if found.ndim != 1 or found.dtype.kind != "f":
+        shape = " x ".join(map(str, found.shape)) or "a single value"
+        raise UserError(f"samples were expected as (N,) floats from -1 to 1, not as {shape} of {found.dtype}")
+    found = found.astype(np.float32)
+    if not np.isfinite(found).all():
+        raise UserError("the samples hold values that are no numbers (NaN or infinite); leave those out")
+    if np.abs(found).max(initial=0) > LOUDEST:
+        raise UserError(f"the samples hold values over {LOUDEST:g}, expected -1 to 1; divide 16-bit ones by 32768")
+    if isinstance(own, bool) or not isinstance(own, (int, np.integer)):
+        raise UserError(f"a sampling rate of {own!r} was given; it takes a whole number, e.g. 16000")
+    return found, int(own)

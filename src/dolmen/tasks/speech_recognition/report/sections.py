@@ -1,0 +1,257 @@
+"""What the report shows of speech recognition: numbers, mistakes, utterances to listen to, and who is misheard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from dolmen.report import figures
+from dolmen.report.numbers import count, interval_text, percent, sentence
+from dolmen.report.tables import bar, numbers
+from dolmen.tasks.speech_recognition.report.pictures import Heard, alarms, fair_cut, posteriorgram, rate_bars, wav_uri
+from dolmen.types import Evaluation, Section
+
+__all__ = ["Heard", "sections"]
+
+Pairs = Sequence[Sequence[str]]
+
+PLAYERS, BYTES = 10, 2_000_000
+"""Players, and what all of them may take as base64."""
+BARS = 20
+"""Groups in a chart."""
+LONG = 120
+"""Words of an utterance that are shown."""
+NOTHING = "–"
+RATES = {"words": ("WER", "word"), "characters": ("CER", "character")}
+CLASSES = {True: "hit", False: "sub"}
+
+
+def sections(
+    evaluations: dict[str, Evaluation], *, heard: Callable[[str, int], Heard], units: Sequence[str]
+) -> list[Section]:
+    """Return what the report shows for this task; drawn from the test split where there is one.
+
+    Args:
+        evaluations: by split, as ``metrics.transcription.evaluate`` makes them. A table ``alarms``, of
+            ``metrics.alarms.alarm_curve`` with "num_said", "hours" and "point" (of ``threshold_for``, or None), adds a
+            section.
+        heard: (split, number of an utterance) to what there is of it; asked for a few only.
+        units: V texts of the network's units.
+    """
+    split = "test" if "test" in evaluations else next(iter(evaluations))
+    evaluation = evaluations[split]
+    shown = [numbers(evaluations)]
+    if not evaluation.num_examples:
+        return shown
+    # A threshold is chosen on validation, whatever else is shown.
+    name = next((s for s in (split, *evaluations) if "alarms" in evaluations[s].tables), None)
+    alarms_of = None if name is None else evaluations[name].tables["alarms"]
+    threshold = ((alarms_of or {}).get("point") or {}).get("threshold", 0.0)
+    shown += [
+        _errors(evaluation, split, threshold),
+        _confusions(evaluation, split),
+        _worst(evaluation, split, heard, units),
+    ]
+    titles = {"speakers": "By speaker", "durations": "By duration"}
+    for table, title in titles.items():
+        if evaluation.tables.get(table, {}).get("num_groups", 0) > 1:
+            shown.append(_groups(evaluation, split, table, title))
+    if evaluation.tables.get("calibration", {}).get("bins"):
+        shown.append(_confidences(evaluation, split))
+    if name is not None and alarms_of is not None:
+        shown.append(_alarms(alarms_of, name))
+    return shown
+
+
+# ---- numbers
+
+
+def _errors(evaluation: Evaluation, split: str, threshold: float) -> Section:
+    rows, sums = "", evaluation.tables["errors"]
+    for kind, (name, thing) in RATES.items():
+        found = sums[kind]
+        said = found["hits"] + found["substitutions"] + found["deletions"]
+        metric = name.lower()
+        interval = interval_text(metric, evaluation.intervals.get(metric))
+        small = f"<small>{interval}</small>" if interval else ""
+        rows += (
+            f'<tr><th scope="row">{name}<small>of {count(said, thing)}</small></th>'
+            f'<td class="number">{percent(evaluation.metrics[metric])}{small}</td>'
+        )
+        for part in ("substitutions", "deletions", "insertions"):
+            share = percent(found[part] / max(1, said))
+            rows += f'<td class="number">{found[part]:,}<small>{share}</small></td>'
+        rows += f'<td class="number">{found["hits"]:,}</td></tr>'
+    names = ("rate", "taken for another", "left out", "put in", "right")
+    head = "".join(f'<th scope="col" class="number">{n}</th>' for n in names)
+    html = f'<table class="classes"><thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    exact = round(evaluation.metrics["exact"] * evaluation.num_examples)
+    interval = interval_text("exact", evaluation.intervals.get("exact"))
+    lead = (
+        f"{exact:,} of {count(evaluation.num_examples, 'utterance')} are right to the word "
+        f"({percent(evaluation.metrics['exact'])}, 95 % interval {interval}). Mistakes are those of the alignment with "
+        f"the fewest; what is put in makes rates over 100 % possible. {_kind_of_mistakes(evaluation, threshold)}"
+    )
+    return Section(f"Errors ({split})", html, lead.rstrip())
+
+
+def _kind_of_mistakes(evaluation: Evaluation, threshold: float) -> str:
+    """What helps, where one kind of mistake outweighs the others."""
+    found = evaluation.tables["errors"][evaluation.tables["unit"]]
+    deletions, insertions, substitutions = (found[k] for k in ("deletions", "insertions", "substitutions"))
+    if deletions > 2 * (insertions + substitutions) and deletions >= 5:
+        if threshold:
+            return (
+                f"Most are left out, and words less sure than {threshold:.3g} always are: that is the threshold that "
+                "keeps false alarms as rare as was asked for."
+            )
+        return "Most are left out: is speech cut off at the ends of the recordings, or quieter than in training?"
+    if insertions > 2 * (deletions + substitutions) and insertions >= 5:
+        return "Most are put in: noise is taken for speech; noise without speech among the training data helps."
+    return ""
+
+
+def _confusions(evaluation: Evaluation, split: str) -> Section:
+    table, (_, thing) = evaluation.tables["confusions"], RATES[evaluation.tables["unit"]]
+    title = f"{sentence(thing)}s that were mistaken ({split})"
+    if not table["pairs"]:
+        return Section(title, "", "There is none.")
+    html = ""
+    if "matrix" in table:
+        matrix = np.asarray(table["matrix"], np.int64)
+        names = table["names"]
+        chart = figures.confusion(matrix, [*names, "put in"], [*names, "left out"], ("said", "heard"))
+        html = f"<div>{chart}</div>"
+    rows = ""
+    for r in table["pairs"]:
+        share = bar(r["num"] / r["of"], f"of {r['of']:,}")
+        rows += f"<tr><td>{escape(r['said']) or NOTHING}</td><td>{escape(r['heard']) or NOTHING}</td>"
+        rows += f'<td class="number">{r["num"]:,}</td>{share}</tr>'
+    head = '<th scope="col">said</th><th scope="col">heard</th>'
+    head += "".join(f'<th scope="col" class="number">{n}</th>' for n in ("times", "how often it was said"))
+    pairs = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    few = len(table["pairs"]) <= 12
+    html += pairs if few else f"<details{'' if html else ' open'}><summary>The pairs</summary>{pairs}</details>"
+    first = table["pairs"][0]
+    lead = f"{_mistake(first)}, {count(first['num'], 'time')} of {first['of']:,}: the most frequent mistake"
+    lead += f" of {table['num_pairs']:,} that differ." if table["num_pairs"] > 1 else "; there is no other."
+    if table["num_pairs"] > len(table["pairs"]):
+        lead += f" The first {len(table['pairs'])} are in the table."
+    return Section(title, html, lead)
+
+
+def _mistake(pair: Mapping[str, Any]) -> str:
+    said, heard = pair["said"], pair["heard"]
+    if not said:
+        return f"“{heard}” where nothing was said"
+    return f"“{said}” taken for “{heard}”" if heard else f"“{said}” left out"
+
+
+# ---- utterances to listen to
+
+
+def _worst(evaluation: Evaluation, split: str, heard: Callable[[str, int], Heard], units: Sequence[str]) -> Section:
+    told = evaluation.tables["worst"][:PLAYERS]
+    title = f"The worst utterances ({split})"
+    if not told:
+        return Section(title, "", "There is no mistake.")
+    found = [heard(split, row["utterance"]) for row in told]
+    # Base64 takes 4 characters for 3 bytes, and a sample takes 2 bytes.
+    most = fair_cut([len(h.samples) for h in found if h.samples is not None], BYTES * 3 // 4 // 2)
+    unit = evaluation.tables["unit"]
+    items = [_utterance(h, row, unit, units, most) for h, row in zip(found, told, strict=True)]
+    lead = (
+        f"The {count(len(items), 'utterance')} with the most mistakes; of those with as many, the surest first. Is "
+        "what was “said” to be heard? Underlined in orange: heard, but wrong (dotted: put in). Struck through in "
+        "blue: left out. Below, the log-mel frames, and how probable each unit was from step to step."
+    )
+    return Section(title, "".join(items), lead)
+
+
+def _utterance(heard: Heard, row: Mapping[str, Any], unit: str, units: Sequence[str], most: int) -> str:
+    thing = RATES[unit][1]
+    about = [f"{count(row['errors'], f'wrong {thing}')}", f"{heard.duration_s:.1f} s"]
+    about += [f"confidence {percent(heard.confidence)}"] + ([escape(heard.speaker)] if heard.speaker else [])
+    parts = [aligned(row["pairs"], letters=unit == "characters")]
+    if heard.samples is not None and len(heard.samples):
+        cut = heard.samples[:most]
+        parts.append(f'<audio controls preload="metadata" src="{wav_uri(cut, heard.rate)}"></audio>')
+        if len(cut) < len(heard.samples):
+            about.append(f"the player has the first {len(cut) / heard.rate:.1f} s")
+    if any(values is not None and len(values) for values in (heard.logp, heard.features)):
+        wrong = [said != word for said, word in row["pairs"] if word] if unit == "words" else []
+        parts.append(posteriorgram(heard, units, wrong))
+    caption = f'<figcaption>{", ".join(about)}<span class="file">{escape(heard.name)}</span></figcaption>'
+    return f'<figure class="heard">{"".join(parts)}{caption}</figure>'
+
+
+def aligned(pairs: Pairs, *, letters: bool = False) -> str:
+    """What was said above what was heard, word by word (or letter by letter), with the mistakes marked."""
+    cells = []
+    for said, heard in pairs[:LONG]:
+        css = "ins" if not said else "del" if not heard else CLASSES[said == heard]
+        cells.append(f'<span class="{css}"><i>{escape(said) or NOTHING}</i><i>{escape(heard) or NOTHING}</i></span>')
+    if len(pairs) > LONG:
+        cells.append(f'<span class="more"><i>… and {len(pairs) - LONG} more</i><i></i></span>')
+    css = "aligned letters" if letters else "aligned"
+    return f'<div class="{css}"><span class="rows"><i>said</i><i>heard</i></span>{"".join(cells)}</div>'
+
+
+# ---- where it is weak
+
+
+def _groups(evaluation: Evaluation, split: str, table: str, title: str) -> Section:
+    found, (rate, _) = evaluation.tables[table], RATES[evaluation.tables["unit"]]
+    rows, overall = found["rows"], evaluation.metrics[rate.lower()]
+    html = rate_bars(rows[:BARS], rate, overall)
+    lead = f"The line through a point is the 95 % interval, the dashed one the {rate} of all, {percent(overall)}."
+    if found["num_groups"] > len(rows[:BARS]):
+        lead += f" Drawn are the {len(rows[:BARS])} worst of {found['num_groups']:,}."
+    worse = [r for r in rows if r["interval"] and r["interval"][0] > overall]
+    if worse:
+        names = ", ".join(str(r["group"]) for r in worse[:3]) + (", …" if len(worse) > 3 else "")
+        lead += f" Worse than chance would make them: {names}; more training data like these help most."
+    else:
+        lead += " No group is worse than all of them by more than chance makes it."
+    return Section(f"{title} ({split})", html, lead)
+
+
+def _confidences(evaluation: Evaluation, split: str) -> Section:
+    table = evaluation.tables["calibration"]
+    chart = figures.reliability(table["bins"], table["ece"])
+    told = sum(b["num"] for b in table["bins"])
+    gap = sum(b["num"] * (b["confidence"] - b["accuracy"]) for b in table["bins"]) / max(1, told)
+    if abs(gap) < 0.02:
+        sums = "On the whole it is neither too sure of itself nor too timid"
+    else:
+        sums = f"On the whole it is {'too sure of itself' if gap > 0 else 'too timid'} by {percent(abs(gap))}"
+    text = (
+        f"<p>{sums}: of {count(told, 'word')} that were heard, it was sure of "
+        f"{percent(sum(b['num'] * b['confidence'] for b in table['bins']) / max(1, told))} in the mean, and "
+        f"{percent(sum(b['num'] * b['accuracy'] for b in table['bins']) / max(1, told))} were right.</p>"
+        "<p>Pale bars show how far chance alone may move a point.</p>"
+    )
+    lead = "How often a word that was heard was right, by how sure the model was of it."
+    html = f'<div class="row">{chart}<div>{text}</div></div>'
+    return Section(f"Can one believe its confidences? ({split})", html, lead)
+
+
+def _alarms(table: Mapping[str, Any], split: str) -> Section:
+    point = table.get("point")
+    html = alarms(table, point)
+    lead = (
+        f"As the threshold rises, fewer words are heard that nobody said, and more that were said are missed. "
+        f"{count(table['num_said'], 'word')} were said; false alarms are those in {table['hours']:.2g} hours of other "
+        "sound."
+    )
+    if point is not None:
+        lead += (
+            f" With a threshold of {point['threshold']:.2f} it misses {percent(point['misses'])} and raises "
+            f"{point['alarms_per_hour']:.3g} false alarms an hour."
+        )
+    if table["hours"] < 1:
+        lead += " That is little: of rare alarms one knows only after hours of everyday sound."
+    return Section(f"False alarms and misses ({split})", html, lead)

@@ -1,0 +1,456 @@
+"""Speech recognition: recordings with what is said in them in, a recogniser out that streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from dolmen.metrics.alarms import alarm_curve, threshold_for
+from dolmen.nn.losses import Loss, nothing
+from dolmen.nn.optimizers import linear, recurrent_optimizers
+from dolmen.nn.torch_network import Graph, Input
+from dolmen.processors.audio.log_mel import LogMel, mono
+from dolmen.runtime.network import Network
+from dolmen.tasks.speech_recognition import metrics, negatives, views
+from dolmen.tasks.speech_recognition.data.augment import Spoken, Strength, coloured, flat_targets, mask, vary
+from dolmen.tasks.speech_recognition.data.checks.check import check_recordings
+from dolmen.tasks.speech_recognition.data.dataset import RecordingDataset, share_unknown
+from dolmen.tasks.speech_recognition.data.decoded import DecodedRecordings, decode_recordings
+from dolmen.tasks.speech_recognition.data.read import Recordings, read_recordings
+from dolmen.tasks.speech_recognition.data.sample import write_recordings_sample
+from dolmen.tasks.speech_recognition.data.splits import assign_recording_splits
+from dolmen.tasks.speech_recognition.nn.log_mel import LogMelFrames, below_level
+from dolmen.tasks.speech_recognition.nn.network import Recogniser, StreamGraph, WholeGraph, ctc_loss, stacked
+from dolmen.tasks.speech_recognition.predictor.predictor import Hearing, SpeechPredictor, joined
+from dolmen.tasks.speech_recognition.processors.ctc import greedy, text_of
+from dolmen.tasks.speech_recognition.processors.level import Level
+from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor, choose_kind, fit_units
+from dolmen.tasks.speech_recognition.processors.text_rules import TextRules, normalise
+from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
+from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
+from dolmen.types import Arrays, CheckReport, Evaluation, Section, Transcript, UserError
+
+WARPS = 7
+"""Filter banks between the longest and the shortest vocal tract that augmentation draws from."""
+FLAT = 0.15
+"""Share of the training in which words move from where they are placed to where CTC wants them."""
+TYPICAL_S = 600
+"""Seconds of recordings that the front end is fitted to."""
+NARROW_HZ = 11025
+"""Up to this rate, speech is as over a telephone."""
+LONGEST_S = 60.0
+"""Recordings that are longer are not trained on."""
+EDGE, STANDARD = "edge", "standard"
+EDGE_HOURS = 2.0
+"""Up to so much training audio, a closed list of words is learned by the small network."""
+SIZES: dict[str, dict[str, Any]] = {
+    EDGE: {"hidden": 62, "layers": 2, "channels": (16, 16)},
+    STANDARD: {"hidden": 256, "layers": 3, "channels": (32, 32)},
+}
+"""About 60 thousand and 1.3 million parameters."""
+
+
+class SpeechRecognitionConfig(TaskConfig):
+    """Choices for speech recognition."""
+
+    units: Literal["words", "characters", "bpe"] | None = Field(
+        None, description="what the network names; if not given, words where they are few, else characters"
+    )
+    vocabulary: int = Field(200, ge=2, description="pieces of --units bpe")
+    case: Literal["lower", "upper", "keep"] = Field("lower", description="of the letters in transcripts")
+    punctuation: bool = Field(False, description="keep punctuation in transcripts")
+    encoding: str = Field("utf-8", description="of the files with transcripts")
+    rate: int | None = Field(
+        None, ge=4000, le=48000, description="samples a second; if not given, that of the recordings, 16,000 at most"
+    )
+    size: Literal["edge", "standard"] | None = Field(
+        None, description="about 60 thousand parameters, or 1.3 million; if not given, by the words and the hours"
+    )
+    hidden: int | None = Field(None, ge=1, description="units of a recurrent layer; if not given, by the size")
+    layers: int | None = Field(None, ge=1, description="recurrent layers; if not given, by the size")
+    cell: Literal["gru", "lstm", "rnn"] = Field("gru", description="recurrent cell")
+    bidirectional: bool = Field(False, description="read recordings in both directions; then nothing streams")
+    stride: int = Field(4, ge=1, le=8, description="frames of 10 ms in a step")
+    dropout: float = Field(0.1, ge=0, lt=1, description="locked dropout before, between and after the layers")
+    augment: Literal["full", "none"] = Field(
+        "full", description="speed, loudness, noise, joined recordings, length of the vocal tract, masks"
+    )
+    speakers: Literal["apart", "shared"] | None = Field(
+        None, description="whether a speaker stays in one split; if not given, apart where there are enough of them"
+    )
+    negatives: str | None = Field(
+        None, description="recordings in which none of the words is said: words below a threshold are left out"
+    )
+    false_alarms: float = Field(1.0, gt=0, description="an hour of --negatives that the threshold allows")
+
+
+class SpeechRecognition(Task[SpeechRecognitionConfig]):
+    """Recordings in, what is said in them out."""
+
+    name = "speech-recognition"
+    Config: ClassVar[type[TaskConfig]] = SpeechRecognitionConfig
+    Processor = SpeechProcessor
+    Predictor = SpeechPredictor
+    headline = ("wer", "min")
+    monitor = ("loss", "min")
+
+    processor: SpeechProcessor
+
+    def __init__(self, config: SpeechRecognitionConfig, processor: Any = None) -> None:
+        super().__init__(config, processor)
+        self.alarms: dict[str, Any] | None = None
+        self.heard: dict[int, list[Transcript]] = {}
+        """What was heard at the last evaluation of each data set, for the report."""
+
+    # ---- data
+
+    def prepare(
+        self, data: str, *, fetch: bool = False, budget: Budget | None = None, progress: Progress | None = None
+    ) -> CheckReport:
+        """See ``Task.prepare``."""
+        del fetch, budget
+        c = self.config
+        negative_s = None if c.negatives is None else negatives.length_of(c.negatives)
+        recordings, decoded = self._read(data, c.rate, progress)
+        rules = TextRules(case=c.case, punctuation=c.punctuation)
+        recordings = assign_recording_splits(
+            recordings, decoded, val_fraction=c.val_fraction, test_fraction=c.test_fraction, seed=c.seed,
+            speakers=c.speakers,
+        )  # fmt: skip
+        splits = _rows(recordings, decoded, rules)
+        train = splits.get("train", [])
+        texts = [normalise(recordings.items[i].text, rules) for i in train]
+        kind = c.units or choose_kind(texts)
+        units, bpe = fit_units(kind, texts, c.vocabulary)
+        self.processor = SpeechProcessor(
+            kind=kind, units=units, rules=rules, stride=c.stride, streams=not c.bidirectional, bpe=bpe,
+            **_fit_front(_front(decoded.rate), decoded, train),
+        )  # fmt: skip
+        report = check_recordings(recordings, decoded, self.processor)
+        if report.errors:
+            raise UserError(report.errors[0].message)
+        if negative_s is not None:
+            few = negatives.findings(str(c.negatives), negative_s, c.false_alarms)
+            report = report.model_copy(update={"findings": (*few, *report.findings)})
+        self.datasets = {
+            split: RecordingDataset(recordings, decoded, rows, self.processor) for split, rows in splits.items()
+        }
+        hours = sum(int(decoded.lengths[i]) for i in train) / decoded.rate / 3600
+        size = c.size or (EDGE if kind == "words" and hours <= EDGE_HOURS else STANDARD)
+        update = {"rate": decoded.rate, "units": kind, "size": size, "clip_norm": c.clip_norm or 5.0}
+        for name in ("hidden", "layers"):
+            update[name] = getattr(c, name) or SIZES[size][name]
+        self.config = c.model_copy(update=update)
+        return report
+
+    def _read(self, data: str, rate: int | None, progress: Progress | None) -> tuple[Recordings, DecodedRecordings]:
+        recordings = read_recordings(data, encoding=self.config.encoding)
+        told = None if progress is None else lambda done, total: progress("reading recordings", done, total)
+        return recordings, decode_recordings(recordings, rate, progress=told, longest_s=LONGEST_S)
+
+    def reopen(self, data: str, progress: Progress | None = None) -> dict[str, Dataset]:
+        """See ``Task.reopen``."""
+        fresh = type(self)(self.config.model_copy(update={"negatives": None}))
+        fresh.prepare(data, progress=progress)
+        return fresh.datasets
+
+    def open(
+        self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
+    ) -> Dataset:
+        """See ``Task.open``."""
+        del fetch
+        recordings, decoded = self._read(data, self.processor.rate, progress)
+        named = _rows(recordings, decoded, self.processor.rules)
+        if split is not None and split not in named:
+            has = ", ".join(s for s in named if s) or "no parts at all: leave --split out"
+            raise UserError(f"{data} has no {split} part that can be read; it has {has}")
+        chosen = split or next((s for s in ("test", "val", "", "train") if s in named), None)
+        if chosen is None:
+            raise UserError(f"{data} has no recording that can be read; dolmen check {self.name} {data} shows why")
+        return RecordingDataset(recordings, decoded, named[chosen], self.processor)
+
+    # ---- learning
+
+    def build_model(self) -> nn.Module:
+        """See ``Task.build_model``."""
+        c, p = self.config, self.processor
+        return Recogniser(
+            p.front.num_mels, len(p.units), stride=p.stride, channels=SIZES[c.size or EDGE]["channels"],
+            hidden=c.hidden or SIZES[EDGE]["hidden"], layers=c.layers or SIZES[EDGE]["layers"], cell=c.cell,
+            bidirectional=c.bidirectional, dropout=c.dropout,
+        )  # fmt: skip
+
+    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+        """One: the likelihood of the units, over all ways to place them (CTC).
+
+        Whole words are placed evenly at first (a flat start). By CTC alone a network that never looks ahead begins by
+        naming each word where it begins, before it has heard it, and hardly gets away from there.
+        """
+        assert isinstance(model, Recogniser)
+
+        def loss(batch: Batch) -> Loss:
+            steps = batch["steps"]
+            if not len(steps):
+                return nothing(model)
+            # What lies behind a recording counts in batch norm, so it is the same in each part of a batch.
+            found = model(batch["frames"], steps)
+            learned = ctc_loss(found, steps, batch["units"], batch["num_units"])
+            if "flat" not in batch:
+                return learned
+            share = float(batch["flat_share"][0])
+            # By recordings, each as heavy as its units: sums add up, however a batch is divided.
+            nll = F.nll_loss(found.float().transpose(1, 2), batch["flat"], reduction="none")
+            inside = torch.arange(nll.shape[1], device=steps.device) < steps[:, None]
+            flat = ((nll * inside).sum(1) / steps * batch["num_units"]).sum()
+            return Loss((1 - share) * learned.total + share * flat, learned.weight)
+
+        decay = 0.01 if self.config.weight_decay is None else self.config.weight_decay
+        optimizers = recurrent_optimizers(
+            model, model.recurrent, lr=self.config.lr or 1e-2, matrices=2, weight_decay=decay
+        )
+        return [Objective("loss", loss, optimizers, linear(warmup=0.05))]
+
+    def augment(self, batch: Batch, moment: Moment) -> Batch:
+        """Samples to steps of normalised log-mel frames, changed at random; some recordings are joined."""
+        device = batch["audio"].device
+        audio, *rest = (batch[k].cpu() for k in ("audio", "num_samples", "units", "num_units"))
+        spoken = Spoken.evenly(audio.float() / 32768, *rest)
+        strength, p = Strength(), self.processor
+        banks = None
+        if self.config.augment == "full":
+            spoken = vary(spoken, p.rate, strength, moment.generator, p.between)
+            banks = torch.randint(0, WARPS, (len(spoken.audio),), generator=moment.generator)
+        audio = F.pad(spoken.audio, (0, p.tail))
+        front = self._front(strength.warp)
+        features = front(audio, banks)
+        if self.config.augment == "full":
+            features = coloured(features, strength, moment.generator)
+        features = self._normalised(features)
+        num_frames = front.num_frames(spoken.num_samples + p.tail)
+        if self.config.augment == "full":
+            features = mask(features, num_frames, p.front.hop_s, strength, moment.generator)
+        inside = torch.arange(features.shape[1]) < num_frames[:, None]
+        frames = stacked(features * inside[:, :, None], p.stride)
+        made = {
+            "frames": frames, "steps": -(-num_frames // p.stride), "units": spoken.units, "num_units": spoken.num_units
+        }  # fmt: skip
+        share = 1 - moment.progress / FLAT
+        if p.kind == "words" and share > 0:
+            made["flat"] = flat_targets(spoken, p.step_s * p.rate, frames.shape[1])
+            made["flat_share"] = torch.full((len(frames),), share)
+        return {k: v.to(device) for k, v in made.items()}
+
+    def _front(self, warp: float) -> LogMelFrames:
+        """The front end on torch, with filter banks for vocal tracts of several lengths."""
+        if getattr(self, "_made_front", None) is None:
+            f = self.processor.front
+            factors = [1.0, *np.exp2(np.linspace(-1, 1, WARPS - 1) * np.log2(1 + warp))]
+            arrays = {"window": f.window_values(), "banks": np.stack([f.bank(float(w)) for w in factors])}
+            self._made_front = LogMelFrames(
+                arrays, hop=f.hop, preemphasis=f.preemphasis, scale=f.scale, floor=f.floor, remove_dc=f.remove_dc
+            )
+        return self._made_front
+
+    def _normalised(self, features: Tensor) -> Tensor:
+        p = self.processor
+        return (below_level(features, **p.level.model_dump()) - torch.tensor(p.mean)) / torch.tensor(p.deviation)
+
+    def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:
+        """See ``Task.training_batch``: recordings of similar length together."""
+        train = self.datasets["train"]
+        assert isinstance(train, RecordingDataset)
+        epoch, number = divmod(step, self.steps_per_epoch(batch_size))
+        return epoch, train.batch(train.in_epoch(epoch, batch_size, self.config.seed)[number])
+
+    def batch_size(self, num_examples: int) -> int:
+        """Recordings in a step."""
+        return int(np.clip(2 ** round(np.log2(max(1, num_examples) / 40)), 8, 64))
+
+    # ---- use
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+        """``{"log_probabilities": (M, V)}`` of all steps of the batch, recording after recording."""
+        assert isinstance(model, Recogniser)
+        frames, steps = self._steps(batch["audio"].cpu().numpy(), batch["num_samples"].cpu().numpy())
+        device = model.head.weight.device
+        counts = torch.from_numpy(steps)
+        found = model(torch.from_numpy(frames).to(device), counts.to(device))
+        return {"log_probabilities": torch.cat([row[:n] for row, n in zip(found, steps.tolist(), strict=True)])}
+
+    def _steps(self, audio: NDArray[np.int16], lengths: NDArray[np.int64]) -> tuple[NDArray[np.float32], Any]:
+        """(B, T, S, F) by the processor, as predictions take them, and (B,) how many are of each recording."""
+        parts = [self.processor.steps(mono(row[:n])) for row, n in zip(audio, lengths, strict=True)]
+        steps = np.array([len(part) for part in parts], np.int64)
+        frames = np.zeros((len(parts), int(steps.max()), *parts[0].shape[1:]), np.float32)
+        for row, part in zip(frames, parts, strict=True):
+            row[: len(part)] = part
+        return frames, steps
+
+    def graph(self, model: nn.Module) -> Graph:
+        """Steps and all that a stream carries to log-probabilities; or whole recordings and their lengths."""
+        assert isinstance(model, Recogniser)
+        p = self.processor
+        frames = Input("float32", ("batch", "time", p.stride, p.front.num_mels))
+        if model.bidirectional:
+            lengths = Input("int64", ("batch",), least=1, up_to="time")
+            return Graph(WholeGraph(model), {"frames": frames, "lengths": lengths}, ("log_probabilities",))
+        before, maps, state = model.begun(1)
+        carried = {"before": before, "maps": maps}
+        states = {name: Input("float32", ("batch", *value.shape[1:])) for name, value in carried.items()}
+        for name in ("hidden", "cell")[: 1 + (state.cell is not None)]:
+            states[name] = Input("float32", (len(state.hidden), "batch", state.hidden.shape[2]))
+        return Graph(
+            StreamGraph(model), {"frames": frames, **states},
+            ("log_probabilities", *(f"next_{name}" for name in states)), {f"next_{name}": name for name in states},
+        )  # fmt: skip
+
+    def outputs_by(self, network: Network, batch: Arrays) -> Arrays:
+        """``{"log_probabilities": (M, V)}``, as ``outputs`` gives."""
+        frames, steps = self._steps(batch["audio"], batch["num_samples"])
+        if self.processor.streams:
+            axes = {"before": 0, "maps": 0}
+            state = {k: np.repeat(v, len(frames), axes.get(k, 1)) for k, v in network.steps().state.items()}
+            found = network({"frames": frames, **state})["log_probabilities"]
+        else:
+            found = network({"frames": frames, "lengths": steps})["log_probabilities"]
+        return {"log_probabilities": np.concatenate([row[:n] for row, n in zip(found, steps, strict=True)])}
+
+    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
+        """See ``Task.evaluate``. What training looks at is the best unit of each step; figures are of transcripts."""
+        assert isinstance(dataset, RecordingDataset)
+        p, parts = self.processor, self._parts(outputs, dataset)
+        references = [normalise(text, p.rules) for text in dataset.texts]
+        if not intervals:
+            heard = [text_of(greedy(part), p.units) for part in parts]
+            values = {"loss": self._loss(parts, dataset), **metrics.rates(metrics.counts(references, heard))}
+            return Evaluation(self.name, len(dataset), values)
+        transcripts = [self._transcript(part) for part in parts]
+        found = metrics.evaluate(
+            self.name, references, [t.text for t in transcripts],
+            speakers=dataset.speakers if any(dataset.speakers) else (),
+            durations_s=dataset.lengths / p.rate, confidences=[[w.confidence for w in t.words] for t in transcripts],
+        )  # fmt: skip
+        self.heard[id(dataset)] = transcripts
+        found.metrics["loss"] = self._loss(parts, dataset)
+        found.metrics["oov"] = share_unknown(references, p)
+        found.arrays["log_probabilities"] = outputs["log_probabilities"]
+        if self.alarms is not None and dataset is self.datasets.get("val"):
+            found.tables["alarms"], point = self.alarms, self.alarms["point"]
+            found.metrics.update(threshold=point["threshold"], misses=point["misses"])
+            found.metrics["false_alarms_per_hour"] = point["alarms_per_hour"]
+        return found
+
+    def _parts(self, outputs: Arrays, dataset: RecordingDataset) -> list[NDArray[np.float32]]:
+        steps = self.processor.num_steps(dataset.lengths)
+        return np.split(outputs["log_probabilities"], np.cumsum(steps)[:-1])
+
+    def _loss(self, parts: list[NDArray[np.float32]], dataset: RecordingDataset) -> float:
+        """Nats a unit; recordings too short for their units, or with units that training never saw, do not count."""
+        total, number = 0.0, 0
+        for start in range(0, len(parts), 64):
+            rows = np.arange(start, min(start + 64, len(parts)))
+            batch = dataset.batch(rows)
+            steps = torch.tensor([len(parts[i]) for i in rows])
+            logp = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(parts[i]) for i in rows], batch_first=True)
+            loss = ctc_loss(logp, steps, batch["units"], batch["num_units"])
+            total, number = total + float(loss.total), number + int(batch["num_units"].sum())
+        return total / max(1, number)
+
+    def _transcript(self, logp: NDArray[np.float32]) -> Transcript:
+        p = self.processor
+        heard = Transcriber(p.units, p.step_s, Decoding(threshold=p.threshold))
+        return joined(heard.feed(logp) + heard.finish(), len(logp) * p.step_s)
+
+    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
+        """Choose on ``negatives`` the confidence below which words are left out."""
+        assert isinstance(dataset, RecordingDataset)
+        if self.config.negatives is None:
+            return
+        references = [normalise(text, self.processor.rules) for text in dataset.texts]
+        transcripts = [self._transcript(part) for part in self._parts(outputs, dataset)]
+        right = metrics.heard_rightly(references, [t.text for t in transcripts])
+        found = np.array([w.confidence for t in transcripts for w in t.words])[right]
+        said = sum(len(text.split()) for text in references)
+        false, hours = self._on_negatives(model)
+        point = threshold_for(found, said, false, hours, self.config.false_alarms)
+        self.alarms = {**alarm_curve(found, said, false, hours), "num_said": said, "hours": hours, "point": point}
+        self.processor = self.processor.model_copy(update={"threshold": point["threshold"]})
+
+    def _on_negatives(self, model: nn.Module) -> tuple[NDArray[np.float64], float]:
+        """Confidences of the words that were heard where none was said, and hours of that."""
+        assert self.config.negatives is not None
+        predictor = self.predictor(model)
+        assert isinstance(predictor, SpeechPredictor)
+        sure, seconds = list[float](), 0.0
+        for _, told in predictor.predict(predictor.expand([self.config.negatives]), Hearing(threshold=0.0)):
+            if isinstance(told, UserError):
+                raise told
+            assert isinstance(told, Transcript)
+            sure += [word.confidence for word in told.words]
+            seconds += told.end_s
+        return np.array(sure), seconds / 3600
+
+    # ---- showing
+
+    @classmethod
+    def sample(cls, folder: Path) -> None:
+        """See ``Task.sample``."""
+        write_recordings_sample(folder)
+
+    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
+        """See ``Task.sections``."""
+        del model
+        told = {split: self.heard[id(self.datasets[split])] for split in evaluations}
+        return views.sections(self.processor, self.datasets, evaluations, told)
+
+    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
+        """See ``Task.explain``."""
+        assert isinstance(model, Recogniser)
+        if out.suffix.lower() != ".png":
+            raise UserError(f"--out {out} must end in .png")
+        predictor = self.predictor(model)
+        assert isinstance(predictor, SpeechPredictor)
+        return views.explain(self.processor, model, predictor, raw, out)
+
+
+def _front(rate: int) -> LogMel:
+    """Bands that are so wide that a voice's pitch hardly shows in them: as many as speech at this rate needs."""
+    return LogMel(rate=rate, num_mels=24 if rate <= NARROW_HZ else 40)
+
+
+def _fit_front(front: LogMel, decoded: DecodedRecordings, rows: Sequence[int]) -> dict[str, Any]:
+    """The front end, the least level, and mean and deviation of each band, from about ten minutes of recordings."""
+    chosen, room = np.random.default_rng(0).permutation(np.array(rows, np.int64)), TYPICAL_S * front.rate
+    parts = []
+    for i in chosen.tolist():
+        samples = decoded.samples(i)
+        parts.append(front.features(mono(samples)))
+        room -= len(samples)
+        if room < 0:
+            break
+    level = Level.fitted(np.array([part.max() for part in parts]))
+    below = [level.relative(part, level.least)[0] for part in parts] or [np.zeros((1, front.num_mels), np.float32)]
+    features = np.concatenate(below)
+    mean, deviation = features.mean(0, dtype=np.float64), np.maximum(features.std(0, dtype=np.float64), 0.1)
+    return {
+        # Nothing below it is seen.
+        "front": front.model_copy(update={"floor": float(np.exp(level.least - level.span))}),
+        "level": level, "mean": tuple(mean.round(5).tolist()), "deviation": tuple(deviation.round(5).tolist()),
+    }  # fmt: skip
+
+
+def _rows(recordings: Recordings, decoded: DecodedRecordings, rules: TextRules) -> dict[str, list[int]]:
+    """Which recordings are in each split, of those that can be read and whose text is one."""
+    found: dict[str, list[int]] = {}
+    for i, item in enumerate(recordings.items):
+        if i not in decoded.problems and i not in recordings.left_out and normalise(item.text, rules):
+            found.setdefault(item.split, []).append(i)
+    return found

@@ -1,0 +1,192 @@
+"""What is in tagged sentences, what is wrong with them, what would leak."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from dolmen.tasks.token_classification.data.read import Sentence, Tagged
+from dolmen.tasks.token_classification.processor import TagProcessor, spans_of, tags_of
+from dolmen.types import CheckReport, Finding
+
+LEAK, FEW = 0.1, 0.005
+LONG_SENTENCE = 1000
+FEW_SENTENCES = 20
+KEPT = 20
+Splits = Mapping[str, Sequence[Sentence]]
+LEVELS = ("error", "leak", "warning", "info")
+
+
+def check_tagged(
+    tagged: Tagged, splits: Splits, tags: Mapping[str, Sequence[Sequence[str]]], processor: TagProcessor
+) -> CheckReport:
+    """Check sentences whose splits are known.
+
+    Args:
+        tagged: as they were read.
+        splits: the sentences of each split.
+        tags: their tags in the scheme that networks learn.
+        processor: fitted on the training part.
+    """
+    findings = [
+        *_few(splits, tagged),
+        *_same(splits),
+        *_unfit(splits, tagged),
+        *_several(splits, tags, processor),
+        *_unseen(tags, processor),
+        *_long(splits),
+    ]
+    kinds = sorted({_kind(t) for t in processor.labels if t != "O"})
+    counts = {}
+    for split, found in tags.items():
+        number = (
+            Counter(s.label for t in found for s in spans_of(t))
+            if processor.kind == "spans"
+            else Counter(t for one in found for t in one)
+        )
+        counts[split] = {k: number[k] for k in kinds}
+    num = {s: sum(len(one.words) for one in found) for s, found in splits.items()}
+    scheme = f"{tagged.scheme}, learned as BIOES" if tagged.scheme else "none: each word has a label"
+    known = set(processor.words)
+    summary = {
+        "sentences": ", ".join(f"{s} {len(found):,}" for s, found in splits.items()),
+        "words": ", ".join(f"{s} {n:,}" for s, n in num.items()),
+        "tag scheme": scheme,
+        "vocabulary": f"{len(processor.words) - 1:,} words, {len(processor.characters) - 1:,} characters",
+    }
+    for split in ("val", "test"):
+        if num.get(split):
+            new = sum(w not in known and w.lower() not in known for s in splits[split] for w in s.words)
+            summary[f"new words in {split}"] = f"{new / num[split]:.1%}"
+    findings += [
+        Finding(code="changed", level="info", message=f"{note[0].upper()}{note[1:]}.") for note in tagged.notes
+    ]
+    return CheckReport(
+        task="token-classification",
+        source=tagged.source,
+        num_files=tagged.num_files,
+        num_used=tagged.num_files - len(tagged.skipped),
+        skipped=tagged.skipped,
+        counts=counts,
+        summary=summary,
+        findings=tuple(sorted(findings, key=lambda f: LEVELS.index(f.level))),
+    )
+
+
+def _kind(tag: str) -> str:
+    return tag[2:] if tag[:2] in ("B-", "I-", "E-", "S-") else tag
+
+
+def _few(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
+    train = splits["train"]
+    if len(train) < FEW_SENTENCES or not splits["val"]:
+        yield Finding(
+            code="too-few",
+            level="error",
+            count=len(train),
+            message=f"{tagged.source} has {len(train)} sentences to train on, which is too few to learn from; "
+            f"bring {FEW_SENTENCES} or more (some hundreds are a start).",
+        )
+    if len({t for s in train for t in s.tags}) < 2:
+        yield Finding(
+            code="one-tag",
+            level="error",
+            message=f"All words of {tagged.source} have the same tag, so there is nothing to learn; is --column right?",
+        )
+
+
+def _same(splits: Splits) -> Iterator[Finding]:
+    train = {tuple(s.words): s.place for s in splits["train"]}
+    for split in ("val", "test"):
+        found = splits.get(split, ())
+        both = [s for s in found if len(s.words) > 3 and tuple(s.words) in train]
+        if len(both) > FEW * len(found):
+            yield Finding(
+                code="sentences-across-splits",
+                level="leak" if len(both) > LEAK * len(found) else "warning",
+                count=len(both),
+                message=f"{len(both):,} of the {len(found):,} sentences of {split} stand in train, too "
+                f"({len(both) / len(found):.1%}): take them out of one of the two.",
+                items=tuple(f"{s.place} = {train[tuple(s.words)]}" for s in both[:KEPT]),
+            )
+
+
+def _unfit(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
+    """Tags that do not follow their own scheme, such as I-PER after O in IOB2, or B-PER that never ends in BIOES."""
+    if tagged.scheme in ("", "IOB1"):
+        return
+    wrong = []
+    for found in splits.values():
+        for s in found:
+            again = _in_scheme(tags_of(spans_of(s.tags), len(s.tags)), tagged.scheme)
+            wrong += [f"{s.place}: {a} where {b} fits" for a, b in zip(s.tags, again, strict=True) if a != b]
+    if wrong:
+        yield Finding(
+            code="tags-out-of-scheme",
+            level="warning",
+            count=len(wrong),
+            message=f"{len(wrong):,} tags do not follow {tagged.scheme}; they were read as CoNLL's evaluation does.",
+            items=tuple(wrong[:KEPT]),
+        )
+
+
+def _in_scheme(bioes: Sequence[str], scheme: str) -> list[str]:
+    """BIOES tags in another scheme."""
+    change = {
+        "IOB2": {"S": "B", "E": "I"},
+        "BMES": {"I": "M"},
+        "BILOU": {"E": "L", "S": "U"},
+    }.get(scheme, {})
+    return [t if t == "O" else change.get(t[0], t[0]) + t[1:] for t in bioes]
+
+
+def _several(splits: Splits, tags: Mapping[str, Sequence[Sequence[str]]], processor: TagProcessor) -> Iterator[Finding]:
+    """One string with several labels: often a mistake, sometimes the language."""
+    if processor.kind != "spans":
+        return
+    labels: dict[str, Counter[str]] = defaultdict(Counter)
+    for split, found in splits.items():
+        for s, t in zip(found, tags[split], strict=True):
+            for span in spans_of(t):
+                labels[" ".join(s.words[span.start : span.stop])][span.label] += 1
+    mixed = {text: c for text, c in labels.items() if len(c) > 1}
+    ranked = sorted(mixed, key=lambda text: -(mixed[text].total() - mixed[text].most_common(1)[0][1]))
+    if mixed:
+        yield Finding(
+            code="one-string-several-tags",
+            level="info",
+            count=len(mixed),
+            message=f"{len(mixed):,} of {len(labels):,} span texts have several labels; look at the first ones.",
+            items=tuple(f"{t}: " + ", ".join(f"{k} {n}" for k, n in mixed[t].most_common()) for t in ranked[:KEPT]),
+        )
+
+
+def _unseen(tags: Mapping[str, Sequence[Sequence[str]]], processor: TagProcessor) -> Iterator[Finding]:
+    known = set(processor.labels)
+    for split in ("val", "test"):
+        wrong = Counter(t for found in tags.get(split, ()) for t in found if t not in known)
+        num = sum(not set(found) <= known for found in tags.get(split, ()))
+        if wrong:
+            yield Finding(
+                code="tags-never-trained",
+                level="warning",
+                count=num,
+                message=f"{num:,} sentences of {split} have tags that train never shows "
+                f"({', '.join(sorted(wrong)[:5])}); they are left out.",
+                items=tuple(f"{k}: {n}" for k, n in wrong.most_common(KEPT)),
+            )
+
+
+def _long(splits: Splits) -> Iterator[Finding]:
+    longest = max((s for found in splits.values() for s in found), key=lambda s: len(s.words))
+    median = float(np.median([len(s.words) for s in splits["train"]] or [0]))
+    if len(longest.words) >= LONG_SENTENCE:
+        yield Finding(
+            code="long-sentence",
+            level="warning",
+            count=1,
+            message=f"One sentence has {len(longest.words):,} words ({longest.place}), the median {median:.0f}: is an "
+            "empty line missing between sentences?",
+        )

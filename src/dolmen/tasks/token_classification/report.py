@@ -1,0 +1,188 @@
+"""What the report shows of tags: numbers, labels, and mistakes to browse; and the picture that explains a sentence."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dolmen.files import write_whole
+from dolmen.report import figures
+from dolmen.report.figures import BLUE, INK, MUTED
+from dolmen.report.numbers import count
+from dolmen.report.tables import bar, numbers
+from dolmen.tasks.token_classification.processor import spans_of
+from dolmen.types import Evaluation, Section, Spans
+
+MOST_WORDS = 40
+"""Words of a sentence that is explained."""
+SHOWN = 40
+"""Sentences of each kind of mistake."""
+Kind = Literal["wrong label", "wrong border", "missed", "too much", "wrong"]
+MEANS: dict[Kind, str] = {
+    "wrong label": "the right words with another label",
+    "wrong border": "a span that only overlaps the true one",
+    "missed": "a span that was not found at all",
+    "too much": "a span where none is",
+    "wrong": "a word with another label",
+}
+Tags = Sequence[Sequence[str]]
+
+
+def sections(
+    evaluations: dict[str, Evaluation],
+    split: str,
+    words: Sequence[Sequence[str]],
+    gold: Tags,
+    told: Tags,
+    kind: Literal["spans", "labels"],
+) -> list[Section]:
+    """What the report shows of this task.
+
+    Args:
+        evaluations: by split.
+        split: whose mistakes are shown.
+        words: of its sentences.
+        gold: their true tags (BIOES for spans).
+        told: their predicted ones.
+        kind: "spans" or "labels".
+    """
+    evaluation = evaluations[split]
+    found = [numbers(evaluations), _per_label(evaluation, split)]
+    calibration = evaluation.tables["calibration"]
+    if calibration["bins"]:
+        chart = figures.reliability(calibration["bins"], calibration["ece"])
+        what = "a span" if kind == "spans" else "a tag"
+        found.append(
+            Section(
+                "Can one believe its confidences?",
+                chart,
+                f"How often {what} was right, by how sure it was. The confidence of {what} is its exact probability "
+                f"under the model, with a temperature of {calibration['temperature']:.2f} fitted on validation.",
+            )
+        )
+    return [*found, _errors(split, words, gold, told, kind)]
+
+
+def _per_label(evaluation: Evaluation, split: str) -> Section:
+    rows = "".join(
+        f'<tr><th scope="row">{escape(r["label"])}</th>{bar(r["precision"])}{bar(r["recall"])}{bar(r["f1"])}'
+        f'<td class="number">{r["support"]:,}</td></tr>'
+        for r in evaluation.tables["per_label"]
+    )
+    head = "".join(f'<th scope="col" class="number">{n}</th>' for n in ("precision", "recall", "F1", "there are"))
+    return Section(
+        "Label by label",
+        f'<table class="classes"><thead><tr><th scope="col">label</th>{head}</tr></thead><tbody>{rows}</tbody></table>',
+        f"On the {split} part, most frequent first.",
+    )
+
+
+def _errors(split: str, words: Sequence[Sequence[str]], gold: Tags, told: Tags, kind: str) -> Section:
+    """Sentences with mistakes, by kind of mistake."""
+    groups: dict[Kind, list[str]] = {k: [] for k in MEANS}
+    sums = dict.fromkeys(MEANS, 0)
+    for sentence, true, predicted in zip(words, gold, told, strict=True):
+        if list(true) == list(predicted):
+            continue
+        if kind == "spans":
+            kinds = mistakes(true, predicted)
+        else:
+            kinds = {"wrong": sum(a != b for a, b in zip(true, predicted, strict=True))}
+        for name, num in kinds.items():
+            sums[name] += num
+            if num and len(groups[name]) < SHOWN:
+                groups[name].append(_sentence(sentence, true, predicted, kind))
+    parts = []
+    for name, shown in groups.items():
+        if shown:
+            items = "".join(f"<li>{s}</li>" for s in shown)
+            parts.append(
+                f"<details><summary>{count(sums[name], 'time')} {name}: {MEANS[name]}</summary>"
+                f'<ul class="findings">{items}</ul></details>'
+            )
+    wrong = sum(list(a) != list(b) for a, b in zip(gold, told, strict=True))
+    lead = (
+        f"{wrong:,} of the {count(len(words), 'sentence')} of the {split} part have a mistake. "
+        '<b class="right">Blue</b> is what the data say, <b class="wrong">orange</b> what the model said instead; the '
+        f"first {SHOWN} sentences of each kind."
+    )
+    body = "".join(parts) or "<p>There is none.</p>"
+    return Section("Mistakes to look at", f'<p class="lead">{lead}</p>{body}')
+
+
+def mistakes(gold: Sequence[str], told: Sequence[str]) -> dict[Kind, int]:
+    """How many mistakes of each kind the predicted spans of a sentence hold."""
+    true, predicted = spans_of(gold), spans_of(told)
+    found: dict[Kind, int] = {"wrong label": 0, "wrong border": 0, "missed": 0, "too much": 0}
+    for span in true:
+        if span in predicted:
+            continue
+        over = [p for p in predicted if p.start < span.stop and span.start < p.stop]
+        if any(p[:2] == span[:2] for p in over):
+            found["wrong label"] += 1
+        elif over:
+            found["wrong border"] += 1
+        else:
+            found["missed"] += 1
+    found["too much"] = sum(not any(t.start < p.stop and p.start < t.stop for t in true) for p in predicted)
+    return found
+
+
+def _sentence(words: Sequence[str], gold: Sequence[str], told: Sequence[str], kind: str) -> str:
+    """A sentence with what is true (below the words) and what was said instead."""
+    if kind == "labels":
+        return " ".join(
+            escape(w) if a == b else
+            f'<b>{escape(w)}</b> <span class="right">{escape(a)}</span> <span class="wrong">{escape(b)}</span>'
+            for w, a, b in zip(words, gold, told, strict=True)
+        )  # fmt: skip
+    true, predicted = spans_of(gold), spans_of(told)
+    opens: dict[int, list[str]] = {}
+    closes: dict[int, list[str]] = {}
+    for spans, css, others in ((true, "right", predicted), (predicted, "wrong", true)):
+        for start, stop, label in spans:
+            if css == "wrong" and (start, stop, label) in others:
+                continue
+            opens.setdefault(start, []).append(f'<b class="{css}">[</b>')
+            closes.setdefault(stop, []).insert(0, f'<b class="{css}">]<sub>{escape(label)}</sub></b>')
+    parts = []
+    for i, word in enumerate(words):
+        parts.append("".join(opens.get(i, [])) + escape(word) + "".join(closes.get(i + 1, [])))
+    return " ".join(parts)
+
+
+def explanation(out: Path, answer: Spans, effects: NDArray[np.float64]) -> Path:
+    """Write a PNG: each word with its tag and confidence, and which other words its tag rests on.
+
+    Args:
+        out: where to.
+        answer: the prediction.
+        effects: (T, T) how much the probability of the tag of word i (row) falls when word j is hidden.
+
+    Raises:
+        MachineError: the file can't be written.
+    """
+    num = len(effects)
+    words = [w if len(w) <= 16 else w[:15] + "…" for w in answer.words[:num]]
+    tags = [f"{t}  {p:.0%}" for t, p in zip(answer.tags[:num], answer.confidences[:num], strict=True)]
+    side = max(320, 30 * num)
+    with figures.drawing(side + 460, side + 220) as (figure, axes):
+        figure.set_facecolor("white")
+        high = max(0.2, float(np.abs(effects).max()))
+        image = axes.imshow(effects, cmap="PuOr_r", vmin=-high, vmax=high, interpolation="nearest")
+        axes.set_xticks(range(num), words, rotation=60, ha="right", color=INK)
+        axes.set_yticks(range(num), [f"{w}   {t}" for w, t in zip(words, tags, strict=True)], color=INK)
+        axes.grid(False)
+        axes.set_title("How much less probable a tag (row) becomes when a word (column) is hidden", color=BLUE)
+        bar_ = figure.colorbar(image, ax=axes, shrink=0.6, pad=0.02)
+        bar_.outline.set_visible(False)
+        bar_.set_label("loss of probability", color=MUTED)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=72, transparent=False)
+    return write_whole(out, picture.getvalue())
