@@ -1,108 +1,177 @@
-"""The house has rooms in an order, and imports point one way. This reads them and says so."""
+"""The house has floors in an order, and imports point one way. This reads them and says so."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "dolmen"
 
-# What each room may import of ours. A room is a folder or a file at the top.
+# What each floor may import of ours. A floor is a folder or a file at the top; a task's folder has the same floors.
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
-    "files": {"types"},
-    "data": {"types", "processors", "data"},
+    "predictions": {"types"},
+    "catalogue": {"types", "runtime.predictor", "tasks.task"},  # the latter two to name a type
     "choices": {"types"},
-    "processors": {"types", "processors"},
-    "runtime": {"types", "choices", "files", "processors", "runtime"},
-    "nn": {"types", "nn"},
-    "metrics": {"types", "metrics"},
-    "report": {"types", "files", "processors", "report"},
-    "tasks": {"types", "files", "data", "processors", "runtime", "nn", "metrics", "report", "tasks"},
-    "engine": {"types", "files", "tasks.task", "nn.fp32", "engine"},
-    "run": {"types", "runtime", "tasks", "engine", "report"},
-    "exporting": {"types", "files", "processors", "runtime", "nn", "tasks.task", "run", "exporting"},
-    "training": {"types", "files", "tasks", "engine", "run", "display"},
+    "files": {"types"},
     "display": {"types"},
-    "installation": {"types", "engine.hardware", "data.cache_dir"},
-    "verbs": {
-        "types",
-        "choices",
-        "exporting",
-        "files",
-        "runtime",
-        "data",
-        "tasks",
-        "engine",
-        "report",
-        "run",
-        "training",
-        "display",
-        "installation",
+    "processors": {"types", "predictions", "processors"},
+    "data": {"types", "files", "processors", "data"},
+    "nn": {"types", "nn"},
+    "metrics": {"types", "predictions", "metrics"},
+    "report": {"types", "predictions", "files", "processors", "report"},
+    "runtime": {"types", "predictions", "catalogue", "choices", "files", "processors", "runtime"},
+    "tasks": {
+        "types", "predictions", "files", "data", "processors", "runtime", "nn", "metrics", "report", "tasks.task",
     },
-    "cli": {"types", "tasks", "run", "verbs", "data.checks", "cli_arguments", "cli_use"},
-    "cli_arguments": {"types", "tasks"},
-    "cli_use": {"types", "files", "processors", "runtime", "tasks", "run", "verbs", "cli_arguments"},
+    "engine": {"types", "files", "tasks.task", "nn.fp32", "engine"},
+    "run": {"types", "catalogue", "runtime", "tasks.task", "engine", "report"},
+    "exporting": {"types", "files", "processors", "runtime", "nn", "tasks.task", "run", "exporting"},
+    "training": {"types", "files", "tasks.task", "engine", "run", "display"},
+    "installation": {"types", "engine.hardware", "data.cache"},
+    "verbs": {
+        "types", "catalogue", "choices", "exporting", "files", "runtime", "data", "tasks.task", "engine", "report",
+        "run", "training", "display", "installation",
+    },
+    "cli": {"types", "predictions", "catalogue", "files", "processors", "runtime", "data", "run", "verbs", "cli"},
     "demo": {"run", "cli"},
-    "__init__": {"types", "verbs"},
+    "__init__": {"types", "predictions", "verbs"},
     "__main__": {"cli"},
-}
+}  # fmt: skip
+
+# The names inside a task's folder, each a module or a folder, and the floor whose rules hold there.
+INSIDE_A_TASK = {
+    "task": "tasks", "views": "tasks", "fit": "tasks", "negatives": "tasks", "data": "data", "processor": "processors",
+    "processors": "processors", "nn": "nn", "metrics": "metrics", "report": "report", "predictor": "runtime",
+    "predictions": "predictions",
+}  # fmt: skip
+
 NO_TORCH = {
     "types",
+    "predictions",
+    "catalogue",
     "choices",
     "files",
     "processors",
     "report",
     "display",
     "cli",
-    "cli_arguments",
-    "cli_use",
     "__init__",
-    "runtime",
 }
+NO_TORCH |= {"runtime"}
+HEAVY = {"torch", "torchvision", "sklearn", "timm"}
+ABOVE = {"verbs", "cli", "demo", "__init__", "__main__"}
+"""Only these may import ``dolmen`` itself, which is the verbs."""
 
 
 def files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def room(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).parts
-    return parts[0].removesuffix(".py")
+def module_of(path: Path) -> str:
+    """Dotted, without the package's name: ``data.images.set``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-def imports(path: Path) -> list[str]:
-    """Dotted names of the modules that a file imports, also inside functions."""
-    names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports(source: str) -> Iterator[str]:
+    """Dotted names of the modules that a source imports, also inside functions."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names += [a.name for a in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path.name}: relative import"
-            names += [f"{node.module}.{a.name}" if node.module.count(".") < 2 else node.module for a in node.names]
-    return names
+            yield from (a.name for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            names = [f"{node.module}.{a.name}" for a in node.names]
+            yield from names
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
-    here = room(path)
-    assert here in ALLOWED, f"{here} is no room of the house: say in ALLOWED what it may import"
-    for name in imports(path):
-        if not name.startswith("dolmen."):
+def floor_of(module: str) -> tuple[str, str]:
+    """The floor whose rules hold for a module, and the task that it belongs to ("" for the kernel's)."""
+    parts = module.split(".")
+    if parts[0] != "tasks" or parts[1:2] == ["task"] or len(parts) == 1:
+        return parts[0], ""
+    return INSIDE_A_TASK.get(parts[2], "?") if len(parts) > 2 else "types", parts[1]
+
+
+def wrong_imports(module: str, source: str) -> list[str]:
+    """A sentence for each import that points the wrong way."""
+    floor, task = floor_of(module)
+    if floor not in ALLOWED:
+        return [f"{module} is on no floor of the house: say in ALLOWED what it may import"]
+    wrong = []
+    for name in imports(source):
+        if name.split(".")[0] in HEAVY and floor in NO_TORCH:
+            wrong.append(f"{module} imports {name}, and {floor} works without torch")
+        if name == "dolmen" and floor not in ABOVE:
+            wrong.append(f"{module} imports dolmen itself, the verbs above it")
+        if not name.startswith("dolmen.") or name == "dolmen.__version__":
             continue
         target = name.removeprefix("dolmen.")
-        if target == "__version__":
-            continue
-        assert any(target == a or target.startswith(a + ".") for a in ALLOWED[here]), f"{here} imports {name}"
+        its_floor, its_task = floor_of(target)
+        if its_task and its_task != task:
+            wrong.append(f"{module} imports {name}, which belongs to one task")
+        elif its_task and its_floor != "?":
+            if its_floor not in ALLOWED[floor] and its_floor != floor:
+                wrong.append(f"{module} imports {name}: {floor} may not import {its_floor}")
+        elif not any(target == a or target.startswith(a + ".") for a in ALLOWED[floor]):
+            wrong.append(f"{module} imports {name}: {floor} may not import {target}")
+    return wrong
 
 
-@pytest.mark.parametrize("path", [p for p in files() if room(p) in NO_TORCH], ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_rooms_without_torch(path: Path) -> None:
-    assert not [n for n in imports(path) if n.split(".")[0] in {"torch", "torchvision", "sklearn", "timm"}]
+def test_imports_point_one_way() -> None:
+    wrong = [w for path in files() for w in wrong_imports(module_of(path), path.read_text(encoding="utf-8"))]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "why"),
+    [
+        ("data.splits", "from dolmen.runtime.model import Model", "data may not import runtime.model.Model"),
+        ("data.splits", "def f():\n    from dolmen.engine import train", "data may not import engine.train"),
+        ("tasks.a.data.read", "from dolmen.nn.losses import Loss", "data may not import nn.losses.Loss"),
+        ("tasks.a.data", "from dolmen.tasks.a.predictor import P", "data may not import runtime"),
+        ("tasks.a.processor", "from dolmen.tasks.a.task import T", "processors may not import tasks"),
+        ("tasks.a.task", "from dolmen.tasks.b.data import read", "belongs to one task"),
+        ("nn.losses", "from dolmen.tasks.b.nn import x", "belongs to one task"),
+        ("engine.train", "from dolmen.tasks.a.task import T", "belongs to one task"),
+        ("tasks.a.task", "import dolmen", "imports dolmen itself"),
+        ("tasks.a.utilities", "import os", "is on no floor of the house"),
+        ("attic", "import os", "is on no floor of the house"),
+        ("processors.images.image", "import torch", "works without torch"),
+        ("tasks.a.predictor.session", "from torch import nn", "works without torch"),
+        ("tasks.a.processors.x", "from torchvision.ops import nms", "works without torch"),
+    ],
+)
+def test_a_wrong_import_is_noticed(module: str, source: str, why: str) -> None:
+    (sentence,) = wrong_imports(module, source)
+    assert why in sentence
+
+
+def test_right_imports_pass() -> None:
+    source = "import numpy\nfrom dolmen import types\nfrom dolmen.data.images.set import ImageSet"
+    assert not wrong_imports("tasks.a.data.read", source + "\nfrom dolmen.tasks.a.processor import P")
+    assert not wrong_imports("verbs", "from dolmen.runtime import bundle")
+
+
+WITHOUT_TORCH = """
+import importlib, sys
+for name in ("torch", "torchvision", "sklearn", "timm", "onnx", "onnxscript", "numba"):
+    sys.modules[name] = None
+for module in sys.argv[1:]:
+    importlib.import_module("dolmen." + module)
+"""
+
+
+def test_what_needs_no_torch_is_imported_where_there_is_none() -> None:
+    modules = [m for p in files() if floor_of(m := module_of(p))[0] in NO_TORCH and not m.startswith("__")]
+    assert {"runtime.bundle", "tasks.object_detection.processor"} <= set(modules)
+    assert [m for m in modules if m.startswith("tasks.") and ".predictor" in m]
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *modules], check=True)
 
 
 @pytest.mark.parametrize(
@@ -126,10 +195,16 @@ def test_files_stay_readable() -> None:
     assert not long, f"split them: {long}"
 
 
+def test_the_folders_of_tasks_hold_no_code_in_init() -> None:
+    filled = [str(p) for p in (PACKAGE / "tasks").rglob("__init__.py") if p.read_text().strip()]
+    assert not filled
+
+
 def test_no_pickle_anywhere() -> None:
-    users = {str(p.relative_to(PACKAGE)) for p in files() if {"pickle", "cPickle", "dill", "joblib"} & set(imports(p))}
+    pickles = {"pickle", "cPickle", "dill", "joblib"}
+    users = {module_of(p) for p in files() if pickles & {n.split(".")[0] for n in imports(p.read_text())}}
     # CIFAR-10's original files are pickles; they are read by an unpickler that knows numpy arrays and bytes only.
-    assert users <= {"data/images/arrays.py", "data/images/cifar_pickle.py"}
+    assert users <= {"data.images.cifar_pickle"}
 
 
 @pytest.mark.parametrize("name", ["utils", "helpers", "manager", "handler", "common", "misc"])

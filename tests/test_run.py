@@ -15,7 +15,8 @@ import pytest
 
 import dolmen
 from dolmen import run as folder_of
-from dolmen.types import Classes, UserError
+from dolmen.predictions import Classes
+from dolmen.types import UserError
 
 
 def full_disk(*_: Any, **__: Any) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from dolmen.types import CheckReport, Classes, Evaluation, Finding, UserError
+    from dolmen.predictions import Classes
+    from dolmen.types import CheckReport, Evaluation, Finding, UserError
     from dolmen.verbs import (
         bench,
         check,

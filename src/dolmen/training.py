@@ -54,9 +54,10 @@ class Trainer:
         asked: TaskConfig,
         started: float,
         display: Display,
+        open_model: Callable[[Path], Any],
     ) -> None:
         self.kind, self.data, self.folder, self.asked = kind, data, folder, asked
-        self.started, self.display = started, display
+        self.started, self.display, self.open_model = started, display, open_model
 
     def train(self, *, resume: bool, fetch: bool, allow_leaks: bool, tensorboard: bool) -> Run:
         """Prepare, fit, measure, write."""
@@ -94,12 +95,12 @@ class Trainer:
     def _prepared(self, fetch: bool, allow_leaks: bool) -> Task[Any]:
         """Read and check the data, decide what was left open, open the run folder."""
         budget = None if self.asked.minutes is None else MachineBudget(0.85 * self.asked.minutes * 60)
-        task = self.kind(self.asked)
+        task = self.kind(self.asked, open_model=self.open_model)
         if distributed.rank() == 0:
             report = task.prepare(self.data, fetch=fetch, budget=budget, progress=self.display.progress)
         config = distributed.same(task.config if distributed.rank() == 0 else None)
         if distributed.rank() > 0:  # what process 0 decoded is in the cache, and what it decided is in its config
-            task = self.kind(config)
+            task = self.kind(config, open_model=self.open_model)
             report = task.prepare(self.data)
         self._refuse(report, allow_leaks)
         if distributed.rank() == 0:
@@ -171,7 +172,7 @@ class Trainer:
                 raise UserError(
                     f"{self.folder} was started with {key} = {before!r}, not {value!r}; resume it with the same choices"
                 )
-        task = self.kind(self.kind.Config.model_validate(saved["config"]))
+        task = self.kind(self.kind.Config.model_validate(saved["config"]), open_model=self.open_model)
         report = task.prepare(self.data, progress=self.display.progress)
         # processor.json may be the calibrated one, if the disk was full when the weights were to be written
         known = (saved["processor_at_start"], folder_of.read_json(self.folder / folder_of.CHECK))

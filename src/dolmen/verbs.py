@@ -106,7 +106,7 @@ def check(
     hardware.keep_memory()
     kind = load_task(task)
     with Display(quiet) as display:
-        made = kind(make_config(kind, choices))
+        made = kind(make_config(kind, choices), open_model=load)
         report = made.prepare(str(data), fetch=fetch, progress=display.progress)
         if labels:
             from dolmen.engine.labels import find_suspect_labels
@@ -190,7 +190,7 @@ def train(
     with distributed.processes(), Display(quiet or distributed.rank() > 0) as display:
         folder = distributed.same(folder)
         require_folder(folder, resume)
-        trainer = Trainer(kind, str(data), folder, asked, started, display)
+        trainer = Trainer(kind, str(data), folder, asked, started, display, load)
         return trainer.train(resume=resume, fetch=fetch, allow_leaks=allow_leaks, tensorboard=tensorboard)
 
 

@@ -26,7 +26,7 @@ from dolmen.engine.evaluate import gather_outputs
 from dolmen.engine.train import fit
 from dolmen.types import UserError
 
-WORKING = [name for name, entry in TASKS.items() if entry.page]
+WORKING = [name for name, entry in TASKS.items() if entry.works]
 QUICK: dict[str, dict[str, Any]] = {
     "image-classification": {"image_size": 16, "precision": "fp32", "threads": 1},
     "object-detection": {"image_size": 64, "mosaic": 0.0, "precision": "fp32", "threads": 1},

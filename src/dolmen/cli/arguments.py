@@ -94,7 +94,7 @@ def task_of(verb: str, arguments: list[str]) -> str:
         if arguments and arguments[0] in {"-h", "--help"}:
             print(
                 f"dolmen {verb} {VERBS[verb].strip()}\n\nName a task to see its choices, e.g.: "
-                f"dolmen {verb} image-classification --help\nTasks: {', '.join(n for n, e in TASKS.items() if e.page)}"
+                f"dolmen {verb} image-classification --help\nTasks: {', '.join(n for n, e in TASKS.items() if e.works)}"
             )
             raise SystemExit(0)
         folder = "digits/" if verb == "sample" else "photos/"

@@ -260,11 +260,16 @@ def _tasks(arguments: list[str]) -> int:
     words.add_argument("--json", action="store_true", help="one JSON object instead of text")
     given = words.read(arguments)
     if given.json:
-        print_json({n: {**vars(e), "works": bool(e.page)} for n, e in TASKS.items()})
+        print_json(
+            {
+                n: {"pillar": e.pillar, "brings": e.brings, "headline": e.headline, "works": e.works}
+                for n, e in TASKS.items()
+            }
+        )
         return 0
     print(f"{'':<7}{'task':<22}{'pillar':<11}{'you bring':<60}measured by")
     for name, entry in TASKS.items():
-        works = "works" if entry.page else "soon"
+        works = "works" if entry.works else "soon"
         print(f"{works:<7}{name:<22}{entry.pillar:<11}{entry.brings:<60}{entry.headline}")
     return 0
 

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dolmen.catalogue import load_task
+from dolmen.catalogue import load_predictor, load_task
 from dolmen.cli.arguments import add_choices, choices, count, parser, print_json
 from dolmen.files import write_whole
-from dolmen.runtime.predictor import NoOptions, Predictor, predictor_of
-from dolmen.types import Text, UserError
+from dolmen.predictions import Text
+from dolmen.runtime.predictor import NoOptions, Predictor
+from dolmen.types import UserError
 
 
 def predict(arguments: list[str]) -> int:
@@ -82,7 +83,7 @@ def _predictor_named(arguments: list[str]) -> type[Predictor[Any]] | None:
     if path is None:
         return None
     if bundle.is_bundle(path):
-        return predictor_of(bundle.task_of(path))
+        return load_predictor(bundle.task_of(path))
     from dolmen import run
 
     if not run.is_run(path):

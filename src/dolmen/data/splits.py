@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.data.images.decoded import Decoded
-from dolmen.data.images.set import ImageSet, Split
+from dolmen.data.images.set import ImageSet
+from dolmen.data.sources.layout import Split
 from dolmen.types import UserError
 
 

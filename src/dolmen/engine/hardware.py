@@ -83,10 +83,10 @@ def describe() -> dict[str, Any]:
     import numpy
     import torch
 
-    import dolmen
+    from dolmen import __version__
 
     return {
-        "dolmen": dolmen.__version__,
+        "dolmen": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,

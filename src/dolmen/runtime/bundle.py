@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dolmen.catalogue import load_predictor
 from dolmen.runtime.model import Model
 from dolmen.runtime.onnx_network import OnnxNetwork
-from dolmen.runtime.predictor import Predictor, predictor_of
+from dolmen.runtime.predictor import Predictor
 from dolmen.types import UserError
 
 BUNDLE, SUFFIX, FORMAT = "bundle.json", ".dolmen", 1
@@ -42,7 +43,7 @@ class Bundle(Model):
 
     def __init__(self, path: Path, about: dict[str, Any], graph: bytes, threads: int | None) -> None:
         self.path, self.about, self.threads, self.task_name = path, about, threads, about["task"]
-        kind, entry = predictor_of(self.task_name), about["graph"]
+        kind, entry = load_predictor(self.task_name), about["graph"]
         network = OnnxNetwork(graph, entry["states"], threads, widen=entry["widen"])
         self._predictor = kind(kind.Processor.from_json(about["processor"]), network)
 

@@ -265,32 +265,3 @@ def text_pieces(source: str) -> Iterator[str]:
             f"{source} can't be read: {error.strerror}; name a text file, or give - and pipe a text: "
             "cat text | dolmen watch ..."
         ) from None
-
-
-def predictor_of(task: str) -> type[Predictor[Any]]:
-    """The predictor of a task.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if task == "image-classification":
-        from dolmen.tasks.image_classification.predictor import PicturePredictor
-
-        return PicturePredictor
-    if task == "object-detection":
-        from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
-
-        return DetectionPredictor
-    if task == "text-generation":
-        from dolmen.tasks.text_generation.predictor import TextPredictor
-
-        return TextPredictor
-    if task == "token-classification":
-        from dolmen.tasks.token_classification.predictor import SentencePredictor
-
-        return SentencePredictor
-    if task == "speech-recognition":
-        from dolmen.tasks.speech_recognition.predictor.predictor import SpeechPredictor
-
-        return SpeechPredictor
-    raise UserError(f"this version of Dolmen has no task {task!r}; upgrade it: pip install -U dolmen")

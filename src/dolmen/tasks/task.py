@@ -186,6 +186,7 @@ class Task(ABC, Generic[C]):
     Attributes:
         config: as given; ``prepare`` replaces it by one in which what was left open is decided.
         processor: fitted by ``prepare``, or read from a run.
+        open_model: opens a run or a bundle that a choice names; None where there is nothing to open them with.
         datasets: filled by ``prepare``: "train", "val" and, where the data have one, "test".
         carried: what goes from one training step to the next beside weights (a stream's state); kept in checkpoints.
     """
@@ -201,8 +202,9 @@ class Task(ABC, Generic[C]):
     forms: ClassVar[tuple[str, ...]] = ()
     """The formats that ``convert`` writes."""
 
-    def __init__(self, config: C, processor: Any = None) -> None:
+    def __init__(self, config: C, processor: Any = None, open_model: Callable[[Path], Any] | None = None) -> None:
         self.config: C = config
+        self.open_model = open_model
         self.processor: Any = processor
         self.datasets: dict[str, Dataset] = {}
         self.carried: dict[str, Tensor] = {}
@@ -248,7 +250,7 @@ class Task(ABC, Generic[C]):
 
     def reopen(self, data: str, progress: Progress | None = None) -> dict[str, Dataset]:
         """The same datasets again that ``prepare`` made, for a run of which only the choices are left."""
-        fresh = type(self)(self.config)
+        fresh = type(self)(self.config, open_model=self.open_model)
         fresh.prepare(data, progress=progress)
         return fresh.datasets
 

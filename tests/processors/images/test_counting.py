@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from processors.images.test_tracking import RATE, boxes, car
 
+from dolmen.predictions import Boxes, Event
 from dolmen.processors.images.counting import Journal, Line, Zone
-from dolmen.types import Boxes, Event, UserError
+from dolmen.types import UserError
 
 GATE = Line((0, 240), (640, 240), "gate")
 ROAD = Zone(((200, 0), (400, 0), (400, 480), (200, 480)), "road")

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dolmen.predictions import Boxes
 from dolmen.processors.images import drawing
 from dolmen.processors.images.drawing import PALETTE, Mark, colours, draw_boxes, draw_marks, ink, score_text
-from dolmen.types import Boxes
 
 NAMES = ("car", "person", "dog")
 

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from dolmen.predictions import Boxes
 from dolmen.processors.images.tracking import Tracker, assign, overlaps
-from dolmen.types import Boxes, UserError
+from dolmen.types import UserError
 
 RATE = 25
 NAMES = ("car", "person")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dolmen.processors.images.image import ImageProcessor
-from dolmen.tasks.image_classification.predictor import GRID, PicturePredictor
+from dolmen.tasks.image_classification.predictor import GRID, ClassificationPredictor
 from dolmen.types import Arrays, UserError
 
 
@@ -23,7 +23,7 @@ class Corner:
 
 def test_the_heat_map_is_where_the_network_looks() -> None:
     processor = ImageProcessor(classes=("light", "dark"), height=24, width=24, channels=1)
-    predictor = PicturePredictor(processor, Corner())  # type: ignore[arg-type]
+    predictor = ClassificationPredictor(processor, Corner())  # type: ignore[arg-type]
     picture = np.full((24, 24), 40, np.uint8)
     picture[4:8, 4:8] = 255
     label, found = predictor.heat_map(picture)

@@ -15,7 +15,8 @@ import soundfile
 
 import dolmen
 from dolmen.cli import main
-from dolmen.types import Transcript, UserError
+from dolmen.tasks.speech_recognition.predictions import Transcript
+from dolmen.types import UserError
 
 RATE = 8000
 SMALL: dict[str, Any] = {"hidden": 24, "layers": 1, "precision": "fp32", "threads": 1, "batch_size": 8}

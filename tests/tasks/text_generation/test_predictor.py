@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from dolmen.processors.text.tokens import Units, fit_text
+from dolmen.tasks.text_generation.predictions import Reading
 from dolmen.tasks.text_generation.predictor import TextPredictor, Writer
-from dolmen.types import Arrays, Reading, UserError
+from dolmen.types import Arrays, UserError
 
 TEXT = "she sells sea shells\nby the  sea shore\n\nthe shells she sells are sea shells\n"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dolmen.data.boxes.files import Box, BoxListing, PictureFinder, number, numbers, split_of, split_word
 from dolmen.data.boxes.set import BoxSet
-from dolmen.data.images.set import Split
+from dolmen.data.sources.layout import Split
 from dolmen.data.sources.open import Source, printable
 from dolmen.types import UserError
 

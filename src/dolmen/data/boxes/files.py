@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from dolmen.data.boxes.set import BoxSet, box_set
-from dolmen.data.images.check_view import MAX_ITEMS, listed
-from dolmen.data.images.files import SPLIT_WORDS, Listing, images_of_files, sort_classes
-from dolmen.data.images.set import Split
+from dolmen.data.images.files import Listing, images_of_files, sort_classes
+from dolmen.data.sources.layout import SPLIT_WORDS, Split
 from dolmen.data.sources.open import Source, printable
+from dolmen.data.wording import MAX_ITEMS, listed
 from dolmen.processors.images.image import PICTURE_SUFFIXES
 from dolmen.types import Finding, UserError
 

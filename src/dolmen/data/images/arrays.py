@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.data.images.set import ImageSet, Raw, Split
+from dolmen.data.images.set import ImageSet, Raw
+from dolmen.data.sources.layout import Split
 from dolmen.data.sources.open import printable
 from dolmen.types import Skipped, UserError
 

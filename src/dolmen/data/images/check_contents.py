@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dolmen.data.images.check_view import MAX_ITEMS, CheckedImages, choose, listed, pictures, size_range
+from dolmen.data.images.check_view import CheckedImages, pictures, size_range
+from dolmen.data.wording import MAX_ITEMS, choose, listed
 from dolmen.types import Finding
 
 FEW = 10  # training pictures of a class; with fewer, chance decides what is learnt

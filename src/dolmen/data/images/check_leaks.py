@@ -7,8 +7,9 @@ from itertools import combinations
 
 import numpy as np
 
-from dolmen.data.images.check_view import MAX_ITEMS, SPLITS, CheckedImages, choose, pictures
+from dolmen.data.images.check_view import CheckedImages, pictures
 from dolmen.data.images.duplicates import Clusters, copies_across, copies_within, exact_duplicates, near_duplicates
+from dolmen.data.wording import MAX_ITEMS, SPLITS, choose
 from dolmen.types import Finding
 
 

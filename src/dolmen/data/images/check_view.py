@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from dolmen.data.images.decoded import Decoded
 from dolmen.data.images.set import ImageSet
-
-MAX_ITEMS = 20
-SPLITS = ("test", "val", "train")  # the one to take copies out of first
+from dolmen.data.wording import MAX_ITEMS, SPLITS, choose
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +51,6 @@ class CheckedImages:
 def pictures(num: int) -> str:
     """Write "1 picture" or "1,234 pictures"."""
     return f"{num:,} {choose(num, 'picture', 'pictures')}"
-
-
-def choose(num: int, singular: str, plural: str) -> str:
-    """Return the word that goes with the number."""
-    return singular if num == 1 else plural
-
-
-def listed(names: Sequence[str], at_most: int = 5) -> str:
-    """Write "a, b, c, d, e and 3 more"."""
-    more = f" and {len(names) - at_most:,} more" if len(names) > at_most else ""
-    return ", ".join(names[:at_most]) + more
 
 
 def size_range(sizes: NDArray[np.int32]) -> str:

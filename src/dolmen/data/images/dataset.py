@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,36 +11,6 @@ from torch import Tensor
 
 from dolmen.data.images.decoded import Decoded
 from dolmen.data.images.set import ImageSet
-
-POOL = 50
-"""Batches whose sequences are sorted by length together, so that a batch has little padding and order stays random."""
-
-
-class Sequences(ABC):
-    """Examples of different lengths."""
-
-    _epoch: tuple[int, int, int] | None = None
-    _batches: list[NDArray[np.int64]]
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def lengths(self) -> NDArray[np.int64]:
-        """(N,) of each example."""
-
-    def in_epoch(self, epoch: int, batch_size: int, seed: int) -> list[NDArray[np.int64]]:
-        """The batches of an epoch: random, of examples of similar length."""
-        if self._epoch != (epoch, batch_size, seed):
-            self._epoch = epoch, batch_size, seed
-            rng, lengths = np.random.default_rng([seed, epoch]), self.lengths
-            order = rng.permutation(len(self))
-            pools = np.array_split(order, max(1, len(order) // (POOL * batch_size)))
-            order = np.concatenate([p[np.argsort(lengths[p], kind="stable")] for p in pools])
-            batches = np.array_split(order, -(-len(order) // batch_size))
-            self._batches = [batches[i] for i in rng.permutation(len(batches))]
-        return self._batches
 
 
 class ImageDataset:

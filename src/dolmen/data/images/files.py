@@ -9,20 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dolmen.data.images.set import ImageSet, Raw, Split
+from dolmen.data.images.set import ImageSet, Raw
+from dolmen.data.sources.layout import Split
 from dolmen.data.sources.open import Source, natural
 from dolmen.types import Skipped
-
-SPLIT_WORDS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dolmen.data.images.files import SPLIT_WORDS, Listing, images_of_files
+from dolmen.data.images.files import Listing, images_of_files
 from dolmen.data.images.set import ImageSet
+from dolmen.data.sources.layout import SPLIT_WORDS
 from dolmen.data.sources.list_rows import LIST_SUFFIXES, Row, csv_rows, jsonl_rows
 from dolmen.data.sources.open import File, Source, printable, read_file, reason_of
 from dolmen.types import UserError

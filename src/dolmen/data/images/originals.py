@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from dolmen.data.images import cifar_pickle
 from dolmen.data.images.arrays import Part, digest_of, from_parts
-from dolmen.data.images.set import ImageSet, Split
+from dolmen.data.images.set import ImageSet
 from dolmen.data.sources.folders import MAX_BYTES
+from dolmen.data.sources.layout import Split
 from dolmen.data.sources.open import Source, reason_of
 from dolmen.types import Skipped, UserError
 

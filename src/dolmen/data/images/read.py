@@ -12,10 +12,11 @@ import numpy as np
 
 from dolmen.data.images import arrays as image_arrays
 from dolmen.data.images import public
-from dolmen.data.images.files import SPLIT_WORDS, Listing, images_of_files
+from dolmen.data.images.files import Listing, images_of_files
 from dolmen.data.images.lists import LIST_SUFFIXES, read_list
 from dolmen.data.images.originals import read_original_files
 from dolmen.data.images.set import ImageSet
+from dolmen.data.sources.layout import SPLIT_WORDS, Parts, outer_folders
 from dolmen.data.sources.open import Source, is_archive, missing_message, open_source
 from dolmen.processors.images.image import PICTURE_SUFFIXES
 from dolmen.types import UserError
@@ -24,9 +25,6 @@ __all__ = ["read_folders", "read_images", "require_trainable"]
 
 MASK = re.compile(r"_mask(_\d+)?(\.[^./]+)$")
 """How sets for segmentation name an outline beside its picture ("1_mask.png" in BUSI): learning from it is cheating."""
-
-Parts = tuple[str, ...]
-"""A file's name, folder by folder."""
 
 
 def read_images(
@@ -149,22 +147,6 @@ def read_folders(source: Source, name: str) -> ImageSet:
         listing.add(file_name, rest[0], SPLIT_WORDS.get(split, ""))
     _refuse_empty_classes(source, name, outer, with_splits, set(listing.labels))
     return images_of_files(source, name, listing)
-
-
-def outer_folders(pictures: list[Parts]) -> Parts:
-    """The folders that hold everything and mean nothing (``cifar10`` in ``cifar10/train/cat/1.jpg``).
-
-    Pictures that lie beside such a folder, or a few in it, don't hide it: they are in no class in any case.
-    """
-    depth = 0
-    while True:
-        inside = [p for p in pictures if len(p) > depth + 1]
-        tops = {p[depth] for p in inside}
-        deeper = sum(len(p) > depth + 2 for p in inside)
-        if len(tops) != 1 or deeper * 2 <= len(inside) or tops.pop().lower() in SPLIT_WORDS:
-            break
-        pictures, depth = inside, depth + 1
-    return pictures[0][:depth]
 
 
 def _layout_message(source: Source, name: str, pictures: list[Parts], outer: Parts) -> str:

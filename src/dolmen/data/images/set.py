@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.data.sources.layout import Split
 from dolmen.types import Skipped, UserError
 
-Split = Literal["train", "val", "test", ""]
 Raw = bytes | NDArray[np.uint8]
 """A picture as it is stored: the bytes of its file, or an (H, W) or (H, W, 3) uint8 array."""
 

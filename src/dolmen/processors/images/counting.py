@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.types import Boxes, Event, Tally, UserError
+from dolmen.predictions import Boxes, Event, Tally
+from dolmen.types import UserError
 
 Floats = NDArray[np.float64]
 Point = tuple[float, float]

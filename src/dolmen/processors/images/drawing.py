@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dolmen.types import Boxes
+from dolmen.predictions import Boxes
 
 Pixels = NDArray[np.uint8]
 Place = tuple[float, float, float, float]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dolmen.types import Arrays, Classes, Example
+from dolmen.predictions import Classes
+from dolmen.types import Arrays, Example
 
 Pixels = NDArray[np.uint8]
 RawPicture = bytes | str | Path | NDArray[Any] | Image.Image

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dolmen.types import Boxes, UserError
+from dolmen.predictions import Boxes
+from dolmen.types import UserError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

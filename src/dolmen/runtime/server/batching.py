@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from dolmen.predictions import Text
 from dolmen.runtime.model import Model
 from dolmen.runtime.server.figures import Figures
 from dolmen.runtime.server.limits import Limits, busy
 from dolmen.runtime.server.logs import fail
 from dolmen.runtime.server.work import Call, Flow, Item, Job, ModelFailedError, Outcome, hand_over, resolve
-from dolmen.types import Text, UserError
+from dolmen.types import UserError
 
 TURN_S = 0.02
 """How long a text is written on before others have their turn."""

@@ -1,88 +1,25 @@
-"""What predictors of pictures share, and the one that gives their classes."""
+"""Pictures to classes, and what an answer rests on."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dolmen.processors.images.image import PICTURE_SUFFIXES, ImageProcessor, UnreadableImageError, quiet_pillow
-from dolmen.runtime.predictor import Predictor, Session
-from dolmen.types import Arrays, Classes, Example, Prediction, UserError
+from dolmen.predictions import Classes
+from dolmen.processors.images.image import ImageProcessor
+from dolmen.runtime.pictures import ImagePredictor
+from dolmen.types import Prediction, UserError
 
-P = TypeVar("P")
-
-SMALL = 20_000
-"""Bytes of a file that is read sooner than it is handed to another thread."""
 GRID = 12
 """Places along a side of a picture that are covered, one after the other, to see what the answer rests on."""
 
 
-class Pictures(Predictor[P]):
-    """A predictor that takes pictures."""
-
-    takes: ClassVar[str] = "picture"
-
-    def encode(self, raw: Any) -> Example | UserError:
-        """Encode one picture, or return why it can't be read."""
-        try:
-            processor: Any = self.processor
-            found: Example = processor.encode(raw)
-            return found
-        except UnreadableImageError as error:
-            return UserError(f"{raw if isinstance(raw, (str, Path)) else 'the picture'} can't be read: {error}")
-        except OSError as error:
-            return UserError(f"{raw} can't be read: {error.strerror or error}")
-
-    def encode_all(self, inputs: Sequence[Any]) -> list[Example | UserError]:
-        """Encode pictures on a few threads: decoding releases Python's lock."""
-        if len(inputs) == 1 or all(isinstance(i, bytes) and len(i) < SMALL for i in inputs):
-            return [self.encode(raw) for raw in inputs]
-        with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return list(pool.map(self.encode, inputs))
-
-    def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
-        """Files as they are; of a folder every picture below it, in order of name."""
-        for name in inputs:
-            path = Path(name)
-            if not path.is_dir():
-                yield path
-                continue
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-            if not found:
-                raise UserError(f"{name} holds no pictures; name a picture, or a folder of them")
-            yield from found
-
-    def example(self) -> Any:
-        """Noise of the network's size, so that reading and resizing files is not what is measured."""
-        p: Any = self.processor
-        return np.random.default_rng(0).integers(0, 256, (p.height, p.width, p.channels)).astype(np.uint8)
-
-    def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> Session:
-        """Pictures one after the other; nothing is carried from one to the next."""
-        del options
-        return PictureSession(self, idle_timeout_s)
-
-    def pieces(self, source: str, options: BaseModel) -> Iterator[Any]:
-        """Files whose names come a line at a time on standard input, or those in a folder."""
-        del options
-        if source != "-":
-            yield from self.expand([source])
-            return
-        for line in sys.stdin:
-            if line.strip():
-                yield Path(line.rstrip("\n"))
-
-
-class PicturePredictor(Pictures[ImageProcessor]):
+class ClassificationPredictor(ImagePredictor[ImageProcessor]):
     """See the module."""
 
     Processor: ClassVar[type[Any]] = ImageProcessor
@@ -144,26 +81,3 @@ class PicturePredictor(Pictures[ImageProcessor]):
         fall = np.log(answers[0].probabilities[at]) - np.log([max(a.probabilities[at], 1e-12) for a in answers[1:]])
         found = np.maximum(fall, 0).reshape(rows, columns)
         return label, np.asarray(found / max(float(found.max()), 1e-6), np.float32)
-
-
-class PictureSession(Session):
-    """Pictures one after the other; nothing goes from one to the next."""
-
-    def __init__(self, predictor: Pictures[Any], idle_timeout_s: float | None) -> None:
-        super().__init__(idle_timeout_s)
-        self.predictor = predictor
-
-    def _feed(self, chunk: Any) -> list[Prediction]:
-        found = next(iter(self.predictor.predict([chunk], self.predictor.Options())))[1]
-        if isinstance(found, UserError):
-            raise found
-        return [found]
-
-    def _reset(self) -> None:
-        pass
-
-    def _save(self) -> tuple[Arrays, dict[str, Any]]:
-        return {}, {}
-
-    def _restore(self, arrays: Arrays, about: dict[str, Any]) -> bool:
-        return not arrays and not about

@@ -32,7 +32,7 @@ from dolmen.processors.images.image import ImageProcessor
 from dolmen.tasks.image_classification import views
 from dolmen.tasks.image_classification.data.labels import suspect_labels
 from dolmen.tasks.image_classification.data.sample import write_image_sample
-from dolmen.tasks.image_classification.predictor import PicturePredictor
+from dolmen.tasks.image_classification.predictor import ClassificationPredictor
 from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
 from dolmen.types import (
     Arrays,
@@ -83,7 +83,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
     name: ClassVar[str] = "image-classification"
     Config = ImageClassificationConfig
     Processor = ImageProcessor
-    Predictor = PicturePredictor
+    Predictor = ClassificationPredictor
     headline = ("accuracy", "max")
     monitor = ("calibrated_loss", "min")
 
@@ -372,7 +372,7 @@ class ImageClassification(Task[ImageClassificationConfig]):
         if out.suffix.lower() != ".png":
             raise UserError(f"--out {out} must end in .png")
         predictor = self.predictor(model)
-        assert isinstance(predictor, PicturePredictor)
+        assert isinstance(predictor, ClassificationPredictor)
         example = predictor.encode(raw)
         if isinstance(example, UserError):
             raise example

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dolmen.predictions import Boxes
 from dolmen.processors.images.image import ImageProcessor, Pixels, RawPicture, open_image
-from dolmen.types import Arrays, Boxes, Example
+from dolmen.types import Arrays, Example
 
 FLOOR = 0.01
 """Scores below this are nothing; precision and recall are measured down to it."""

@@ -22,6 +22,7 @@ from dolmen.nn.convolutional.blocks import Normalise
 from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import classifier_optimizers, cosine
 from dolmen.nn.torch_network import Graph, Input
+from dolmen.predictions import Boxes
 from dolmen.tasks.object_detection import views
 from dolmen.tasks.object_detection.data import augment as box_augment
 from dolmen.tasks.object_detection.data.anchors import Shapes, fit_anchors, size_iou
@@ -38,7 +39,7 @@ from dolmen.tasks.object_detection.nn.network import Detector, DetectorGraph, sc
 from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
 from dolmen.tasks.object_detection.processor import DetectionProcessor
 from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
-from dolmen.types import Arrays, Boxes, CheckReport, Evaluation, Finding, Section, UserError
+from dolmen.types import Arrays, CheckReport, Evaluation, Finding, Section, UserError
 
 USUAL_SIZE = 320
 """Pixels along the longer side, of pictures that are larger."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dolmen.predictions import Boxes
 from dolmen.processors.images.image import open_image
 from dolmen.tasks.object_detection.data.dataset import BoxDataset
 from dolmen.tasks.object_detection.nn.network import STRIDES, Detector
@@ -17,7 +18,7 @@ from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
 from dolmen.tasks.object_detection.processor import DetectionProcessor
 from dolmen.tasks.object_detection.report import sections as detection
 from dolmen.tasks.object_detection.report.explanation import explanation_picture
-from dolmen.types import Arrays, Boxes, Evaluation, Section, UserError
+from dolmen.types import Arrays, Evaluation, Section, UserError
 
 SHOWN_MAPS = 8
 

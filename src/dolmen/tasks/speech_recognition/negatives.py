@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dolmen.data.images.check_view import choose
+from dolmen.data.wording import choose
 from dolmen.processors.audio.files import read_in_pieces
 from dolmen.tasks.speech_recognition.data.checks.check import long_time
 from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S, recordings_below

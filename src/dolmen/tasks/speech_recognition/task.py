@@ -29,6 +29,7 @@ from dolmen.tasks.speech_recognition.data.sample import write_recordings_sample
 from dolmen.tasks.speech_recognition.data.splits import assign_recording_splits
 from dolmen.tasks.speech_recognition.nn.log_mel import LogMelFrames, below_level
 from dolmen.tasks.speech_recognition.nn.network import Recogniser, StreamGraph, WholeGraph, ctc_loss, stacked
+from dolmen.tasks.speech_recognition.predictions import Transcript
 from dolmen.tasks.speech_recognition.predictor.predictor import Hearing, SpeechPredictor, joined
 from dolmen.tasks.speech_recognition.processors.ctc import greedy, text_of
 from dolmen.tasks.speech_recognition.processors.level import Level
@@ -36,7 +37,7 @@ from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor, c
 from dolmen.tasks.speech_recognition.processors.text_rules import TextRules, normalise
 from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
 from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
-from dolmen.types import Arrays, CheckReport, Evaluation, Section, Transcript, UserError
+from dolmen.types import Arrays, CheckReport, Evaluation, Section, UserError
 
 WARPS = 7
 """Filter banks between the longest and the shortest vocal tract that augmentation draws from."""
@@ -104,8 +105,8 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
 
     processor: SpeechProcessor
 
-    def __init__(self, config: SpeechRecognitionConfig, processor: Any = None) -> None:
-        super().__init__(config, processor)
+    def __init__(self, config: SpeechRecognitionConfig, processor: Any = None, **hooks: Any) -> None:
+        super().__init__(config, processor, **hooks)
         self.alarms: dict[str, Any] | None = None
         self.heard: dict[int, list[Transcript]] = {}
         """What was heard at the last evaluation of each data set, for the report."""

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from dolmen.processors.audio.log_mel import mono
 from dolmen.tasks.speech_recognition.data.dataset import RecordingDataset
 from dolmen.tasks.speech_recognition.nn.network import Recogniser
+from dolmen.tasks.speech_recognition.predictions import Transcript
 from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S, Hearing, SpeechPredictor
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
 from dolmen.tasks.speech_recognition.report import sections as page
 from dolmen.tasks.speech_recognition.report.explanation import draw
 from dolmen.tasks.speech_recognition.report.pictures import Heard
-from dolmen.types import Evaluation, Section, Transcript, UserError
+from dolmen.types import Evaluation, Section, UserError
 
 Floats = NDArray[np.float32]
 

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolmen.files import write_whole
+from dolmen.predictions import Text
 from dolmen.processors.text.tokens import END_OF_LINE, TextProcessor
 from dolmen.runtime.network import Network
 from dolmen.runtime.predictor import Predictor, Session, text_of, text_pieces
+from dolmen.tasks.text_generation.predictions import Reading
 from dolmen.tasks.text_generation.processors.sampling import Sampler, Speller
-from dolmen.types import Arrays, Prediction, Reading, Text, UserError
+from dolmen.types import Arrays, Prediction, UserError
 
 AT_ONCE = 64
 """Tokens of a prompt that are worked off together."""

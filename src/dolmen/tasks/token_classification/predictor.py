@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolmen.runtime.predictor import Predictor, Session, text_of, text_pieces
+from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.processor import TagProcessor
-from dolmen.types import Arrays, Example, Prediction, Spans, UserError
+from dolmen.types import Arrays, Example, Prediction, UserError
 
 MOST_TOKENS = 1 << 14
 """Tokens that are worked off at once, padding included."""

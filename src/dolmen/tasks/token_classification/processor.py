@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from dolmen.types import Spans, UserError
+from dolmen.tasks.token_classification.predictions import Spans
+from dolmen.types import UserError
 
 Floats = NDArray[np.float64]
 UNKNOWN, PADDING = 0, 0

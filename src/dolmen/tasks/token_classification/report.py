@@ -16,8 +16,9 @@ from dolmen.report import figures
 from dolmen.report.figures import BLUE, INK, MUTED
 from dolmen.report.numbers import count
 from dolmen.report.tables import bar, numbers
+from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.processor import spans_of
-from dolmen.types import Evaluation, Section, Spans
+from dolmen.types import Evaluation, Section
 
 MOST_WORDS = 40
 """Words of a sentence that is explained."""

@@ -30,9 +30,10 @@ from dolmen.tasks.token_classification.data.sample import write_tagged_sample
 from dolmen.tasks.token_classification.data.vectors import read_vectors
 from dolmen.tasks.token_classification.fit import best_paths, fit_chain, fit_outside
 from dolmen.tasks.token_classification.nn.tagger import CharacterReader, Tagger
+from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.predictor import SentencePredictor, TaggingOptions, batches_of
 from dolmen.tasks.token_classification.processor import LONGEST_WORD, SHAPES, Encoder, TagProcessor, allowed, spans_of
-from dolmen.types import Arrays, CheckReport, Evaluation, Example, Section, Spans, UserError
+from dolmen.types import Arrays, CheckReport, Evaluation, Example, Section, UserError
 
 MOST_CHARACTERS = 30_000
 
@@ -168,9 +169,8 @@ class TokenClassification(Task[TokenClassificationConfig]):
 
     def _encoder(self, place: str, characters: list[str], units: str) -> Encoder:
         """The language model of another run; adds to ``characters`` those that only it knows."""
-        import dolmen  # a run is above a task; this is the one task that reads another's
-
-        run: Any = dolmen.load(place)
+        assert self.open_model is not None
+        run = self.open_model(Path(place))
         model, reads = getattr(run, "model", None), run.processor
         if not isinstance(model, LanguageModel) or not isinstance(reads, TextProcessor) or reads.units != "characters":
             what = f"a model of {run.task_name}" + (f" with {reads.units}" if isinstance(reads, TextProcessor) else "")

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from dolmen.tasks.token_classification import report as page
 from dolmen.tasks.token_classification.data.dataset import TaggedDataset
+from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.processor import TagProcessor
-from dolmen.types import Evaluation, Example, Section, Spans
+from dolmen.types import Evaluation, Example, Section
 
 
 def sections(

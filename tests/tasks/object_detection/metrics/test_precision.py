@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dolmen.predictions import Boxes
 from dolmen.tasks.object_detection.metrics import precision as detection
 from dolmen.tasks.object_detection.metrics.matching import IGNORED, NOTHING, match, weighted_precision
 from dolmen.tasks.object_detection.metrics.precision import Truth
-from dolmen.types import Boxes
 
 NAMES = ("cat", "dog", "owl")
 A, B, C = (0, 0, 10, 10), (100, 0, 110, 10), (0, 100, 10, 110)

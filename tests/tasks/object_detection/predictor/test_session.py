@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dolmen.predictions import Boxes, Event, Tally
 from dolmen.runtime.video import Frame, VideoWriter, frames
 from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
 from dolmen.tasks.object_detection.predictor.session import Following, Watching
 from dolmen.tasks.object_detection.processor import DetectionProcessor
-from dolmen.types import Boxes, Event, Tally, UserError
+from dolmen.types import UserError
 
 ANCHORS = (((16.0, 16.0),),) * 3
 SIZE = (72, 96)

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 from run_folder import NASTY, class_names, run_folder
 
+from dolmen.predictions import Boxes
 from dolmen.report.page import write_report
 from dolmen.tasks.object_detection.metrics import precision as metrics
 from dolmen.tasks.object_detection.metrics.errors import KINDS as ALL_KINDS
 from dolmen.tasks.object_detection.report.sections import KINDS, SIDE, sections
-from dolmen.types import Boxes, Evaluation, Section
+from dolmen.types import Evaluation, Section
 
 A, B, C = (4, 4, 24, 24), (40, 10, 60, 30), (10, 60, 40, 90)
 

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from tasks.speech_recognition.predictor.scripted import LETTERS, predictor_of, said, sound
 
 from dolmen.processors.text.tokens import TextProcessor, fit_text
+from dolmen.tasks.speech_recognition.predictions import Transcript
 from dolmen.tasks.speech_recognition.predictor.predictor import Hearing, SpeechPredictor
 from dolmen.tasks.speech_recognition.processors.ngrams import NGrams
-from dolmen.types import Transcript, UserError
+from dolmen.types import UserError
 
 
 def either(first: str, second: str, share: float = 0.55) -> NDArray[np.float32]:

@@ -16,9 +16,10 @@ from tasks.speech_recognition.predictor.scripted import RATE, STEP, predictor_of
 
 from dolmen.nn.torch_network import Graph, Input, TorchNetwork
 from dolmen.tasks.speech_recognition.nn.network import Recogniser, StreamGraph
+from dolmen.tasks.speech_recognition.predictions import Transcript, Word
 from dolmen.tasks.speech_recognition.predictor.predictor import Hearing, Live, SpeechPredictor, SpeechSession, joined
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
-from dolmen.types import Prediction, Transcript, UserError, Word
+from dolmen.types import Prediction, UserError
 
 SCRIPT = "." * 30 + "turn. ref.t" + "." * 40 + "on. .ra.c.e" + "." * 20
 STEPS = len(SCRIPT)

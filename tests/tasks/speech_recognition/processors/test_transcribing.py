@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dolmen.tasks.speech_recognition.predictions import Transcript
 from dolmen.tasks.speech_recognition.processors.ctc import log_probability
 from dolmen.tasks.speech_recognition.processors.grammar import Grammar
 from dolmen.tasks.speech_recognition.processors.ngrams import NGrams
 from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
-from dolmen.types import Transcript
 
 S = "\u2581"
 UNITS = ("", S, "o", "n", "f")

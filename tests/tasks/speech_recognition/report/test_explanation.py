@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from dolmen.report.text import liveliest
+from dolmen.tasks.speech_recognition.predictions import Word
 from dolmen.tasks.speech_recognition.report import explanation as speech_explanation
 from dolmen.tasks.speech_recognition.report.explanation import LINES, WIDTH, draw
-from dolmen.types import MachineError, Word
+from dolmen.types import MachineError
 
 UNITS = ("", "▁one", "▁$x$", "▁")
 

@@ -17,6 +17,7 @@ from run_folder import NASTY, run_folder
 from dolmen.metrics.alarms import alarm_curve, threshold_for
 from dolmen.report.page import write_report
 from dolmen.tasks.speech_recognition.metrics import evaluate
+from dolmen.tasks.speech_recognition.predictions import Word
 from dolmen.tasks.speech_recognition.report import sections as speech
 from dolmen.tasks.speech_recognition.report.pictures import (
     ROWS,
@@ -33,7 +34,7 @@ from dolmen.tasks.speech_recognition.report.pictures import (
     wav_uri,
 )
 from dolmen.tasks.speech_recognition.report.sections import aligned, sections
-from dolmen.types import Evaluation, Section, Word
+from dolmen.types import Evaluation, Section
 
 UNITS = ("", "▁five", "▁nine", "▁one", "$<b>$")
 SAID = ["five nine", "nine one", "nine", "one", "one one one"]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from dolmen.data.images.arrays import read_digits
-from dolmen.types import UserError
+from dolmen.files import fill_folder
 
 PER_CLASS, SIDE = 20, 32
 NOTICE = """Handwritten digits, 20 of each, enlarged from 8 x 8 to 32 x 32 pixels.
@@ -31,40 +28,6 @@ def write_image_sample(folder: Path) -> None:
         UserError: it holds something, or can't be made.
     """
     fill_folder(folder, _write)
-
-
-def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a folder, whole or not at all.
-
-    Args:
-        folder: new or empty.
-        write: given the folder to write into.
-
-    Raises:
-        UserError: it holds something, or can't be made.
-    """
-    try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} exists already and is not empty; name a new folder")
-        # An empty folder may be where the person stands, or another disk: it is filled, not replaced.
-        home = folder if folder.exists() else folder.parent
-        home.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".dolmen-sample.", dir=home))
-        try:
-            write(temporary)
-            if home == folder:
-                for made in sorted(temporary.iterdir()):
-                    made.rename(folder / made.name)
-            else:
-                temporary.chmod(0o755)  # mkdtemp's folders are private
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
-        if isinstance(error, UserError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{folder} can't be written: {reason}; name a folder that you may write to") from error
 
 
 def _write(folder: Path) -> None:

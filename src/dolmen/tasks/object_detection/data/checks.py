@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from dolmen.data.boxes.set import BoxSet
 from dolmen.data.images import check_contents, check_leaks
-from dolmen.data.images.check_view import MAX_ITEMS, SPLITS, CheckedImages, choose, listed, pictures
+from dolmen.data.images.check_view import CheckedImages, pictures
 from dolmen.data.images.checks import LEVELS, picture_facts, skipped_files
 from dolmen.data.images.decoded import Decoded
 from dolmen.data.images.duplicates import exact_duplicates
+from dolmen.data.wording import MAX_ITEMS, SPLITS, choose, listed
 from dolmen.tasks.object_detection.data.clean import clean
 from dolmen.types import CheckReport, Finding
 

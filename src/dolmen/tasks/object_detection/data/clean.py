@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.data.boxes.set import BoxSet
-from dolmen.data.images.check_view import MAX_ITEMS, choose, listed, pictures
+from dolmen.data.images.check_view import pictures
+from dolmen.data.wording import MAX_ITEMS, choose, listed
 from dolmen.types import Finding
 
 LARGEST = 1e9  # pixels; beyond it a coordinate is no place in a picture

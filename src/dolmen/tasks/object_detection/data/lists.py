@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dolmen.data.boxes.files import Box, BoxListing, number
 from dolmen.data.boxes.set import BoxSet
-from dolmen.data.images.files import SPLIT_WORDS
 from dolmen.data.images.lists import ListedSource, locate, read_text
+from dolmen.data.sources.layout import SPLIT_WORDS
 from dolmen.data.sources.list_rows import Row, csv_rows, jsonl_rows
 from dolmen.data.sources.open import printable
 from dolmen.types import UserError

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dolmen.data.images.arrays import read_digits
-from dolmen.tasks.image_classification.data.sample import fill_folder
+from dolmen.files import fill_folder
 
 NUM_PICTURES, NUM_EMPTY, SIDE = 60, 4, 96
 SMALLEST, LARGEST, AT_MOST = 20, 44, 4

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from dolmen.data.boxes.files import BoxListing, PictureFinder, is_picture, number, split_of
 from dolmen.data.boxes.set import BoxSet
-from dolmen.data.images.set import Split
+from dolmen.data.sources.layout import Split
 from dolmen.data.sources.open import Source, reason_of
 
 PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "imgs", "")

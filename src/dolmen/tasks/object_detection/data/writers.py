@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dolmen.data.boxes.set import BoxSet
-from dolmen.data.images.check_view import choose, pictures
+from dolmen.data.images.check_view import pictures
 from dolmen.data.images.set import Raw
+from dolmen.data.wording import choose
+from dolmen.files import fill_folder
 from dolmen.processors.images.image import UnreadableImageError, open_image, quiet_pillow
-from dolmen.tasks.image_classification.data.sample import fill_folder
 from dolmen.tasks.object_detection.data.clean import clean
 from dolmen.tasks.object_detection.data.read import read_boxes
 from dolmen.types import UserError

@@ -8,7 +8,7 @@ from typing import Any
 
 from dolmen.data.boxes.files import Box, BoxListing, PictureFinder, number, numbers, split_of
 from dolmen.data.boxes.set import BoxSet
-from dolmen.data.images.set import Split
+from dolmen.data.sources.layout import Split
 from dolmen.data.sources.open import Source, printable, reason_of
 from dolmen.types import UserError
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.predictions import Boxes
 from dolmen.tasks.object_detection.metrics.matching import NOTHING, Floats, Truth, match, overlaps
-from dolmen.types import Boxes
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 FOREGROUND, BACKGROUND = 0.5, 0.1

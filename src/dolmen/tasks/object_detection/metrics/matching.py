@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.types import Boxes
+from dolmen.predictions import Boxes
 
 Floats = NDArray[np.float64]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.metrics.bootstrap import NUM_BOOTSTRAPS
+from dolmen.predictions import Boxes
 from dolmen.tasks.object_detection.metrics.errors import errors
 from dolmen.tasks.object_detection.metrics.matching import (
     IGNORED,
@@ -23,7 +24,6 @@ from dolmen.tasks.object_detection.metrics.matching import (
     overlaps,
     weighted_precision,
 )
-from dolmen.types import Boxes
 
 __all__ = [
     "Truth",

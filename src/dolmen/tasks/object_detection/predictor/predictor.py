@@ -13,14 +13,15 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from dolmen.predictions import Boxes, Event, Tally
 from dolmen.processors.images.drawing import draw_boxes
 from dolmen.processors.images.image import Pixels, open_image
 from dolmen.runtime.network import Network
+from dolmen.runtime.pictures import ImagePredictor
 from dolmen.runtime.video import FRAME_S, Frame, VideoWriter, frames, of_pictures
-from dolmen.tasks.image_classification.predictor import Pictures
 from dolmen.tasks.object_detection.predictor.session import Following, FollowSession, Watching, event_line, tally_lines
 from dolmen.tasks.object_detection.processor import DetectionProcessor
-from dolmen.types import Boxes, Event, Example, Prediction, Tally, UserError
+from dolmen.types import Example, Prediction, UserError
 
 
 class DetectionOptions(BaseModel):
@@ -33,7 +34,7 @@ class DetectionOptions(BaseModel):
     )
 
 
-class DetectionPredictor(Pictures[DetectionProcessor]):
+class DetectionPredictor(ImagePredictor[DetectionProcessor]):
     """See the module."""
 
     Processor: ClassVar[type[Any]] = DetectionProcessor

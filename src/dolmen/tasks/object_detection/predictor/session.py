@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from dolmen.predictions import Boxes, Event, Tally
 from dolmen.processors.images.counting import Journal, Line, Zone
 from dolmen.processors.images.drawing import Border, draw_borders, draw_boxes
 from dolmen.processors.images.image import Pixels
 from dolmen.processors.images.tracking import Tracker
+from dolmen.runtime.pictures import ImagePredictor
 from dolmen.runtime.predictor import Session
 from dolmen.runtime.video import FRAME_S, Frame
-from dolmen.tasks.image_classification.predictor import Pictures
-from dolmen.types import Arrays, Boxes, Event, Prediction, Tally, UserError
+from dolmen.types import Arrays, Prediction, UserError
 
 DOUBTFUL = 1 / 3
 """Share of the score from which an object is reported, down to which a box may still be an object that is followed."""
@@ -66,7 +67,7 @@ class FollowSession(Session):
         UserError: a line or a zone is none.
     """
 
-    def __init__(self, predictor: Pictures[Any], idle_timeout_s: float | None, options: Following) -> None:
+    def __init__(self, predictor: ImagePredictor[Any], idle_timeout_s: float | None, options: Following) -> None:
         super().__init__(idle_timeout_s)
         p = predictor.processor
         sure: float | Sequence[float] = options.threshold if options.threshold is not None else p.thresholds or 0.5

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from dolmen.predictions import Boxes
 from dolmen.processors.images.drawing import draw_boxes
 from dolmen.report import pictures
 from dolmen.report.explanation import LABELS, MARGIN, WIDTH, Page, feature_row, save
 from dolmen.report.figures import BLUE, MUTED, drawing
 from dolmen.report.numbers import count
-from dolmen.types import Boxes
 
 BIG, SMALL = 780, 520
 SHOWN = 100

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.predictions import Boxes
 from dolmen.processors.images.drawing import Mark, draw_marks, score_text
 from dolmen.report import figures, pictures
 from dolmen.report.numbers import count, decimal, percent, sentence
 from dolmen.report.tables import bar, numbers
-from dolmen.types import Boxes, Evaluation, Section
+from dolmen.types import Evaluation, Section
 
 Picture = Callable[[str, int], NDArray[np.uint8]]
 Name = Callable[[str, int], str]

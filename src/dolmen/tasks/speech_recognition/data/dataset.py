@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dolmen.data.images.dataset import Sequences
+from dolmen.data.sequences import Sequences
 from dolmen.tasks.speech_recognition.data.decoded import DecodedRecordings
 from dolmen.tasks.speech_recognition.data.set import Recordings
 from dolmen.tasks.speech_recognition.data.store import gathered

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dolmen.data.cache.cache_dir import cache_dir
 from dolmen.data.cache.entries import readable_bytes
-from dolmen.data.images.decoded import in_pool
+from dolmen.data.cache.pool import in_pool
 from dolmen.data.sources.open import reason_of
 from dolmen.processors.audio.files import TooLongError, decode_channels
 from dolmen.processors.audio.log_mel import resample

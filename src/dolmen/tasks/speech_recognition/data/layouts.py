@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
-from dolmen.data.images.set import Split
+from dolmen.data.sources.layout import Split
 from dolmen.data.sources.open import Source, reason_of
 from dolmen.tasks.speech_recognition.data.set import (
     Finder,

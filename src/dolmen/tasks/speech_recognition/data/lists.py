@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dolmen.data.images.files import SPLIT_WORDS
 from dolmen.data.images.lists import ListedSource
-from dolmen.data.images.set import Split
+from dolmen.data.sources.layout import SPLIT_WORDS, Split
 from dolmen.data.sources.list_rows import LIST_SUFFIXES, Row, csv_rows, jsonl_rows
 from dolmen.data.sources.open import Source, printable, read_file, reason_of
 from dolmen.tasks.speech_recognition.data.set import (

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from dolmen.data.images.files import SPLIT_WORDS
-from dolmen.data.images.read import outer_folders
-from dolmen.data.images.set import Split
+from dolmen.data.sources.layout import SPLIT_WORDS, Split, outer_folders
 from dolmen.data.sources.open import Source
 from dolmen.tasks.speech_recognition.data.set import RecordingListing, Recordings, is_sound, texts_in
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.tasks.image_classification.data.sample import fill_folder
+from dolmen.files import fill_folder
 from dolmen.tasks.speech_recognition.data.decoded import to_int16
 
 RATE = 8000

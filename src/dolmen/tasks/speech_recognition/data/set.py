@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from dolmen.data.images.files import SPLIT_WORDS
-from dolmen.data.images.set import Split
+from dolmen.data.sources.layout import SPLIT_WORDS, Split
 from dolmen.data.sources.open import Source, printable, reason_of
 from dolmen.processors.audio.files import SUFFIXES
 from dolmen.types import Skipped, UserError

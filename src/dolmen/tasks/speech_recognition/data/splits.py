@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.data.images.set import Split
+from dolmen.data.sources.layout import Split
 from dolmen.data.splits import (
     carve,
     check_fractions,

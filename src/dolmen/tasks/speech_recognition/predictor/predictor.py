@@ -15,10 +15,11 @@ from dolmen.processors.audio.files import LOUDEST, SUFFIXES, decode, read_in_pie
 from dolmen.processors.audio.log_mel import Resampler, resample
 from dolmen.runtime.microphone import from_int16, listen
 from dolmen.runtime.predictor import Predictor, Session
+from dolmen.tasks.speech_recognition.predictions import Transcript, Word
 from dolmen.tasks.speech_recognition.predictor.options import Hearing, Live, decoding
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
 from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
-from dolmen.types import Arrays, Prediction, Transcript, UserError, Word
+from dolmen.types import Arrays, Prediction, UserError
 
 __all__ = ["AT_ONCE_S", "Hearing", "Live", "SpeechPredictor", "SpeechSession", "joined", "recordings_below"]
 

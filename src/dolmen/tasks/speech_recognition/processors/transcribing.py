@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.tasks.speech_recognition.predictions import Transcript, Word
 from dolmen.tasks.speech_recognition.processors.beam import PrefixBeam, Scorer
 from dolmen.tasks.speech_recognition.processors.ctc import BLANK, greedy, log_probability, spell, text_of, words_of
 from dolmen.tasks.speech_recognition.processors.grammar import Grammar
-from dolmen.types import Transcript, Word
 
 Readings = list[tuple[str, float]]
 """Texts with natural logs of how likely they are."""

@@ -14,9 +14,9 @@ from dolmen.report.explanation import save
 from dolmen.report.figures import BLUE, INK, LINE, MUTED, ORANGE, drawing
 from dolmen.report.numbers import percent
 from dolmen.report.text import liveliest
+from dolmen.tasks.speech_recognition.predictions import Word
 from dolmen.tasks.speech_recognition.processors.grammar import BLANK
 from dolmen.tasks.speech_recognition.report.pictures import SHOWN_S, draw_mels, ems, levels, spikes, unit_text
-from dolmen.types import Word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dolmen.report.figures import BLUE, INK, MUTED, ORANGE, SMALL, drawing, svg
 from dolmen.report.numbers import count, percent
+from dolmen.tasks.speech_recognition.predictions import Word
 from dolmen.tasks.speech_recognition.processors.grammar import BLANK, SPACE
-from dolmen.types import Word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dolmen.tasks.image_classification.data.sample import fill_folder
+from dolmen.files import fill_folder
 
 NOTICE = """The language reference of Python, by topic, as in the module pydoc_data.topics of this Python.
 Licence: PSF License Version 2 (https://docs.python.org/3/license.html). Copyright Python Software Foundation.

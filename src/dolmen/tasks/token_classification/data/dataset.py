@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dolmen.data.images.dataset import Sequences
+from dolmen.data.sequences import Sequences
 from dolmen.tasks.token_classification.data.read import Sentence
 from dolmen.tasks.token_classification.processor import TagProcessor
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dolmen.tasks.image_classification.data.sample import fill_folder
+from dolmen.files import fill_folder
 from dolmen.tasks.token_classification.processor import Span, cut_words, tags_of
 
 NOTICE = """Sentences of Python's language reference (the module pydoc_data.topics of this Python), tagged by rules:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dolmen.data.images.check_view import MAX_ITEMS, SPLITS, choose
+from dolmen.data.wording import MAX_ITEMS, SPLITS, choose
 from dolmen.tasks.speech_recognition.data.checks import leaks as recordings_check_leaks
 from dolmen.tasks.speech_recognition.data.checks import sound as recordings_check_sound
 from dolmen.tasks.speech_recognition.data.checks import texts as recordings_check_texts

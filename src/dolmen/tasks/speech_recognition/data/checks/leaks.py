@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
-from dolmen.data.images.check_view import MAX_ITEMS, SPLITS, choose, listed
 from dolmen.data.images.duplicates import Clusters, copies_across, copies_within, exact_duplicates
+from dolmen.data.wording import MAX_ITEMS, SPLITS, choose, listed
 from dolmen.tasks.speech_recognition.data.checks.view import CheckedRecordings, recordings_are, them
 from dolmen.types import Finding
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.data.images.check_view import MAX_ITEMS, choose, listed
+from dolmen.data.wording import MAX_ITEMS, choose, listed
 from dolmen.tasks.speech_recognition.data.checks.view import CheckedRecordings, recordings_are, recordings_have
 from dolmen.tasks.speech_recognition.data.dataset import known_part
 from dolmen.types import Finding

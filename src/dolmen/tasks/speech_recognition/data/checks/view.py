@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.data.images.check_view import MAX_ITEMS, choose
+from dolmen.data.wording import MAX_ITEMS, choose
 from dolmen.tasks.speech_recognition.data.decoded import DecodedRecordings
 from dolmen.tasks.speech_recognition.data.set import Recordings
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor

@@ -1,0 +1,75 @@
+"""Words with their times, and transcripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word that was heard.
+
+    Attributes:
+        text: the word.
+        start_s: from where on the network names it, in seconds from the beginning of the recording or stream. One that
+            names whole words does so once it has heard them: about where the word ends.
+        end_s: until where it does.
+        confidence: 0..1, how surely it was this word.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"text", "start_s", "end_s", "confidence"}``."""
+        return {
+            "text": self.text,
+            "start_s": round(self.start_s, 3),
+            "end_s": round(self.end_s, 3),
+            "confidence": round(self.confidence, 6),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Transcript:
+    """What was said in a recording, or in a stretch of a stream.
+
+    Attributes:
+        text: all words; empty where nothing was said, or nothing of what may be said.
+        words: with their times.
+        confidence: 0..1, how surely all of it is right; where unsure words are left out, how surely the others
+            are, and 0 where none is left.
+        start_s: where the stretch begins, in seconds.
+        end_s: where it ends.
+        final: False while the stretch goes on, and what is said of it may change.
+        rejected: True where only some sentences may be said, and this was none of them.
+        alternatives: (text, probability) of the most probable readings, this one first; probabilities sum to 1.
+    """
+
+    text: str
+    words: tuple[Word, ...]
+    confidence: float
+    start_s: float
+    end_s: float
+    final: bool = True
+    rejected: bool = False
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return text, words, confidence, start and end, and alternatives where there are some."""
+        found: dict[str, Any] = {
+            "text": self.text,
+            "confidence": round(self.confidence, 6),
+            "start_s": round(self.start_s, 3),
+            "end_s": round(self.end_s, 3),
+            "final": self.final,
+            "words": [word.to_json() for word in self.words],
+        }
+        if self.rejected:
+            found["rejected"] = True
+        if len(self.alternatives) > 1:
+            found["alternatives"] = [{"text": text, "probability": round(p, 6)} for text, p in self.alternatives]
+        return found
