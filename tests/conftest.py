@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests import the toy task as engine.toy
+pytest_plugins = ["data.images.by_hand"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

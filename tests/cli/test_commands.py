@@ -333,7 +333,7 @@ def test_tasks(command: Command) -> None:
     found = json.loads(command("tasks", "--json").out)
     assert list(found) == list(TASKS)
     assert found[TASK]["works"] is True
-    assert set(found["translation"]) == {"pillar", "brings", "headline", "page", "works"}
+    assert set(found["translation"]) == {"pillar", "brings", "headline", "works"}
 
 
 def test_runs(command: Command, sample_run: Path, sample_pictures: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 import matplotlib as mpl
 import numpy as np
 import pytest
-from run_folder import class_names, evaluation
+from report.run_folder import class_names, evaluation
 
 from dolmen.report import figures, pictures
 
@@ -51,7 +51,8 @@ def test_charts_are_whole_small_and_told_in_words(name: str) -> None:
 
 def test_matplotlib_comes_late_and_pyplot_never() -> None:
     code = (
-        "import sys; from dolmen.report import card, classification, explanation, figures, page;"
+        "import sys; from dolmen.report import card, explanation, figures, page;"
+        "from dolmen.tasks.image_classification import report;"
         "early = 'matplotlib' in sys.modules or 'torch' in sys.modules;"
         "figures.curve([1, 2], {'a': [1, 2]}, title='Loss', seconds=[1, 2]);"
         "sys.exit(early or 'torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_folder import NASTY, class_names, evaluation, run_folder
+from report.run_folder import NASTY, class_names, evaluation, run_folder
 
 from dolmen.report.card import Licence, write_card
 from dolmen.report.page import write_report

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from dolmen.data.images import duplicates
 from dolmen.data.images.appearance import appearance, difference_hashes
 from dolmen.data.images.decoded import Decoded
 from dolmen.data.images.duplicates import exact_duplicates, near_duplicates
-
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "vision"
 
 
 def decoded(pictures: Sequence[np.ndarray]) -> Decoded:
@@ -189,9 +186,8 @@ def test_digits_are_not_called_duplicates():
 
 
 @pytest.mark.shared_data
-@pytest.mark.skipif(not SHARED.exists(), reason="no ../shared/data")
-def test_chest_x_rays_look_alike_and_are_not_called_duplicates():
-    arrays = np.load(SHARED / "pneumoniamnist" / "pneumoniamnist.npz")
+def test_chest_x_rays_look_alike_and_are_not_called_duplicates(shared_data):
+    arrays = np.load(shared_data / "vision" / "pneumoniamnist" / "pneumoniamnist.npz")
     d = decoded([p[:, :, None] for p in (*arrays["train_images"], *arrays["val_images"])])
     assert len(near(d)) <= 5
     assert len(exact_duplicates(d.digests, np.arange(len(d.digests)))) == 24

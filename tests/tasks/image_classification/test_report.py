@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from run_folder import NASTY, class_names, evaluation
+from report.run_folder import NASTY, class_names, evaluation
 
 from dolmen.tasks.image_classification.report import SHOWN, heat_map_text, sections
 from dolmen.types import Evaluation, Section

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from run_folder import NASTY, class_names, run_folder
+from report.run_folder import NASTY, class_names, run_folder
 
 from dolmen.predictions import Boxes
 from dolmen.report.page import write_report

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_folder import NASTY, run_folder
+from report.run_folder import NASTY, run_folder
 
 from dolmen.metrics.alarms import alarm_curve, threshold_for
 from dolmen.report.page import write_report
