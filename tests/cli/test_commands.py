@@ -441,6 +441,8 @@ def test_export_and_what_reads_it(command: Command, sample_run: Path, sample_pic
     assert f"{out}: " in done.err
     picture = next((sample_pictures / "3").glob("*.png"))
     assert command("predict", out, picture).out.startswith(f"{picture}: ")
+    for model in (out, sample_run):
+        assert command("predict", "--threads", "2", model, picture).out.startswith(f"{picture}: ")
     mine, theirs = (json.loads(command("predict", m, picture, "--json").out) for m in (out, sample_run))
     assert mine["label"] == theirs["label"]
     assert mine["probability"] == pytest.approx(theirs["probability"], abs=1e-3)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import itertools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dolmen.catalogue import load_predictor, load_task
-from dolmen.cli.arguments import add_choices, choices, count, parser, print_json
+from dolmen.cli.arguments import Parser, add_choices, choices, count, parser, print_json
 from dolmen.files import write_whole
 from dolmen.predictions import Text
 from dolmen.runtime.predictor import NoOptions, Predictor
@@ -18,18 +21,7 @@ from dolmen.types import UserError
 
 def predict(arguments: list[str]) -> int:
     """What a model says of new inputs."""
-    words = parser("predict")
-    words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
-    words.add_argument("inputs", nargs="+", help="files, or folders of files; of text-generation: how texts begin")
-    words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
-    words.add_argument("--json", action="store_true", help="JSON Lines, one object an input")
-    predictor = _predictor_named(arguments)
-    if hasattr(predictor, "draw"):
-        words.add_argument(
-            "--draw", metavar="FOLDER", help="a new folder for the pictures, with what was found drawn in"
-        )
-    add_choices(words, predictor.Options if predictor else NoOptions)
-    given = words.read(arguments)
+    given = _read_with_options(_predict_parser, arguments)
     from dolmen import verbs
 
     model = verbs.load(given.model, threads=given.threads)
@@ -75,20 +67,79 @@ def _free(folder: Path, stem: str) -> Path:
     return next(path for name in names if not (path := folder / f"{name}.png").exists())
 
 
-def _predictor_named(arguments: list[str]) -> type[Predictor[Any]] | None:
-    """What predicts with the model that is named first; None if there is none."""
+def _predict_parser(predictor: type[Predictor[Any]] | None) -> Parser:
+    words = parser("predict")
+    words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
+    words.add_argument("inputs", nargs="+", help="files, or folders of files; of text-generation: how texts begin")
+    words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
+    words.add_argument("--json", action="store_true", help="JSON Lines, one object an input")
+    if hasattr(predictor, "draw"):
+        words.add_argument(
+            "--draw", metavar="FOLDER", help="a new folder for the pictures, with what was found drawn in"
+        )
+    add_choices(words, predictor.Options if predictor else NoOptions)
+    return words
+
+
+def _watch_parser(predictor: type[Predictor[Any]] | None) -> Parser:
+    words = parser("watch")
+    words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
+    words.add_argument(
+        "source",
+        help="- for standard input: a text, with pictures a file name a line, of speech 16-bit samples; "
+        "of object-detection a video; of speech a recording, or microphone",
+    )
+    words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
+    words.add_argument("--json", action="store_true", help="JSON Lines, one object a prediction")
+    add_choices(words, predictor.Watching if predictor else NoOptions)
+    return words
+
+
+def _read_with_options(
+    parser_for: Callable[[type[Predictor[Any]] | None], Parser], arguments: list[str]
+) -> argparse.Namespace:
+    """Arguments of a verb that takes a model and the options of its task.
+
+    Which word names the model depends on which flags take a value, and that is known only with the model. So each word
+    that names one is a candidate, and the parser with its options has the last word on what stands where.
+
+    Args:
+        parser_for: the verb's parser, with the options of this predictor; None where no model is named.
+        arguments: what follows the verb.
+
+    Raises:
+        UserError: something is missing, unknown or not possible.
+    """
+    words = [word for word in arguments if word not in {"-h", "--help"}]  # a trial must not print the help
+    fallback = None
+    for word in dict.fromkeys(words):
+        predictor = _predictor_named(Path(word))
+        if predictor is None:
+            continue
+        candidate = parser_for(predictor)
+        fallback = fallback or candidate
+        with contextlib.suppress(UserError):
+            if candidate.parse_known_args(words)[0].model == word:
+                return candidate.read(arguments)
+    words_of = fallback or parser_for(None)
+    given = words_of.read(arguments)
+    if _predictor_named(Path(given.model)) is not None:
+        words_of.error(f"{given.model} has not all of the flags before it")
+    return given
+
+
+def _predictor_named(path: Path) -> type[Predictor[Any]] | None:
+    """What predicts with this run or bundle; None if it is neither."""
+    from dolmen import run
     from dolmen.runtime import bundle
 
-    path = next((Path(word) for word in arguments if not word.startswith("-")), None)
-    if path is None:
+    try:
+        is_bundle, is_run = bundle.is_bundle(path), run.is_run(path)
+    except OSError:  # the beginning of a text may be too long for a file's name
         return None
-    if bundle.is_bundle(path):
+    if is_bundle:
         return load_predictor(bundle.task_of(path))
-    from dolmen import run
-
-    if not run.is_run(path):
-        return None
-    return load_task(run.require_finished(path)["task"]).Predictor
+    return load_task(run.require_finished(path)["task"]).Predictor if is_run else None
 
 
 def export(arguments: list[str]) -> int:
@@ -110,18 +161,7 @@ def export(arguments: list[str]) -> int:
 
 def watch(arguments: list[str]) -> int:
     """A live source to predictions, as they come."""
-    words = parser("watch")
-    words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
-    words.add_argument(
-        "source",
-        help="- for standard input: a text, with pictures a file name a line, of speech 16-bit samples; "
-        "of object-detection a video; of speech a recording, or microphone",
-    )
-    words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
-    words.add_argument("--json", action="store_true", help="JSON Lines, one object a prediction")
-    options_of = _predictor_named(arguments)
-    add_choices(words, options_of.Watching if options_of else NoOptions)
-    given = words.read(arguments)
+    given = _read_with_options(_watch_parser, arguments)
     from dolmen import verbs
 
     model = verbs.load(given.model, threads=given.threads)
