@@ -190,6 +190,14 @@ def test_torch_is_not_loaded_by(code: str) -> None:
     subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_telemetry_is_off_before_anything_is_loaded() -> None:
+    """The package's own file runs before any other of ours; nothing of anybody may be loaded before its first word."""
+    statements = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body
+    switch = [ast.unparse(s) for s in statements].index("os.environ['ORT_DISABLE_TELEMETRY'] = '1'")
+    before = {ast.unparse(s) for s in statements[1:switch]}
+    assert before == {"from __future__ import annotations", "import os", "from typing import TYPE_CHECKING"}
+
+
 def test_files_stay_readable() -> None:
     long = {str(p.relative_to(PACKAGE)): n for p in files() if (n := len(p.read_text().splitlines())) > 500}
     assert not long, f"split them: {long}"

@@ -8,7 +8,12 @@ The names below are loaded when they are first used, so that ``import dolmen`` n
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+# ONNX Runtime from 1.29 on reports to Microsoft unless this is set before it is loaded, by us or by torch's exporter.
+# Python runs this file before any other of ours, so here it is in time on every path.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.1.0"
 
