@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -226,8 +228,9 @@ def test_a_stepper_equals_the_whole(kind: str, options: dict[str, Any]) -> None:
             stepper.state = saved
             np.testing.assert_allclose(stepper.step(x[4].numpy()), whole[4].detach().numpy(), rtol=1e-5, atol=1e-5)
         stepper.reset()
-    with pytest.raises(ValueError, match=r"broadcast|last axis"):
-        stepper.step(np.zeros((B, SIZE + 1), np.float32))
+    for shape in ((B, SIZE + 1), (1, SIZE), (SIZE,), (B + 1, SIZE), ()):
+        with pytest.raises(ValueError, match=re.escape(f"the input has the shape {shape}; it has to be {(B, SIZE)}")):
+            stepper.step(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -481,3 +484,140 @@ def test_a_single_sequence_needs_no_batch_axis() -> None:
 def test_mistakes_are_named(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# ---- nothing of another shape reaches a kernel
+
+
+def near_misses(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Shapes that differ in one axis, among them those that would be broadcast, and with an axis more or less."""
+    sizes = [(*shape[:i], n, *shape[i + 1 :]) for i, d in enumerate(shape) for n in {1, d - 1, d + 1, 2 * d} - {d}]
+    return [*sizes, shape[1:], (1, *shape), shape[::-1]]
+
+
+def refuses(call: Any, name: str, actual: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if actual != expected:
+        with pytest.raises(ValueError, match=re.escape(f"{name} has the shape {actual}; it has to be {expected}")):
+            call()
+
+
+@pytest.fixture
+def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes as far as to run a layer's kernel fails otherwise than by a ValueError."""
+    from dolmen.nn.recurrent import function as recurrent_function
+    from dolmen.nn.recurrent import layers as recurrent
+    from dolmen.nn.recurrent.kernels import stream, team
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a kernel was entered")
+
+    monkeypatch.setattr(recurrent_function, "run_layer", never)
+    monkeypatch.setattr(stream, "step", lambda cell: 0)
+    monkeypatch.setattr(team, "function", lambda address: never)
+    for name in ("run_torch", "run_in_graph"):
+        monkeypatch.setattr(recurrent, name, never)
+    monkeypatch.setattr(recurrent.recurrent_loop, "run", never)
+
+
+@pytest.mark.usefixtures("no_kernel")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "options", [{}, {"layer_norm": True}, {"zoneout": 0.1}, {"bias": False}, {"proj_size": 7}], ids=str
+)
+def test_a_weight_of_another_shape_reaches_no_kernel(kind: str, options: dict[str, Any]) -> None:
+    x, tried = sequence(), 0
+
+    def stepped(layer: Recurrent) -> Any:
+        return layer.stepper(B).step(x[0].numpy())
+
+    for name, p in made(kind, learn_state=True, **options).named_parameters():
+        for shape in near_misses(tuple(p.shape)):
+            layer = made(kind, learn_state=True, **options)
+            setattr(layer, name, nn.Parameter(torch.zeros(shape)))
+            calls = {layer: (x,), functools.partial(layer, reset_mask=torch.zeros(T, B)): (x,), stepped: (layer,)}
+            for call, given in calls.items():
+                refuses(functools.partial(call, *given), name.removesuffix("_l0"), shape, tuple(p.shape))
+                tried += 1
+    assert tried > 60
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}], ids=str)
+def test_every_layer_and_direction_is_checked(kind: str, options: dict[str, Any]) -> None:
+    x, whole = sequence(), made(kind, compiled=False, layer_norm=True, **options)
+    for name, p in whole.named_parameters():
+        layer = made(kind, compiled=False, layer_norm=True, **options)
+        setattr(layer, name, nn.Parameter(torch.zeros(len(p) + 1, *p.shape[1:])))
+        refuses(lambda layer=layer: layer(x), re.sub(r"_l\d.*", "", name), (len(p) + 1, *p.shape[1:]), tuple(p.shape))
+
+
+@pytest.mark.usefixtures("no_kernel")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}, {"bidirectional": True}, {"proj_size": 7}], ids=str)
+def test_a_state_of_another_shape_reaches_no_kernel(kind: str, options: dict[str, Any]) -> None:
+    layer, x = made(kind, num_layers=2, **options), sequence()
+    good = layer.initial_state(B)
+    for part, label in (("hidden", "the state"), ("cell", "the state's cell")):
+        if (right := getattr(good, part)) is None:
+            continue
+        for shape in near_misses(tuple(right.shape)):
+            bad = good._replace(**{part: torch.zeros(shape)})
+            refuses(lambda bad=bad: layer(x, bad), label, shape, tuple(right.shape))
+            refuses(lambda bad=bad: layer(x, tuple(bad)), label, shape, tuple(right.shape))
+    for shape in near_misses((T, B)):
+        refuses(lambda shape=shape: layer(x, reset_mask=torch.zeros(shape)), "reset_mask", shape, (T, B))
+    for lengths in ([T] * (B - 1), [T] * (B + 1), [[T] * B], T, [0] * B, [T + 1] * B):
+        with pytest.raises(ValueError, match=f"lengths have to be {B} numbers from 1 to {T}"):
+            layer(x, lengths=lengths)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stepper_takes_no_state_of_another_shape(kind: str) -> None:
+    for options in ({}, {"residual": True}):  # with a kernel, and without
+        stepper = made(kind, num_layers=2, **options).stepper(B)
+        good = stepper.state
+        for part, label in (("hidden", "the state"), ("cell", "the state's cell")):
+            if (right := getattr(good, part)) is None:
+                continue
+            for shape in near_misses(tuple(right.shape)):
+                bad = good._replace(**{part: torch.zeros(shape)})
+                go_on = functools.partial(setattr, stepper, "state", bad)
+                refuses(go_on, label, shape, tuple(right.shape))
+
+
+def test_weights_on_another_device_reach_no_kernel() -> None:
+    layer = made("gru")
+    layer.weight_hh_l0 = nn.Parameter(torch.zeros(3 * H, H, device="meta"))
+    with pytest.raises(ValueError, match="weights, states and masks lie on cpu, meta; bring them together"):
+        layer(sequence())
+
+
+# ---- what lies behind a sequence's end, and what a state is made of
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}, {"num_layers": 2, "bidirectional": True}], ids=str)
+def test_what_lies_behind_the_lengths_changes_nothing(kind: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    layer, lengths = made(kind, **options).to(dtype), torch.tensor([7, 3, 1, 5, 2])
+    behind = (torch.arange(T)[:, None] >= lengths)[:, :, None]
+    results = []
+    for filling in (0.0, 1e30, float("nan"), float("inf")):
+        x = sequence().to(dtype).masked_fill(behind, filling).requires_grad_()
+        y, last = layer(x, lengths=lengths)
+        results.append([y, last.hidden, *gradients(layer, y, *last).values(), x.grad])
+    for other in results[1:]:
+        for one, another in zip(results[0], other, strict=True):
+            torch.testing.assert_close(another, one, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}, {"proj_size": 7}], ids=str)
+def test_a_state_is_in_the_weights_precision(kind: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    layer = made(kind, **options).to(dtype)
+    y, last = layer(sequence().to(dtype))
+    again, _ = layer(sequence().to(dtype), last)
+    first = layer.initial_state(B)
+    assert {v.dtype for v in (y, again, *last, *first) if v is not None} == {dtype}
+    assert [None if v is None else v.shape for v in last] == [None if v is None else v.shape for v in first]

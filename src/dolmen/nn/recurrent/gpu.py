@@ -16,8 +16,7 @@ from torch import Tensor
 
 from dolmen.nn.fp32 import dtype_of_products
 from dolmen.nn.recurrent.kernels.gpu import backward_step, forward_step
-from dolmen.nn.recurrent.layers import GATES
-from dolmen.nn.recurrent.state import for_kernels, named_gates
+from dolmen.nn.recurrent.state import GATES, for_kernels, named_gates
 
 SAVED = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 4}
 """Blocks of H that the backward pass needs of each step, as on the CPU."""

@@ -21,12 +21,9 @@ from dolmen.nn.masks import locked_dropout, random_mask
 from dolmen.nn.recurrent import loop as recurrent_loop
 from dolmen.nn.recurrent.graph import run_in_graph
 from dolmen.nn.recurrent.path import choose_path
-from dolmen.nn.recurrent.state import State, checked_lengths, with_batch
+from dolmen.nn.recurrent.state import State, checked_lengths, checked_shape, checked_state, parameter_shapes, with_batch
 from dolmen.nn.recurrent.stream import Stepper
 from dolmen.nn.recurrent.torch_layers import run_torch
-
-GATES: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
-"""Gates a cell has; its weights have so many times the hidden size of rows, in torch's order."""
 
 
 class Recurrent(nn.Module):
@@ -93,31 +90,15 @@ class Recurrent(nn.Module):
         self.layer_norm, self.learn_state, self.mogrifier = layer_norm, learn_state, mogrifier
         self._check()
         make = functools.partial(torch.empty, device=device, dtype=dtype)
-        rows, out = GATES[self.cell] * hidden_size, self.output_size
         for layer in range(num_layers):
-            size = input_size if layer == 0 else out * self.num_directions
             for end in self._directions():
-                name = f"_l{layer}{end}"
-                self._add("weight_ih" + name, make(rows, size))
-                self._add("weight_hh" + name, make(rows, out))
-                if bias:
-                    self._add("bias_ih" + name, make(rows))
-                    self._add("bias_hh" + name, make(rows))
-                if proj_size:
-                    self._add("weight_hr" + name, make(proj_size, hidden_size))
-                for number in range(mogrifier):
-                    shape = (out, size) if number % 2 else (size, out)
-                    self._add(f"mogrifier_{number}" + name, make(*shape))
-                if layer_norm:
-                    self._add("scale_ih" + name, make(rows))
-                    self._add("scale_hh" + name, make(rows))
-                    if self.cell == "lstm":
-                        self._add("cell_scale" + name, make(hidden_size))
-                        self._add("cell_shift" + name, make(hidden_size))
+                for name, shape in parameter_shapes(self, layer).items():
+                    self._add(f"{name}_l{layer}{end}", make(*shape))
         if learn_state:
-            self._add("start_hidden", make(num_layers * self.num_directions, out))
+            count = num_layers * self.num_directions
+            self._add("start_hidden", make(count, self.output_size))
             if self.has_memory:
-                self._add("start_cell", make(num_layers * self.num_directions, hidden_size))
+                self._add("start_cell", make(count, hidden_size))
         self.reset_parameters()
 
     def _check(self) -> None:
@@ -230,10 +211,20 @@ class Recurrent(nn.Module):
         like = self.weight_ih_l0
         count = self.num_layers * self.num_directions
         if self.learn_state:
-            cell = self.start_cell[:, None].expand(-1, batch, -1) if self.has_memory else None
-            return State(self.start_hidden[:, None].expand(-1, batch, -1), cell)
+            starts = [None if v is None else v[:, None].expand(-1, batch, -1) for v in self._learned()]
+            return checked_state(self, starts, batch)
         cell = like.new_zeros(count, batch, self.hidden_size) if self.has_memory else None
         return State(like.new_zeros(count, batch, self.output_size), cell)
+
+    def _learned(self) -> tuple[Tensor | None, Tensor | None]:
+        """The learned initial state of all layers, (L, P) and (L, H); None where there is none."""
+        if not self.learn_state:
+            return None, None
+        count = self.num_layers * self.num_directions
+        hidden = checked_shape("start_hidden", self.start_hidden, (count, self.output_size))
+        if not self.has_memory:
+            return hidden, None
+        return hidden, checked_shape("start_cell", self.start_cell, (count, self.hidden_size))
 
     def forward(
         self,
@@ -270,6 +261,8 @@ class Recurrent(nn.Module):
             reset_mask = None if reset_mask is None else reset_mask.transpose(0, 1)
         start, lengths, reset_mask = self._prepare(x, state, lengths, reset_mask)
         valid = None if lengths is None else torch.arange(x.shape[0], device=x.device)[:, None, None] < lengths[:, None]
+        if valid is not None and not torch.compiler.is_exporting():
+            x = x.masked_fill(~valid, 0)  # a NaN there, times a gradient of 0, would be a NaN in the weights' gradients
         y = locked_dropout(x, self.input_dropout, self.training)
         hidden, memory, gates = [], [], []
         for layer in range(self.num_layers):
@@ -295,7 +288,7 @@ class Recurrent(nn.Module):
                 y = locked_dropout(y, self.hidden_dropout, self.training)
         y = locked_dropout(y, self.output_dropout, self.training)
         cells = [m for m in memory if m is not None]
-        last_state = State(torch.stack(hidden), torch.stack(cells) if cells else None)
+        last_state = State(torch.stack(hidden), torch.stack(cells) if cells else None).to(self.weight_ih_l0.dtype)
         if single:
             y = y[:, 0]
             last_state = State(last_state.hidden[:, 0], None if last_state.cell is None else last_state.cell[:, 0])
@@ -333,8 +326,15 @@ class Recurrent(nn.Module):
         Args:
             layer: from 0.
             end: "" or "_reverse".
+
+        Raises:
+            ValueError: one has another shape than it was made with: a kernel would read what lies behind it.
         """
-        return {k: getattr(self, f"{k}_l{layer}{end}", None) for k in WEIGHTS}
+        shapes = parameter_shapes(self, layer)
+        return {
+            k: checked_shape(k, getattr(self, f"{k}_l{layer}{end}"), shapes[k]) if k in shapes else None
+            for k in WEIGHTS
+        }
 
     def _prepare(
         self, x: Tensor, state: Any, lengths: Any, reset_mask: Tensor | None
@@ -345,21 +345,11 @@ class Recurrent(nn.Module):
         steps, batch = x.shape[:2]
         if steps == 0:
             raise ValueError("the input has no step")
-        if state is None:
-            state = self.initial_state(batch)
-        elif isinstance(state, Tensor):
-            state = State(state)
-        else:
-            state = State(*state)
-        wanted = (self.num_layers * self.num_directions, batch, self.output_size)
-        if tuple(state.hidden.shape) != wanted:
-            raise ValueError(f"the state has the shape {tuple(state.hidden.shape)}; it has to be {wanted}")
-        if self.has_memory != (state.cell is not None):
-            raise ValueError(f"this layer's state has {'a' if self.has_memory else 'no'} cell besides the hidden part")
+        state = self.initial_state(batch) if state is None else checked_state(self, state, batch)
         if lengths is not None:
             lengths = checked_lengths(lengths, steps, batch, x.device)
-        if reset_mask is not None and tuple(reset_mask.shape) != (steps, batch):
-            raise ValueError(f"reset_mask has the shape {tuple(reset_mask.shape)}; it has to be {(steps, batch)}")
+        if reset_mask is not None:
+            checked_shape("reset_mask", reset_mask, (steps, batch))
         return state, lengths, reset_mask
 
     def _run_layer(
@@ -380,8 +370,8 @@ class Recurrent(nn.Module):
         if end and reset is not None:  # backwards, a sequence ends before the step where the next one begins
             reset = torch.cat((reset[1:], torch.zeros_like(reset[:1])))
         at = layer * self.num_directions + bool(end)
-        starts = (self.start_hidden[at] if self.learn_state else None,
-                  self.start_cell[at] if self.learn_state and memory is not None else None)  # fmt: skip
+        hidden, cell = self._learned()
+        starts = None if hidden is None else hidden[at], None if cell is None else cell[at]
         keep: Any = self.zoneout
         if self.training and any(self.zoneout):
             sizes = (self.output_size, 0 if memory is None else self.hidden_size)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from dolmen.nn.recurrent.layers import Recurrent
+
+
+GATES: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
+"""Gates a cell has; its weights have so many times the hidden size of rows, in torch's order."""
 
 
 class State(NamedTuple):
@@ -43,18 +50,70 @@ def for_kernels(
     Returns:
         By name: the weights, "state", "memory", "state_start" and "cell_start" in float32, "reset" and zoneout's masks
         "keep_state" and "keep_cell" in uint8; and zoneout's rates, 0 where a mask decides.
+
+    Raises:
+        ValueError: they lie on several devices.
     """
     masks = [k if isinstance(k, Tensor) else None for k in keep]
     rates = [0.0 if isinstance(k, Tensor) else float(k) for k in keep]
     numbers = {**weights, "state": state, "memory": memory, "state_start": starts[0], "cell_start": starts[1]}
     flags = {"reset": reset, "keep_state": masks[0], "keep_cell": None if memory is None else masks[1]}
-    found = in_float32(numbers) | {k: None if v is None else v.to(torch.uint8) for k, v in flags.items()}
-    return found, (rates[0], rates[1])
+    devices = {v.device for v in (*numbers.values(), *flags.values()) if v is not None}
+    if len(devices) > 1:
+        places = ", ".join(sorted(map(str, devices)))
+        raise ValueError(f"weights, states and masks lie on {places}; bring them together")
+    tensors = in_float32(numbers) | {k: None if v is None else v.to(torch.uint8) for k, v in flags.items()}
+    return tensors, (rates[0], rates[1])
 
 
 def in_float32(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
     """The same by name, in float32."""
     return {k: None if v is None else v.float() for k, v in tensors.items()}
+
+
+def parameter_shapes(layer: Recurrent, number: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parameters of layer ``number``, by torch's names without it, in the order of their first values."""
+    rows, out = GATES[layer.cell] * layer.hidden_size, layer.output_size
+    size = layer.input_size if number == 0 else out * layer.num_directions
+    shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, size), "weight_hh": (rows, out)}
+    if layer.bias:
+        shapes["bias_ih"] = shapes["bias_hh"] = (rows,)
+    if layer.proj_size:
+        shapes["weight_hr"] = (out, layer.hidden_size)
+    for turn in range(layer.mogrifier):
+        shapes[f"mogrifier_{turn}"] = (out, size) if turn % 2 else (size, out)
+    if layer.layer_norm:
+        shapes["scale_ih"] = shapes["scale_hh"] = (rows,)
+        if layer.cell == "lstm":
+            shapes["cell_scale"] = shapes["cell_shift"] = (layer.hidden_size,)
+    return shapes
+
+
+def checked_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The same tensor.
+
+    Raises:
+        ValueError: it has another shape; ours and torch's kernels would read what lies behind it.
+    """
+    if tensor.shape != shape:
+        raise ValueError(f"{name} has the shape {tuple(tensor.shape)}; it has to be {shape}")
+    return tensor
+
+
+def checked_state(layer: Recurrent, state: Any, batch: int) -> State:
+    """A state for so many sequences, from whatever form it comes in.
+
+    Raises:
+        ValueError: a part of it has another shape, is missing, or is too much.
+    """
+    state = State(state) if isinstance(state, Tensor) else State(*state)
+    count = layer.num_layers * layer.num_directions
+    checked_shape("the state", state.hidden, (count, batch, layer.output_size))
+    if layer.has_memory != (state.cell is not None):
+        raise ValueError(f"this layer's state has {'a' if layer.has_memory else 'no'} cell besides the hidden part")
+    if state.cell is not None:
+        checked_shape("the state's cell", state.cell, (count, batch, layer.hidden_size))
+    return state
 
 
 def checked_lengths(lengths: Any, steps: int, batch: int, device: torch.device) -> Tensor:

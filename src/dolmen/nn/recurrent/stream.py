@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dolmen.nn.recurrent.state import State, in_float32
+from dolmen.nn.recurrent.state import State, checked_state, in_float32
 
 if TYPE_CHECKING:
     from dolmen.nn.recurrent.layers import Recurrent
@@ -26,7 +26,7 @@ class Stepper:
     """
 
     def __init__(self, layer: Recurrent, batch: int) -> None:
-        self.layer, self.batch = layer, batch
+        self.layer, self.batch, self.shape = layer, batch, (batch, layer.input_size)
         self.tensors: list[Tensor] = []
         self.call: Any = None
         # Asked for what only the compiled cells can do; their single step knows no residuals.
@@ -108,6 +108,7 @@ class Stepper:
 
     @state.setter
     def state(self, state: State) -> None:
+        state = checked_state(self.layer, state, self.batch)
         if self.call is None:
             self._state = state.detach()
             return
@@ -127,6 +128,8 @@ class Stepper:
         Raises:
             ValueError: ``x`` has another shape.
         """
+        if np.shape(x) != self.shape:
+            raise ValueError(f"the input has the shape {np.shape(x)}; it has to be {self.shape}")
         if self.call is not None:
             self.values[...] = x
             self.numbers[0] = 0
