@@ -1,4 +1,4 @@
-"""What compiled recurrent functions share: memory by its address, activations, and how they become callable."""
+"""What compiled recurrent functions share: memory by its address, activations, and how kernels are called and kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
+from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -17,10 +17,15 @@ from dolmen.nn.recurrent.kernels.products import OPTIONS
 Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
 GATES: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
 """Gates a cell has: rows of its weights are so many times the hidden size, in torch's order."""
-OPTIONS_OF_CFUNC = {k: v for k, v in OPTIONS.items() if k != "nogil"}
+CFUNC_OPTIONS: dict[str, Any] = {"nopython": True, **{k: v for k, v in OPTIONS.items() if k != "nogil"}}
 STAMP = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
-"""Part of every compiled function, so that the cache on disk never serves what another version compiled."""
+"""Each kernel has it in its closure, so that the cache on disk never serves what another version compiled.
+
+Besides, only numbers may be there: Numba finds a kernel by the hash of its pickled closure, and a compiled function is
+pickled otherwise in each process, so that each would compile the kernel anew.
+"""
 SIGNATURE = types.void(types.CPointer(types.int64))
+"""A kernel takes the address of its numbers. It works off slices of the batch, one at a time, until none is left."""
 
 
 @intrinsic
@@ -109,18 +114,3 @@ def moments(row, n):
     for j in range(n):
         square += (row[j] - mean) * (row[j] - mean)
     return mean, ONE / np.sqrt(square / np.float32(n) + EPS)
-
-
-def address(work: Any, slices: int) -> int:
-    """Of a function that takes slices of the batch, calling ``work`` on each, until there are none left."""
-    stamp = STAMP
-
-    @cfunc(SIGNATURE, nopython=True, **OPTIONS_OF_CFUNC)
-    def run(d):
-        while len(stamp) > 0:
-            turn = take_turn(d)
-            if turn >= d[slices]:
-                return
-            work(d, turn)
-
-    return int(run.address)

@@ -9,17 +9,20 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray, njit
+from numba import carray, cfunc, njit
 
 from dolmen.nn.recurrent.kernels.arithmetic import (
+    CFUNC_OPTIONS,
     GATES,
     ONE,
+    SIGNATURE,
+    STAMP,
     Cell,
-    address,
     cube,
     flags,
     moments,
     pointer,
+    take_turn,
     tanh,
     vector,
 )
@@ -84,136 +87,141 @@ def backward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
     lstm, gru, relu = cell == "lstm", cell == "gru", cell == "rnn_relu"
     gates, saves, blocks, sums = GATES[cell], SAVED[cell], GRADS[cell], sum(sizes_of_sums(cell, layer_norm))
     in_halves = pairs and not layer_norm  # what the products that follow need
+    stamp = STAMP  # in the closure: part of the key under which the compiled function is kept
 
-    @njit(**OPTIONS)
-    def work(d, turn):
-        slices, steps, batch, h = d[B.slices], d[B.steps], d[B.batch], d[B.hidden]
-        start, end = batch * turn // slices, batch * (turn + 1) // slices
-        m, n, width = end - start, gates * h, d[B.panels] * PANEL
-        reverse, zone = d[B.reverse], d[B.zone]
-        has_lengths, has_reset = d[B.has_lengths] != 0, d[B.has_reset] != 0
-        d_outputs = cube(d[B.d_outputs], steps, batch, h)
-        d_state, d_cell = cube(d[B.d_state], 1, batch, h)[0], cube(d[B.d_cell], 1, batch, h)[0]
-        states, cells = cube(d[B.states], steps + 1, batch, h), cube(d[B.cells], steps + 1, batch, h)
-        saved, raw = cube(d[B.saved], steps, batch, saves * h), cube(d[B.raw], steps, batch, n)
-        lengths = carray(pointer(d[B.lengths]), (batch,), np.int64)
-        reset = carray(pointer(d[B.reset]), (steps, batch), np.uint8)
-        state_start, cell_start = vector(d[B.state_start], h), vector(d[B.cell_start], h)
-        scale = vector(d[B.scale], n)
-        cell_scale, cell_shift = vector(d[B.cell_scale], h), vector(d[B.cell_shift], h)
-        keep_state, keep_cell = flags(d[B.keep_state], steps, batch, h), flags(d[B.keep_cell], steps, batch, h)
-        rates = vector(d[B.rates], 2)
-        d_gates, d_raw = cube(d[B.d_gates], steps, batch, blocks * h), cube(d[B.d_raw], steps, batch, n)
-        wide = (blocks * h + 1) // 2
-        half_gates = carray(pointer(d[B.d_gates]), (steps, batch, wide), np.uint32)
-        d_sums = cube(d[B.d_sums], 1, slices, sums * h)[0, turn]
-        d_state_start = cube(d[B.d_state_start], 1, batch, h)[0]
-        d_cell_start = cube(d[B.d_cell_start], 1, batch, h)[0]
+    @cfunc(SIGNATURE, **CFUNC_OPTIONS)
+    def work(d):
+        while len(stamp) > 0:  # until there are no slices left
+            turn = take_turn(d)
+            if turn >= d[B.slices]:
+                return
+            slices, steps, batch, h = d[B.slices], d[B.steps], d[B.batch], d[B.hidden]
+            start, end = batch * turn // slices, batch * (turn + 1) // slices
+            m, n, width = end - start, gates * h, d[B.panels] * PANEL
+            reverse, zone = d[B.reverse], d[B.zone]
+            has_lengths, has_reset = d[B.has_lengths] != 0, d[B.has_reset] != 0
+            d_outputs = cube(d[B.d_outputs], steps, batch, h)
+            d_state, d_cell = cube(d[B.d_state], 1, batch, h)[0], cube(d[B.d_cell], 1, batch, h)[0]
+            states, cells = cube(d[B.states], steps + 1, batch, h), cube(d[B.cells], steps + 1, batch, h)
+            saved, raw = cube(d[B.saved], steps, batch, saves * h), cube(d[B.raw], steps, batch, n)
+            lengths = carray(pointer(d[B.lengths]), (batch,), np.int64)
+            reset = carray(pointer(d[B.reset]), (steps, batch), np.uint8)
+            state_start, cell_start = vector(d[B.state_start], h), vector(d[B.cell_start], h)
+            scale = vector(d[B.scale], n)
+            cell_scale, cell_shift = vector(d[B.cell_scale], h), vector(d[B.cell_shift], h)
+            keep_state, keep_cell = flags(d[B.keep_state], steps, batch, h), flags(d[B.keep_cell], steps, batch, h)
+            rates = vector(d[B.rates], 2)
+            d_gates, d_raw = cube(d[B.d_gates], steps, batch, blocks * h), cube(d[B.d_raw], steps, batch, n)
+            wide = (blocks * h + 1) // 2
+            half_gates = carray(pointer(d[B.d_gates]), (steps, batch, wide), np.uint32)
+            d_sums = cube(d[B.d_sums], 1, slices, sums * h)[0, turn]
+            d_state_start = cube(d[B.d_state_start], 1, batch, h)[0]
+            d_cell_start = cube(d[B.d_cell_start], 1, batch, h)[0]
 
-        even = n + n % 2
-        first = (blocks - gates) * h  # the state's part of the gates begins here
-        back = np.zeros((m, width), np.float32)  # gradient of the state that comes from the step after
-        factors = np.zeros((m, even), np.float32)
-        halves = np.zeros((m, even // 2), np.uint32)
-        total = np.zeros(h, np.float32)
-        whole = np.zeros(2 * wide, np.float32)  # one row of the gates' gradient
-        sums_now = np.zeros(sums * h, np.float32)  # of one step
-        bias_now, scale_now = sums_now[: blocks * h], sums_now[blocks * h :]
-        cell_scale_now, cell_shift_now = scale_now[n:], scale_now[n + h :]
-        d_normed = np.zeros(h if layer_norm else 0, np.float32)
-        for i in range(m):
-            back[i, :h] = d_state[start + i]
-
-        for step in range(steps):
-            t = step if reverse else steps - 1 - step
-            target, source = (t, t + 1) if reverse else (t + 1, t)
-            sums_now[:] = 0
+            even = n + n % 2
+            first = (blocks - gates) * h  # the state's part of the gates begins here
+            back = np.zeros((m, width), np.float32)  # gradient of the state that comes from the step after
+            factors = np.zeros((m, even), np.float32)
+            halves = np.zeros((m, even // 2), np.uint32)
+            total = np.zeros(h, np.float32)
+            whole = np.zeros(2 * wide, np.float32)  # one row of the gates' gradient
+            sums_now = np.zeros(sums * h, np.float32)  # of one step
+            bias_now, scale_now = sums_now[: blocks * h], sums_now[blocks * h :]
+            cell_scale_now, cell_shift_now = scale_now[n:], scale_now[n + h :]
+            d_normed = np.zeros(h if layer_norm else 0, np.float32)
             for i in range(m):
-                b, row = start + i, back[i]
-                seen = d_outputs[t, b]
-                if has_lengths and t >= lengths[b]:
-                    for j in range(h):
-                        row[j] += seen[j]
-                    if in_halves:
-                        half_gates[t, b] = 0
-                    else:
-                        d_gates[t, b] = 0
-                    factors[i] = 0
-                    halves[i] = 0
-                    if layer_norm:
-                        d_raw[t, b] = 0
-                    continue
-                fresh = has_reset and reset[t, b]
-                old = state_start if fresh else states[source, b]
-                g = whole if in_halves else d_gates[t, b]
-                for j in range(h):
-                    total[j] = row[j] + seen[j]
-                    row[j] = 0
-                if zone == 1:
-                    keep = keep_state[t, b]
-                    for j in range(h):
-                        row[j] = total[j] if keep[j] else np.float32(0)
-                        total[j] = np.float32(0) if keep[j] else total[j]
-                elif zone == 2:
-                    for j in range(h):
-                        row[j] = total[j] * rates[0]
-                        total[j] *= ONE - rates[0]
-                if lstm:
-                    lstm_backward(
-                        total, d_cell[b], saved[t, b], cell_start if fresh else cells[source, b], cells[target, b], g,
-                        h, layer_norm, cell_scale, cell_shift, d_normed, cell_scale_now, cell_shift_now, zone,
-                        keep_cell[t, b], rates[1],
-                    )  # fmt: skip
-                elif gru:
-                    gru_backward(total, row, saved[t, b], old, g, h)
-                else:
-                    out = states[target, b]
-                    if zone:
-                        out = saved[t, b]
-                    for j in range(h):
-                        if relu:
-                            g[j] = total[j] if out[j] > 0 else np.float32(0)
-                        else:
-                            g[j] = total[j] * (ONE - out[j] * out[j])
-                for j in range(blocks * h):
-                    bias_now[j] += g[j]
-                if layer_norm:
-                    normalise_backward(g[first:], raw[t, b], scale, d_raw[t, b], scale_now, n)
-                    for j in range(n):
-                        factors[i, j] = d_raw[t, b, j]
-                elif not in_halves or first:
-                    for j in range(n):
-                        factors[i, j] = g[first + j]
-                if in_halves:
-                    to_pairs(whole, whole.view(np.uint32), half_gates[t, b], 2 * wide)
-                    if not first:
-                        halves[i] = half_gates[t, b]
-                if pairs and (layer_norm or first):
-                    to_pairs(factors[i], factors[i].view(np.uint32), halves[i], even)
-            for j in range(sums * h):
-                d_sums[j] += sums_now[j]
-            if pairs:
-                panels = carray(pointer(d[B.weights]), (d[B.panels], even // 2, PANEL), np.uint32)
-                multiply_add_pairs(halves.reshape(-1), even // 2, panels, back)
-            else:
-                panels32 = cube(d[B.weights], d[B.panels], n, PANEL)
-                multiply_add(factors.reshape(-1), even, panels32, back)
-            if has_reset:
-                for i in range(m):
-                    b = start + i
-                    if reset[t, b]:
-                        for j in range(h):
-                            d_state_start[b, j] += back[i, j]
-                            back[i, j] = 0
-                        if lstm:
-                            for j in range(h):
-                                d_cell_start[b, j] += d_cell[b, j]
-                                d_cell[b, j] = 0
-        for i in range(m):
-            for j in range(h):
-                d_state[start + i, j] = back[i, j]
+                back[i, :h] = d_state[start + i]
 
-    return address(work, B.slices)
+            for step in range(steps):
+                t = step if reverse else steps - 1 - step
+                target, source = (t, t + 1) if reverse else (t + 1, t)
+                sums_now[:] = 0
+                for i in range(m):
+                    b, row = start + i, back[i]
+                    seen = d_outputs[t, b]
+                    if has_lengths and t >= lengths[b]:
+                        for j in range(h):
+                            row[j] += seen[j]
+                        if in_halves:
+                            half_gates[t, b] = 0
+                        else:
+                            d_gates[t, b] = 0
+                        factors[i] = 0
+                        halves[i] = 0
+                        if layer_norm:
+                            d_raw[t, b] = 0
+                        continue
+                    fresh = has_reset and reset[t, b]
+                    old = state_start if fresh else states[source, b]
+                    g = whole if in_halves else d_gates[t, b]
+                    for j in range(h):
+                        total[j] = row[j] + seen[j]
+                        row[j] = 0
+                    if zone == 1:
+                        keep = keep_state[t, b]
+                        for j in range(h):
+                            row[j] = total[j] if keep[j] else np.float32(0)
+                            total[j] = np.float32(0) if keep[j] else total[j]
+                    elif zone == 2:
+                        for j in range(h):
+                            row[j] = total[j] * rates[0]
+                            total[j] *= ONE - rates[0]
+                    if lstm:
+                        lstm_backward(
+                            total, d_cell[b], saved[t, b], cell_start if fresh else cells[source, b], cells[target, b],
+                            g, h, layer_norm, cell_scale, cell_shift, d_normed, cell_scale_now, cell_shift_now, zone,
+                            keep_cell[t, b], rates[1],
+                        )  # fmt: skip
+                    elif gru:
+                        gru_backward(total, row, saved[t, b], old, g, h)
+                    else:
+                        out = states[target, b]
+                        if zone:
+                            out = saved[t, b]
+                        for j in range(h):
+                            if relu:
+                                g[j] = total[j] if out[j] > 0 else np.float32(0)
+                            else:
+                                g[j] = total[j] * (ONE - out[j] * out[j])
+                    for j in range(blocks * h):
+                        bias_now[j] += g[j]
+                    if layer_norm:
+                        normalise_backward(g[first:], raw[t, b], scale, d_raw[t, b], scale_now, n)
+                        for j in range(n):
+                            factors[i, j] = d_raw[t, b, j]
+                    elif not in_halves or first:
+                        for j in range(n):
+                            factors[i, j] = g[first + j]
+                    if in_halves:
+                        to_pairs(whole, whole.view(np.uint32), half_gates[t, b], 2 * wide)
+                        if not first:
+                            halves[i] = half_gates[t, b]
+                    if pairs and (layer_norm or first):
+                        to_pairs(factors[i], factors[i].view(np.uint32), halves[i], even)
+                for j in range(sums * h):
+                    d_sums[j] += sums_now[j]
+                if pairs:
+                    panels = carray(pointer(d[B.weights]), (d[B.panels], even // 2, PANEL), np.uint32)
+                    multiply_add_pairs(halves.reshape(-1), even // 2, panels, back)
+                else:
+                    panels32 = cube(d[B.weights], d[B.panels], n, PANEL)
+                    multiply_add(factors.reshape(-1), even, panels32, back)
+                if has_reset:
+                    for i in range(m):
+                        b = start + i
+                        if reset[t, b]:
+                            for j in range(h):
+                                d_state_start[b, j] += back[i, j]
+                                back[i, j] = 0
+                            if lstm:
+                                for j in range(h):
+                                    d_cell_start[b, j] += d_cell[b, j]
+                                    d_cell[b, j] = 0
+            for i in range(m):
+                for j in range(h):
+                    d_state[start + i, j] = back[i, j]
+
+    return int(work.address)
 
 
 @njit(inline="always", **OPTIONS)

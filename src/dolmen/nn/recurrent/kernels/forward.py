@@ -11,17 +11,20 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray, njit
+from numba import carray, cfunc, njit
 
 from dolmen.nn.recurrent.kernels.arithmetic import (
+    CFUNC_OPTIONS,
     GATES,
+    SIGNATURE,
+    STAMP,
     Cell,
-    address,
     cube,
     flags,
     moments,
     pointer,
     sigmoid,
+    take_turn,
     tanh,
     vector,
 )
@@ -84,120 +87,125 @@ def forward(cell: Cell, layer_norm: bool, pairs: bool) -> int:
     gates, saves = GATES[cell], SAVED[cell]
     inputs_are_halves = pairs and not layer_norm
     apart = gru or layer_norm  # the inputs' part does not simply begin the sum
+    stamp = STAMP  # in the closure: part of the key under which the compiled function is kept
 
-    @njit(**OPTIONS)
-    def work(d, turn):
-        slices, steps, batch, h = d[F.slices], d[F.steps], d[F.batch], d[F.hidden]
-        start, end = batch * turn // slices, batch * (turn + 1) // slices
-        m, n, k, width = end - start, gates * h, h, d[F.panels] * PANEL
-        reverse, save, zone = d[F.reverse], d[F.save] != 0, d[F.zone]
-        has_lengths, has_reset = d[F.has_lengths] != 0, d[F.has_reset] != 0
-        bias = vector(d[F.bias], n + h)
-        states, cells = cube(d[F.states], steps + 1, batch, h), cube(d[F.cells], steps + 1, batch, h)
-        saved, raw = cube(d[F.saved], steps, batch, saves * h), cube(d[F.raw], steps, batch, n)
-        lengths = carray(pointer(d[F.lengths]), (batch,), np.int64)
-        reset = carray(pointer(d[F.reset]), (steps, batch), np.uint8)
-        state_start, cell_start = vector(d[F.state_start], h), vector(d[F.cell_start], h)
-        scale = vector(d[F.scale], n)
-        cell_scale, cell_shift = vector(d[F.cell_scale], h), vector(d[F.cell_shift], h)
-        keep_state, keep_cell = flags(d[F.keep_state], steps, batch, h), flags(d[F.keep_cell], steps, batch, h)
-        rates = vector(d[F.rates], 2)
+    @cfunc(SIGNATURE, **CFUNC_OPTIONS)
+    def work(d):
+        while len(stamp) > 0:  # until there are no slices left
+            turn = take_turn(d)
+            if turn >= d[F.slices]:
+                return
+            slices, steps, batch, h = d[F.slices], d[F.steps], d[F.batch], d[F.hidden]
+            start, end = batch * turn // slices, batch * (turn + 1) // slices
+            m, n, k, width = end - start, gates * h, h, d[F.panels] * PANEL
+            reverse, save, zone = d[F.reverse], d[F.save] != 0, d[F.zone]
+            has_lengths, has_reset = d[F.has_lengths] != 0, d[F.has_reset] != 0
+            bias = vector(d[F.bias], n + h)
+            states, cells = cube(d[F.states], steps + 1, batch, h), cube(d[F.cells], steps + 1, batch, h)
+            saved, raw = cube(d[F.saved], steps, batch, saves * h), cube(d[F.raw], steps, batch, n)
+            lengths = carray(pointer(d[F.lengths]), (batch,), np.int64)
+            reset = carray(pointer(d[F.reset]), (steps, batch), np.uint8)
+            state_start, cell_start = vector(d[F.state_start], h), vector(d[F.cell_start], h)
+            scale = vector(d[F.scale], n)
+            cell_scale, cell_shift = vector(d[F.cell_scale], h), vector(d[F.cell_shift], h)
+            keep_state, keep_cell = flags(d[F.keep_state], steps, batch, h), flags(d[F.keep_cell], steps, batch, h)
+            rates = vector(d[F.rates], 2)
 
-        sums = np.zeros((m, width), np.float32)
-        even = k + k % 2
-        before = np.zeros((m, even), np.float32)  # the states that this step starts from
-        cells_before = np.zeros((m, h), np.float32)
-        into = np.zeros((m if apart else 0, n), np.float32)
-        source = steps if reverse else 0
-        for i in range(m):
-            before[i, :h] = states[source, start + i]
-            if lstm:
-                cells_before[i] = cells[source, start + i]
-
-        for step in range(steps):
-            t = steps - 1 - step if reverse else step
-            target = t if reverse else t + 1
+            sums = np.zeros((m, width), np.float32)
+            even = k + k % 2
+            before = np.zeros((m, even), np.float32)  # the states that this step starts from
+            cells_before = np.zeros((m, h), np.float32)
+            into = np.zeros((m if apart else 0, n), np.float32)
+            source = steps if reverse else 0
             for i in range(m):
-                b, row = start + i, sums[i]
-                if has_reset and reset[t, b]:
-                    before[i, :h] = state_start
-                    if lstm:
-                        cells_before[i] = cell_start
-                x = into[i] if apart else row
-                if inputs_are_halves:
-                    half_inputs = carray(pointer(d[F.inputs]), (steps, batch, n), np.uint16)
-                    from_halves(half_inputs[t, b], x.view(np.uint32), n)
-                    for j in range(n):
-                        x[j] += bias[j]
-                else:
-                    inputs = cube(d[F.inputs], steps, batch, n)[t, b]
-                    for j in range(n):
-                        x[j] = inputs[j] + bias[j]
-                if layer_norm:
-                    for j in range(n):
-                        row[j] = 0
-                elif gru:
-                    for j in range(2 * h):
-                        row[j] = x[j]
-                    for j in range(h):
-                        row[2 * h + j] = bias[n + j]
-            if pairs:
-                place = (t * batch if d[F.keep_halves] else 0) + start
-                halves = carray(pointer(d[F.halves] + 2 * place * even), (m, even // 2), np.uint32)
-                for i in range(m):
-                    to_pairs(before[i], before[i].view(np.uint32), halves[i], even)
-                panels = carray(pointer(d[F.weights]), (d[F.panels], even // 2, PANEL), np.uint32)
-                multiply_add_pairs(halves.reshape(-1), even // 2, panels, sums)
-            else:
-                panels32 = cube(d[F.weights], d[F.panels], k, PANEL)
-                multiply_add(before.reshape(-1), even, panels32, sums)
-            for i in range(m):
-                b, row, old, out = start + i, sums[i], before[i], states[target, start + i]
-                if has_lengths and t >= lengths[b]:  # the state waits
-                    for j in range(h):
-                        out[j] = old[j]
-                    if lstm:
-                        cells[target, b] = cells_before[i]
-                    continue
-                x = into[i] if apart else row
-                if layer_norm:
-                    if save:
-                        raw[t, b] = row[:n]
-                    mean, inverse = moments(row, n)
-                    own = 2 * h if gru else n
-                    for j in range(n):
-                        row[j] = (row[j] - mean) * inverse * scale[j]
-                    for j in range(own):
-                        row[j] += x[j]
-                    if gru:
-                        for j in range(h):
-                            row[own + j] += bias[n + j]
+                before[i, :h] = states[source, start + i]
                 if lstm:
-                    lstm_forward(
-                        row, old, out, cells_before[i], cells[target, b], saved[t, b], save, h, layer_norm,
-                        cell_scale, cell_shift, zone, keep_cell[t, b], rates[1],
-                    )  # fmt: skip
-                elif gru:
-                    gru_forward(row, x, old, out, saved[t, b], save, h)
-                elif relu:
-                    for j in range(h):
-                        out[j] = max(row[j], np.float32(0)) if row[j] == row[j] else row[j]
-                else:
-                    for j in range(h):
-                        out[j] = tanh(row[j])
-                if save and not (lstm or gru):
-                    saved[t, b] = out
-                if zone == 1:
-                    keep = keep_state[t, b]
-                    for j in range(h):
-                        out[j] = old[j] if keep[j] else out[j]
-                elif zone == 2:
-                    for j in range(h):
-                        out[j] += rates[0] * (old[j] - out[j])
-                for j in range(h):
-                    old[j] = out[j]
+                    cells_before[i] = cells[source, start + i]
 
-    return address(work, F.slices)
+            for step in range(steps):
+                t = steps - 1 - step if reverse else step
+                target = t if reverse else t + 1
+                for i in range(m):
+                    b, row = start + i, sums[i]
+                    if has_reset and reset[t, b]:
+                        before[i, :h] = state_start
+                        if lstm:
+                            cells_before[i] = cell_start
+                    x = into[i] if apart else row
+                    if inputs_are_halves:
+                        half_inputs = carray(pointer(d[F.inputs]), (steps, batch, n), np.uint16)
+                        from_halves(half_inputs[t, b], x.view(np.uint32), n)
+                        for j in range(n):
+                            x[j] += bias[j]
+                    else:
+                        inputs = cube(d[F.inputs], steps, batch, n)[t, b]
+                        for j in range(n):
+                            x[j] = inputs[j] + bias[j]
+                    if layer_norm:
+                        for j in range(n):
+                            row[j] = 0
+                    elif gru:
+                        for j in range(2 * h):
+                            row[j] = x[j]
+                        for j in range(h):
+                            row[2 * h + j] = bias[n + j]
+                if pairs:
+                    place = (t * batch if d[F.keep_halves] else 0) + start
+                    halves = carray(pointer(d[F.halves] + 2 * place * even), (m, even // 2), np.uint32)
+                    for i in range(m):
+                        to_pairs(before[i], before[i].view(np.uint32), halves[i], even)
+                    panels = carray(pointer(d[F.weights]), (d[F.panels], even // 2, PANEL), np.uint32)
+                    multiply_add_pairs(halves.reshape(-1), even // 2, panels, sums)
+                else:
+                    panels32 = cube(d[F.weights], d[F.panels], k, PANEL)
+                    multiply_add(before.reshape(-1), even, panels32, sums)
+                for i in range(m):
+                    b, row, old, out = start + i, sums[i], before[i], states[target, start + i]
+                    if has_lengths and t >= lengths[b]:  # the state waits
+                        for j in range(h):
+                            out[j] = old[j]
+                        if lstm:
+                            cells[target, b] = cells_before[i]
+                        continue
+                    x = into[i] if apart else row
+                    if layer_norm:
+                        if save:
+                            raw[t, b] = row[:n]
+                        mean, inverse = moments(row, n)
+                        own = 2 * h if gru else n
+                        for j in range(n):
+                            row[j] = (row[j] - mean) * inverse * scale[j]
+                        for j in range(own):
+                            row[j] += x[j]
+                        if gru:
+                            for j in range(h):
+                                row[own + j] += bias[n + j]
+                    if lstm:
+                        lstm_forward(
+                            row, old, out, cells_before[i], cells[target, b], saved[t, b], save, h, layer_norm,
+                            cell_scale, cell_shift, zone, keep_cell[t, b], rates[1],
+                        )  # fmt: skip
+                    elif gru:
+                        gru_forward(row, x, old, out, saved[t, b], save, h)
+                    elif relu:
+                        for j in range(h):
+                            out[j] = max(row[j], np.float32(0)) if row[j] == row[j] else row[j]
+                    else:
+                        for j in range(h):
+                            out[j] = tanh(row[j])
+                    if save and not (lstm or gru):
+                        saved[t, b] = out
+                    if zone == 1:
+                        keep = keep_state[t, b]
+                        for j in range(h):
+                            out[j] = old[j] if keep[j] else out[j]
+                    elif zone == 2:
+                        for j in range(h):
+                            out[j] += rates[0] * (old[j] - out[j])
+                    for j in range(h):
+                        old[j] = out[j]
+
+    return int(work.address)
 
 
 @njit(inline="always", **OPTIONS)

@@ -6,9 +6,21 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import carray, njit
+from numba import carray, cfunc, njit
 
-from dolmen.nn.recurrent.kernels.arithmetic import GATES, Cell, address, cube, moments, pointer, tanh, vector
+from dolmen.nn.recurrent.kernels.arithmetic import (
+    CFUNC_OPTIONS,
+    GATES,
+    SIGNATURE,
+    STAMP,
+    Cell,
+    cube,
+    moments,
+    pointer,
+    take_turn,
+    tanh,
+    vector,
+)
 from dolmen.nn.recurrent.kernels.forward import gru_forward, lstm_forward
 from dolmen.nn.recurrent.kernels.products import OPTIONS, PANEL, multiply_add
 
@@ -54,59 +66,66 @@ _HEAD, _EACH = len(Step._fields), len(StepLayer._fields)
 def step(cell: Cell) -> int:
     """Compile (or fetch from the disk) the step of a cell; return its address."""
     lstm, gru, relu, gates = cell == "lstm", cell == "gru", cell == "rnn_relu", GATES[cell]
+    stamp = STAMP  # in the closure: part of the key under which the compiled function is kept
 
-    @njit(**OPTIONS)
-    def work(d, turn):
-        batch, h, panels, layer_norm = d[S.batch], d[S.hidden], d[S.panels], d[S.layer_norm] != 0
-        n, width = gates * h, panels * PANEL
-        rates = vector(d[S.rates], 2)
-        zone = 2 if rates[0] != 0 or rates[1] != 0 else 0
-        for layer in range(d[S.layers]):
-            at = _HEAD + layer * _EACH
-            size = d[at + L.size]
-            state, cells = cube(d[at + L.state], 1, batch, h)[0], cube(d[at + L.cell], 1, batch, h)[0]
-            into, back = cube(d[at + L.into], 1, batch, width)[0], cube(d[at + L.back], 1, batch, width)[0]
-            bias, own_bias = vector(d[at + L.bias], n), vector(d[at + L.own_bias], n)
-            scale_ih, scale_hh = vector(d[at + L.scale_ih], n), vector(d[at + L.scale_hh], n)
-            cell_scale, cell_shift = vector(d[at + L.cell_scale], h), vector(d[at + L.cell_shift], h)
-            fresh = cube(d[at + L.fresh], 1, 2, h)[0]
-            new, new_cell = fresh[0], fresh[1]
-            into[:] = 0
-            back[:] = 0
-            multiply_add(vector(d[at + L.x], batch * size), size, cube(d[at + L.weight_ih], panels, size, PANEL), into)
-            multiply_add(vector(d[at + L.state], batch * h), h, cube(d[at + L.weight_hh], panels, h, PANEL), back)
-            for b in range(batch):
-                x, row, old = into[b], back[b], state[b]
-                if layer_norm:
-                    mean, inverse = moments(x, n)
+    @cfunc(SIGNATURE, **CFUNC_OPTIONS)
+    def work(d):
+        while len(stamp) > 0:  # until there are no slices left
+            turn = take_turn(d)
+            if turn >= d[S.slices]:
+                return
+            batch, h, panels, layer_norm = d[S.batch], d[S.hidden], d[S.panels], d[S.layer_norm] != 0
+            n, width = gates * h, panels * PANEL
+            rates = vector(d[S.rates], 2)
+            zone = 2 if rates[0] != 0 or rates[1] != 0 else 0
+            for layer in range(d[S.layers]):
+                at = _HEAD + layer * _EACH
+                size = d[at + L.size]
+                state, cells = cube(d[at + L.state], 1, batch, h)[0], cube(d[at + L.cell], 1, batch, h)[0]
+                into, back = cube(d[at + L.into], 1, batch, width)[0], cube(d[at + L.back], 1, batch, width)[0]
+                bias, own_bias = vector(d[at + L.bias], n), vector(d[at + L.own_bias], n)
+                scale_ih, scale_hh = vector(d[at + L.scale_ih], n), vector(d[at + L.scale_hh], n)
+                cell_scale, cell_shift = vector(d[at + L.cell_scale], h), vector(d[at + L.cell_shift], h)
+                fresh = cube(d[at + L.fresh], 1, 2, h)[0]
+                new, new_cell = fresh[0], fresh[1]
+                into[:] = 0
+                back[:] = 0
+                multiply_add(
+                    vector(d[at + L.x], batch * size), size, cube(d[at + L.weight_ih], panels, size, PANEL), into
+                )
+                multiply_add(vector(d[at + L.state], batch * h), h, cube(d[at + L.weight_hh], panels, h, PANEL), back)
+                for b in range(batch):
+                    x, row, old = into[b], back[b], state[b]
+                    if layer_norm:
+                        mean, inverse = moments(x, n)
+                        for j in range(n):
+                            x[j] = (x[j] - mean) * inverse * scale_ih[j]
+                        mean, inverse = moments(row, n)
+                        for j in range(n):
+                            row[j] = (row[j] - mean) * inverse * scale_hh[j]
                     for j in range(n):
-                        x[j] = (x[j] - mean) * inverse * scale_ih[j]
-                    mean, inverse = moments(row, n)
+                        x[j] += bias[j]
                     for j in range(n):
-                        row[j] = (row[j] - mean) * inverse * scale_hh[j]
-                for j in range(n):
-                    x[j] += bias[j]
-                for j in range(n):
-                    row[j] += own_bias[j]
-                for j in range(2 * h if gru else n):
-                    row[j] += x[j]
-                if lstm:
-                    lstm_forward(
-                        row, old, new, cells[b], new_cell, row, False, h, layer_norm, cell_scale, cell_shift, zone,
-                        _no_mask(d[S.rates]), rates[1],
-                    )  # fmt: skip
-                elif gru:
-                    gru_forward(row, x, old, new, row, False, h)
-                elif relu:
+                        row[j] += own_bias[j]
+                    for j in range(2 * h if gru else n):
+                        row[j] += x[j]
+                    if lstm:
+                        lstm_forward(
+                            row, old, new, cells[b], new_cell, row, False, h, layer_norm, cell_scale, cell_shift, zone,
+                            _no_mask(d[S.rates]), rates[1],
+                        )  # fmt: skip
+                    elif gru:
+                        gru_forward(row, x, old, new, row, False, h)
+                    elif relu:
+                        for j in range(h):
+                            new[j] = max(row[j], np.float32(0)) if row[j] == row[j] else row[j]
+                    else:
+                        for j in range(h):
+                            new[j] = tanh(row[j])
                     for j in range(h):
-                        new[j] = max(row[j], np.float32(0)) if row[j] == row[j] else row[j]
-                else:
-                    for j in range(h):
-                        new[j] = tanh(row[j])
-                for j in range(h):
-                    old[j] = new[j] + rates[0] * (old[j] - new[j])
+                        old[j] = new[j] + rates[0] * (old[j] - new[j])
 
-    return address(work, S.slices)
+    return int(work.address)
 
 
 @njit(inline="always", **OPTIONS)
