@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -147,10 +148,35 @@ def test_the_temperature_that_was_put_in_is_found(known: float) -> None:
     assert ours.calibration(ours.softmax(logits * known, found), labels)[0] < 0.02
 
 
-def test_the_temperature_stays_within_bounds_for_perfect_and_hopeless_logits() -> None:
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+@pytest.mark.parametrize("num", [4, 8, 100, 10_000])
+@pytest.mark.parametrize("margin", [1.0, 5.0, 100.0])
+def test_n_right_answers_make_as_sure_as_n_right_answers_can(num: int, margin: float, num_classes: int) -> None:
+    """However far apart the logits are, and up to the bounds: N + 1 of N + 2, the rule of succession."""
+    labels = np.arange(num) % num_classes
+    logits = np.eye(num_classes)[labels] * margin
+    temperature = ours.fit_temperature(logits, labels)
+    wanted = margin / math.log((num + 1) * (num_classes - 1))
+    assert temperature == pytest.approx(min(max(wanted, 1 / 20), 20), rel=0.01)
+    if 1 / 20 < wanted < 20:
+        assert ours.softmax(logits, temperature).max(1) == pytest.approx((num + 1) / (num + 2), abs=0.01 / num)
+    assert 0 < ours.log_loss(logits, labels, temperature) < 2 / num
+
+
+def test_the_prior_vanishes_with_the_number_of_examples() -> None:
+    """Mostly right answers: what is fitted nears the likeliest temperature as 1 / N."""
+    logits = np.array([[3.0, 0.0]] * 9 + [[0.0, 3.0]])
+    likeliest = 3 / math.log(9)
+    found = [ours.fit_temperature(np.tile(logits, (n, 1)), np.zeros(10 * n, np.int64)) for n in (1, 10, 100, 1000)]
+    apart = [t - likeliest for t in found]
+    assert all(0 <= b < a / 5 for a, b in itertools.pairwise(apart))
+    assert apart[-1] < 0.002
+
+
+def test_the_temperature_stays_within_bounds_for_hopeless_logits() -> None:
     logits, labels = np.eye(2)[[0, 1, 0, 1]] * 5, np.array([0, 1, 0, 1])
-    assert 1 / 20 <= ours.fit_temperature(logits, labels) < 0.2
     assert 10 < ours.fit_temperature(logits, 1 - labels) <= 20
+    assert math.isfinite(ours.fit_temperature(np.ones((3, 1)), np.zeros(3, np.int64)))  # one class
 
 
 # ---- operating point

@@ -31,7 +31,14 @@ def evaluation(num_classes: int = 3, num: int = 60, *, point: bool = False, perf
     tables: dict[str, Any] = {
         "confusion": confusion.tolist(),
         "per_class": rows,
-        "calibration": {"ece": 0.05, "ece_before": 0.09, "temperature": 1.4, "bins": bins},
+        "calibration": {
+            "ece": 0.05,
+            "ece_before": 0.09,
+            "loss": 0.5,
+            "loss_before": 0.75,
+            "temperature": 1.4,
+            "bins": bins,
+        },
     }
     metrics = {"accuracy": float((p.argmax(1) == labels).mean()), "macro_f1": 0.8, "auroc": 0.93, "loss": 0.5}
     if point:

@@ -8,6 +8,7 @@ from dolmen.report.numbers import (
     count,
     duration,
     interval_text,
+    loss_text,
     metric_name,
     metric_text,
     percent,
@@ -50,3 +51,8 @@ from dolmen.report.numbers import (
 )
 def test_numbers_as_people_read_them(found: str, expected: str) -> None:
     assert found.replace("\u00a0", " ") == expected
+
+
+def test_the_loss_of_an_older_evaluation_is_not_made_up() -> None:
+    assert loss_text({"ece": 0.1, "temperature": 2.0}) == ""
+    assert "0.123 with this temperature and 0.457 without it" in loss_text({"loss": 0.1234, "loss_before": 0.4567})

@@ -174,7 +174,8 @@ def test_the_card(tmp_path: Path) -> None:
         "| AUROC | 0.930 |  | chance that a positive example ranks above a negative one |",
         "Probabilities are calibrated with a temperature of 1.40, fitted on validation; the expected "
         "calibration error "
-        "is 0.050 (0.090 without it).",
+        "is 0.050 (0.090 without it). The loss (mean negative log-likelihood) is 0.500 with this temperature and 0.750 "
+        "without it.",
         "| code | Dolmen | Apache-2.0 | https://example.org/dolmen |",
         "| data | a\\|b | not stated | photos |",
         "Made by `dolmen train image-classification photos --minutes 2`.",

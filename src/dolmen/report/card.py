@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from dolmen.files import write_whole
-from dolmen.report.numbers import WHAT, count, interval_text, metric_name, metric_text, sentence
+from dolmen.report.numbers import WHAT, count, interval_text, loss_text, metric_name, metric_text, sentence
 from dolmen.report.run_files import SPLITS, RunFiles
 
 
@@ -136,7 +136,9 @@ def _calibration(run: RunFiles) -> str:
             fitted = (
                 f"Probabilities are calibrated with a temperature of {found['temperature']:.2f}, fitted on validation"
             )
-        lines.append(f"{fitted}; the expected calibration error is {found['ece']:.3f}{before}.")
+        lines.append(
+            f"{fitted}; the expected calibration error is {found['ece']:.3f}{before}. {loss_text(found)}".strip()
+        )
     if "positive" in (point := evaluation.get("operating_point", {})):
         lines.append(
             f"It decides for {text(point['positive'])} from a probability of {point['threshold']:.3f} on, a "

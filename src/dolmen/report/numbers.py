@@ -142,3 +142,13 @@ def count(number: int, thing: str, things: str | None = None) -> str:
 def sentence(text: str) -> str:
     """The same with a capital to begin a sentence with: ``accuracy`` -> ``Accuracy``, but ``mAP`` stays."""
     return text if any(c.isupper() for c in text.split(" ")[0]) else text[:1].upper() + text[1:]
+
+
+def loss_text(calibration: dict[str, Any]) -> str:
+    """The loss with and without the temperature, in a sentence; nothing where an older evaluation lacks it."""
+    if "loss_before" not in calibration:
+        return ""
+    return (
+        f"The loss (mean negative log-likelihood) is {calibration['loss']:.3f} with this temperature and "
+        f"{calibration['loss_before']:.3f} without it."
+    )

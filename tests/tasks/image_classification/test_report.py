@@ -174,6 +174,7 @@ def test_calibration_in_words(temperature: float, words: str) -> None:
     text, _ = read(section.html)
     assert f"The logits are divided by a temperature of {temperature:.2f} , fitted on validation: {words}." in text
     assert "is 0.050 ; without the temperature it would be 0.090." in text
+    assert "The loss (mean negative log-likelihood) is 0.500 with this temperature and 0.750 without it." in text
 
 
 def test_all_numbers_have_both_splits_intervals_and_meanings() -> None:

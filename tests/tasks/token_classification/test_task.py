@@ -56,6 +56,10 @@ def test_it_learns(run: Any) -> None:
         assert run.predictor.one_line(answer).startswith("Dora/PROPN went/VERB")
     assert run.predict([["Dora", "went"]])[0].words == ("Dora", "went")
     page = (run.path / "report.html").read_text()
+    table = run.evaluation["test"]["calibration"] if "test" in run.evaluation else run.evaluation["val"]["calibration"]
+    assert 0 < table["loss"] < 10
+    assert table["loss_before"] > 0
+    assert "The loss (mean negative log-likelihood) is" in (run.path / "report.html").read_text(encoding="utf-8")
     for title in ("Label by label", "Mistakes to look at", "Can one believe its confidences?"):
         assert title in page
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.report import figures, pictures
-from dolmen.report.numbers import count, interval_text, metric_name, percent
+from dolmen.report.numbers import count, interval_text, loss_text, metric_name, percent
 from dolmen.report.tables import bar, numbers
 from dolmen.types import Evaluation, Section
 
@@ -176,7 +176,7 @@ def _calibration(evaluation: Evaluation, split: str, temperature: float) -> Sect
         f"<p>ECE, the mean gap between the probability given and the share that was right, is "
         f"<strong>{table['ece']:.3f}</strong>"
         + (f"; without the temperature it would be {table['ece_before']:.3f}" if "ece_before" in table else "")
-        + ".</p><p>Pale bars show how far chance alone may move a point.</p>"
+        + f". {loss_text(table)}</p><p>Pale bars show how far chance alone may move a point.</p>"
     )
     lead = (
         "Where the points lie on the dashed line, 80 % means right in 80 of 100 cases. "

@@ -283,7 +283,10 @@ class ImageClassification(Task[ImageClassificationConfig]):
         tables = metrics.per_class(decided, labels, p.classes)
         ece, bins = metrics.calibration(probabilities, labels)
         before, _ = metrics.calibration(metrics.softmax(logits), labels)
-        tables["calibration"] = {"ece": ece, "ece_before": before, "temperature": p.temperature, "bins": bins}
+        losses = {"loss": values["loss"], "loss_before": metrics.log_loss(logits, labels)}
+        tables["calibration"] = {
+            "ece": ece, "ece_before": before, **losses, "temperature": p.temperature, "bins": bins,
+        }  # fmt: skip
         if p.positive is not None and p.threshold is not None:
             found = metrics.at_threshold(
                 probabilities[:, p.classes.index(p.positive)], labels, p.classes.index(p.positive), p.threshold

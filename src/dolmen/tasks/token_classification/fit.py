@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.metrics import classification
 from dolmen.tasks.token_classification import metrics
 from dolmen.tasks.token_classification.processor import Chain, Floats, TagProcessor, spans_of
 
@@ -33,20 +32,22 @@ def fit_outside(processor: TagProcessor, parts: list[Floats], tags: list[NDArray
     return float(tried[smooth.argmax()])
 
 
-def fit_chain(parts: list[Any], tags: list[Any], transitions: NDArray[np.float64]) -> float:
-    """The temperature with which the marginals make validation most likely, between 1/4 and 4."""
-    from scipy.optimize import minimize_scalar
+def fit_temperature(processor: TagProcessor, parts: list[Floats], tags: list[NDArray[np.int64]]) -> float:
+    """The temperature with which the probabilities of single tags fit validation best.
 
-    every = max(1, len(parts) // 500)  # enough to fit one number
+    Args:
+        processor: whose transitions, if any, go with the scores.
+        parts: (T, K) scores of each sentence, as the network gives them.
+        tags: (T,) of each sentence.
+    """
+    every = max(1, len(parts) // 500) if processor.transitions else 1  # a chain takes long, and is fitted by fewer
+    parts, true = parts[::every], np.concatenate(tags[::every])
+    return classification.fit_temperature_of(lambda t: log_marginals(processor, parts, t), true, tolerance=0.02)
 
-    def loss(log_t: float) -> float:
-        t = float(np.exp(log_t))
-        chain = Chain(transitions / t)
-        told = [
-            chain.read(e / t).marginals()[np.arange(len(g)), g]
-            for e, g in zip(parts[::every], tags[::every], strict=True)
-        ]
-        return float(-np.log(np.maximum(np.concatenate(told), 1e-12)).mean())
 
-    found = minimize_scalar(loss, bounds=(-np.log(4), np.log(4)), method="bounded", options={"xatol": 0.02})
-    return float(np.exp(found.x))
+def log_marginals(processor: TagProcessor, parts: list[Floats], temperature: float) -> Floats:
+    """Logarithms of the probability of each tag for each word, (words, K), from scores as the network gives them."""
+    if not processor.transitions:
+        return classification.log_softmax(np.concatenate(parts), temperature)
+    chain = Chain(np.array(processor.transitions) / temperature)
+    return np.log(np.maximum(np.concatenate([chain.read(e / temperature).marginals() for e in parts]), 1e-12))

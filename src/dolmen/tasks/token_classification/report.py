@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dolmen.files import write_whole
 from dolmen.report import figures
 from dolmen.report.figures import BLUE, INK, MUTED
-from dolmen.report.numbers import count
+from dolmen.report.numbers import count, loss_text
 from dolmen.report.tables import bar, numbers
 from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.processor import spans_of
@@ -64,7 +64,8 @@ def sections(
                 "Can one believe its confidences?",
                 chart,
                 f"How often {what} was right, by how sure it was. The confidence of {what} is its exact probability "
-                f"under the model, with a temperature of {calibration['temperature']:.2f} fitted on validation.",
+                f"under the model, with a temperature of {calibration['temperature']:.2f} fitted on validation. "
+                + loss_text(calibration),
             )
         )
     return [*found, _errors(split, words, gold, told, kind)]

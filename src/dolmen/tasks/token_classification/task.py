@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from dolmen.metrics.classification import fit_temperature, reliability
+from dolmen.metrics.classification import reliability
 from dolmen.nn.losses import Loss, cross_entropy, nothing
 from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.recurrent.language_model import LanguageModel
@@ -28,7 +28,7 @@ from dolmen.tasks.token_classification.data.parts import cut_long, draw_share
 from dolmen.tasks.token_classification.data.read import Sentence, Tagged, canonical, read_tagged
 from dolmen.tasks.token_classification.data.sample import write_tagged_sample
 from dolmen.tasks.token_classification.data.vectors import read_vectors
-from dolmen.tasks.token_classification.fit import best_paths, fit_chain, fit_outside
+from dolmen.tasks.token_classification.fit import best_paths, fit_outside, fit_temperature, log_marginals
 from dolmen.tasks.token_classification.nn.tagger import CharacterReader, Tagger
 from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.predictor import SentencePredictor, TaggingOptions, batches_of
@@ -388,18 +388,21 @@ class TokenClassification(Task[TokenClassificationConfig]):
                 sure += found[np.arange(len(path)), path].tolist()
                 true += (path == tags).tolist()
         ece, bins = reliability(np.array(sure), np.array(true, bool))
-        return {"ece": ece, "temperature": p.temperature, "outside": p.outside, "bins": bins}
+        raw, labels = [part * p.temperature for part in parts], np.concatenate(gold)
+        after, before = (
+            float(-log_marginals(p, raw, t)[np.arange(len(labels)), labels].mean()) for t in (p.temperature, 1.0)
+        )
+        return {
+            "ece": ece, "loss": after, "loss_before": before, "temperature": p.temperature, "outside": p.outside,
+            "bins": bins,
+        }  # fmt: skip
 
     def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
         """Fit on validation: the temperature by the likelihood of single tags, and for spans what F1 takes off "O"."""
         del model
         assert isinstance(dataset, TaggedDataset)
         scores, cuts = np.asarray(outputs["emissions"], np.float64), dataset.starts[1:-1]
-        if not self.processor.transitions:
-            temperature = fit_temperature(scores, dataset.tags)
-        else:
-            transitions = np.array(self.processor.transitions)
-            temperature = fit_chain(np.split(scores, cuts), np.split(dataset.tags, cuts), transitions)
+        temperature = fit_temperature(self.processor, np.split(scores, cuts), np.split(dataset.tags, cuts))
         self.processor = self.processor.model_copy(update={"temperature": temperature, "outside": 0.0})
         if self.processor.kind == "spans":
             parts = np.split(scores / temperature, cuts)
