@@ -29,7 +29,7 @@ MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM", b"II*\0", b"MM
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("fuzz")
-    paths = {name: write_fake(folder, name) for name in ("pictures", "recordings", "sentences", "texts")}
+    paths = {name: write_fake(folder, name) for name in ("pictures", "objects", "recordings", "sentences", "texts")}
     with TestClient(make_app(paths, open_fake, reload=False)) as found:
         yield found
 
@@ -105,7 +105,7 @@ OPTION = st.sampled_from(
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    name=st.sampled_from(["pictures", "recordings", "sentences", "texts"]),
+    name=st.sampled_from(["pictures", "objects", "recordings", "sentences", "texts"]),
     inputs=JSON,
     options=st.dictionaries(OPTION, JSON),
 )
@@ -142,7 +142,9 @@ def test_pictures_that_are_many_are_one(client: TestClient) -> None:
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     pytest.importorskip("schemathesis", reason="schemathesis is not installed")
     # Without an end of its own, a text of a million tokens would be asked for, and cut off with a 503.
-    paths = [write_fake(tmp_path, name, most=1000) for name in ("pictures", "recordings", "sentences", "texts")]
+    paths = [
+        write_fake(tmp_path, name, most=1000) for name in ("pictures", "objects", "recordings", "sentences", "texts")
+    ]
     server = Running(tmp_path, *paths, timeout_s=60)
     try:
         url = f"http://127.0.0.1:{server.port}/openapi.json"

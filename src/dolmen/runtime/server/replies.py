@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,18 @@ class ClassesReply(Reply):
     label: str
     probability: float = Field(ge=0, le=1)
     probabilities: dict[str, float]
+
+
+class BoxesReply(Reply):
+    """The objects in a picture, best first; the lists are as long as there are objects."""
+
+    height: int = Field(ge=1, description="of the upright picture, in pixels")
+    width: int = Field(ge=1)
+    boxes_xyxy: list[Annotated[list[float], Field(min_length=4, max_length=4)]] = Field(
+        description="left, top, right, bottom in pixels; the origin is the picture's upper left corner"
+    )
+    labels: list[str]
+    scores: list[Annotated[float, Field(ge=0, le=1)]]
 
 
 class SpanReply(Reply):
@@ -105,6 +117,7 @@ class OtherReply(BaseModel):
 
 PREDICTIONS: dict[str, type[BaseModel]] = {
     "image-classification": ClassesReply,
+    "object-detection": BoxesReply,
     "token-classification": SpansReply,
     "text-generation": TextReply,
     "speech-recognition": TranscriptReply,
