@@ -100,13 +100,13 @@ def checked_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     return tensor
 
 
-def checked_state(layer: Recurrent, state: Any, batch: int) -> State:
+def checked_state(layer: Recurrent, parts: Any, batch: int) -> State:
     """A state for so many sequences, from whatever form it comes in.
 
     Raises:
         ValueError: a part of it has another shape, is missing, or is too much.
     """
-    state = State(state) if isinstance(state, Tensor) else State(*state)
+    state: State = State(parts) if isinstance(parts, Tensor) else State(*parts)
     count = layer.num_layers * layer.num_directions
     checked_shape("the state", state.hidden, (count, batch, layer.output_size))
     if layer.has_memory != (state.cell is not None):

@@ -50,4 +50,5 @@ def log_marginals(processor: TagProcessor, parts: list[Floats], temperature: flo
     if not processor.transitions:
         return classification.log_softmax(np.concatenate(parts), temperature)
     chain = Chain(np.array(processor.transitions) / temperature)
-    return np.log(np.maximum(np.concatenate([chain.read(e / temperature).marginals() for e in parts]), 1e-12))
+    marginals: Floats = np.concatenate([chain.read(e / temperature).marginals() for e in parts])
+    return np.log(np.maximum(marginals, 1e-12))
