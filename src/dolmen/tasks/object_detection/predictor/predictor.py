@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from dolmen.predictions import Boxes, Event, Tally
 from dolmen.processors.images.drawing import draw_boxes
 from dolmen.processors.images.image import Pixels, open_image
+from dolmen.processors.video.frame import FRAME_S, Frame
+from dolmen.processors.video.source import frames, of_pictures
+from dolmen.processors.video.writer import VideoWriter
 from dolmen.runtime.network import Network
 from dolmen.runtime.pictures import ImagePredictor
-from dolmen.runtime.video import FRAME_S, Frame, VideoWriter, frames, of_pictures
 from dolmen.tasks.object_detection.predictor.session import Following, FollowSession, Watching, event_line, tally_lines
 from dolmen.tasks.object_detection.processor import DetectionProcessor
 from dolmen.types import Example, Prediction, UserError

@@ -13,9 +13,9 @@ from dolmen.processors.images.counting import Journal, Line, Zone
 from dolmen.processors.images.drawing import Border, draw_borders, draw_boxes
 from dolmen.processors.images.image import Pixels
 from dolmen.processors.images.tracking import Tracker
+from dolmen.processors.video.frame import FRAME_S, Frame
 from dolmen.runtime.pictures import ImagePredictor
 from dolmen.runtime.predictor import Session
-from dolmen.runtime.video import FRAME_S, Frame
 from dolmen.types import Arrays, Prediction, UserError
 
 DOUBTFUL = 1 / 3
@@ -48,7 +48,7 @@ class Watching(Following):
         gt=0,
         description="look at one frame every so many seconds (default: at each); of a folder: from picture to picture",
     )
-    out: str | None = Field(None, description="write the video with what was seen drawn into it: NAME.mp4")
+    out: str | None = Field(None, description="write the video with what was seen drawn into it: NAME.webm")
     boxes: bool = Field(False, description="give the boxes in each frame as well, not only what happens")
 
 
