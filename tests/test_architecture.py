@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": {"types", "catalogue", "runtime", "tasks.task", "engine", "report"},
     "exporting": {"types", "files", "processors", "runtime", "nn", "tasks.task", "run", "exporting"},
     "training": {"types", "files", "tasks.task", "engine", "run", "display"},
-    "installation": {"types", "engine.hardware", "data.cache"},
+    "installation": {"types", "engine.hardware", "data.cache", "processors.video"},
     "verbs": {
         "types", "catalogue", "choices", "exporting", "files", "runtime", "data", "tasks.task", "engine", "report",
         "run", "training", "display", "installation",

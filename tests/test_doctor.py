@@ -4,6 +4,7 @@ import builtins
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import dolmen
 from dolmen import installation
 from dolmen.engine import hardware
+from dolmen.processors.video import source
 
 
 def by_name() -> dict[str, dict[str, str]]:
@@ -23,9 +25,18 @@ def by_name() -> dict[str, dict[str, str]]:
 
 def test_it_names_what_is_here(command: Callable[..., Any]) -> None:
     found = by_name()
-    assert {"python", "torch", "timm", "processor", "bf16", "memory allocator", "accelerator", "cache", "runs"} <= set(
-        found
-    )
+    assert {
+        "python",
+        "torch",
+        "timm",
+        "processor",
+        "bf16",
+        "memory allocator",
+        "accelerator",
+        "video",
+        "cache",
+        "runs",
+    } <= set(found)
     for finding in found.values():
         assert set(finding) == {"what", "state", "detail", "fix"}
         assert finding["state"] in {"ok", "missing", "slow", "broken"}
@@ -70,6 +81,20 @@ def test_a_missing_library_comes_with_the_command_that_brings_it(
     assert said.status == 0
     assert "missing  timm" in said.out
     assert "fix: pip install 'dolmen[timm]'" in said.out
+
+
+def test_what_reads_videos_is_named_with_its_licence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "ffmpeg_program", lambda: None)
+    row = by_name()["video"]
+    assert row["state"] == "ok"
+    assert re.fullmatch(r"opencv\S* \d+\.\d+\.\d+ \(Apache-2\.0; FFmpeg in it: \S.*\)", row["detail"])
+    monkeypatch.setattr(source, "import_cv2", lambda: None)
+    assert by_name()["video"] == {
+        "what": "video",
+        "state": "missing",
+        "detail": "part of dolmen[video]",
+        "fix": "pip install 'dolmen[video]'",
+    }
 
 
 @pytest.mark.parametrize("name", ["torch", "torchvision"])

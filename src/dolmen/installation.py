@@ -23,6 +23,7 @@ OPTIONAL = {
 def examine() -> list[dict[str, str]]:
     """Return findings ``{"what", "state", "detail", "fix"}``; state is ok, missing, slow or broken."""
     findings = [_python(), *(_package(name, extra) for name, extra in OPTIONAL.items())]
+    findings.append(_video())
     if any(f["what"] == "torch" and f["state"] == "ok" for f in findings):
         findings += _torch()
     return [*findings, *_storage()]
@@ -41,6 +42,16 @@ def _package(name: str, extra: str) -> dict[str, str]:
         return _finding(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return _finding(name, "missing", f"part of dolmen[{extra}]", f"pip install 'dolmen[{extra}]'")
+
+
+def _video() -> dict[str, str]:
+    """What decodes videos, and the licence of what is installed: builds of FFmpeg differ in it."""
+    from dolmen.processors.video.source import readers
+
+    names = [f"{reader.name} ({reader.licence})" for reader in readers()]
+    if not names:
+        return _finding("video", "missing", "part of dolmen[video]", "pip install 'dolmen[video]'")
+    return _finding("video", "ok", "; then ".join(names))
 
 
 def _torch() -> list[dict[str, str]]:
