@@ -179,13 +179,14 @@ def test_what_needs_no_torch_is_imported_where_there_is_none() -> None:
     [
         "import dolmen",
         "import dolmen.processors.images.image",
+        "import dolmen.processors.video.source",
         "from dolmen.cli import main; main(['--help'])",
         "from dolmen.cli import main; main(['tasks'])",
         "import dolmen; dolmen.tasks()",
     ],
 )
 def test_torch_is_not_loaded_by(code: str) -> None:
-    heavy = "{'torch', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)"
+    heavy = "{'torch', 'sklearn', 'scipy', 'matplotlib', 'cv2'} & set(sys.modules)"
     check = f"{code}\nimport sys\nheavy = {heavy}\nassert not heavy, heavy"
     subprocess.run([sys.executable, "-c", check], check=True, stdout=subprocess.DEVNULL)
 

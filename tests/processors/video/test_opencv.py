@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from processors.video.containers import write_avi
 
-from dolmen.processors.video import source
+from dolmen.processors.video import opencv, source
 from dolmen.processors.video.opencv import OPTIONS, about_opencv, import_cv2
 from dolmen.processors.video.source import frames, open_video
 from dolmen.types import UserError
@@ -49,9 +50,38 @@ def test_versions_that_mix_up_colours_and_demuxers_are_not_used(version: str, mo
     assert import_cv2() is None
 
 
-def test_a_build_without_ffmpeg_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2.videoio_registry, "getStreamBufferedBackends", lambda: ())
-    assert import_cv2() is None
+class Without:
+    """A capture of a build without FFmpeg."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def isOpened(self) -> bool:
+        return False
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_build_that_reads_no_open_file_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    opencv._reads_open_files.cache_clear()
+    assert import_cv2() is cv2
+    opencv._reads_open_files.cache_clear()
+    monkeypatch.setattr(cv2, "VideoCapture", Without)
+    try:
+        assert import_cv2() is None
+    finally:
+        opencv._reads_open_files.cache_clear()
+
+
+def test_a_header_that_points_before_the_beginning_of_the_file(path: Path) -> None:
+    """OpenCV goes back there: through a file object of Python, it would crash."""
+    data = bytearray(path.read_bytes())
+    for at in range(data.index(b"idx1"), len(data), 4):
+        data[at : at + 4] = b"\x10\0\0\xa0"
+    path.write_bytes(data)
+    with contextlib.suppress(UserError):
+        assert len(list(frames(path))) <= 5
 
 
 def test_the_licence_is_the_one_of_the_build() -> None:

@@ -324,6 +324,31 @@ def test_av1_is_read_by_the_program(tmp_path: Path, encoder: tuple[str, ...]) ->
     assert [f.pixels.mean() for f in read] == pytest.approx([20, 40, 60, 80], abs=3)
 
 
+def test_a_cover_is_no_video(tmp_path: Path, reader: str) -> None:
+    """Sound with a picture of its sleeve."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the program ffmpeg is not here, which encodes")
+    Image.fromarray(picture(0)).save(tmp_path / "cover.png")
+    by_ffmpeg(
+        "-f", "lavfi", "-i", "sine=d=1", "-i", str(tmp_path / "cover.png"), "-map", "0", "-map", "1", "-c:v", "mjpeg",
+        "-disposition:v:0", "attached_pic", str(tmp_path / "v.m4a"),
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"no video; name a video"):
+        list(frames(tmp_path / "v.m4a"))
+
+
+def test_a_video_with_sound_is_read(tmp_path: Path, reader: str) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the program ffmpeg is not here, which encodes")
+    for name, codec in (("v.mp4", "mpeg4"), ("v.avi", "mpeg4"), ("v.mkv", "mpeg4"), ("v.ts", "mpeg2video")):
+        by_ffmpeg(
+            "-f", "lavfi", "-i", "sine=d=1.3", "-f", "lavfi", "-i", "testsrc=s=176x144:r=25:d=1", "-c:v", codec, "-bf",
+            "2", str(tmp_path / name),
+        )  # fmt: skip
+        times = [f.time_s for f in frames(tmp_path / name)]
+        assert times == pytest.approx([0.04 * i for i in range(25)], abs=2e-3), name
+
+
 class Blind(source.OpenCVSource):
     """A build without codecs."""
 

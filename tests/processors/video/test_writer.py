@@ -65,6 +65,23 @@ def test_nothing_is_half_written(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.webm", "there.webm"]
 
 
+@pytest.mark.parametrize("name", ["concat:v.webm", "%03d.webm", "ü ö.webm", "file:.webm", "UPPER.WEBM"])
+def test_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter(name) as writer:
+        writer.add(picture(0), 0.0)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert len(list(frames(name))) == 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (1, 999), (17, 3)])
+def test_any_size(tmp_path: Path, height: int, width: int) -> None:
+    with VideoWriter(tmp_path / "v.webm") as writer:
+        writer.add(picture(0, height, width), 0.0)
+    (frame,) = frames(tmp_path / "v.webm")
+    assert frame.pixels.shape == (height + height % 2, width + width % 2, 3)
+
+
 def test_nothing_is_written_where_no_picture_came(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "v.webm"):
         pass

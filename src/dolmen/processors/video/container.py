@@ -2,7 +2,7 @@
 
 FFmpeg guesses the demuxer from the content, and some of its demuxers open other files: a text that begins with
 ``ffconcat version 1.0``, or a playlist, is a list of files whatever its name is. Here only containers that carry their
-own pictures have a name, and the decoder is told which one to use.
+own pictures have a name, and the decoder takes the demuxer of that name.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def _every_frame(program: str) -> str:
 
 
 class FFmpegSource(FrameSource):
-    """A video file, decoded by the program ffmpeg. It is told the demuxer, and may read files only.
+    """A video file, decoded by the program ffmpeg. It gets the demuxer's name, and may read files only.
 
     Args:
         program: where ffmpeg is.
@@ -70,7 +70,7 @@ class FFmpegSource(FrameSource):
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
-        self.pipe: IO[bytes] = self.process.stdout
+        self.pipe = self.process.stdout
         self.stamps: queue.SimpleQueue[tuple[float | None, int, int] | None] = queue.SimpleQueue()
         self.tick_s, self.lists_frames, self.is_partial = 0.0, container == "mov", False
         self.thread = threading.Thread(target=self._listen, args=(self.process.stderr,), daemon=True)
@@ -105,15 +105,12 @@ class FFmpegSource(FrameSource):
             self.stamps.put(None)
             return False
         self.time_s, height, width = stamp
-        data = self.pipe.read(height * width * 3)
-        if len(data) < height * width * 3:
-            return False
-        self.pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
-        return True
+        self.pixels = np.empty((height, width, 3), np.uint8)
+        return self.pipe.readinto(memoryview(self.pixels).cast("B")) == self.pixels.size
 
     def picture(self) -> Pixels:
         """See ``FrameSource``."""
-        return self.pixels.copy()
+        return self.pixels
 
     def has_all(self, count: int) -> bool:
         """See ``FrameSource``."""

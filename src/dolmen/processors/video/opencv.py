@@ -8,10 +8,12 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -29,18 +31,22 @@ MIN_VERSION = (4, 13)
 """Earlier ones take no demuxer for a file that is open, mix up colours of BT.709, and leave rotated videos lying."""
 MAX_RATE = 1000
 """What claims more frames a second has none that is known: FFmpeg gives the ticks of its clock."""
-MAX_MISSES = 64
+MAX_MISSES = 250
 """So many times in a row nothing was decoded: the file is at its end."""
 COVER_RATE = 90_000
-"""Frames a second of a cover picture in a file of sound."""
+"""Frames a second that FFmpeg gives for a cover picture in a file of sound."""
+WITH_COVERS = ("mov", "matroska", "asf")
+"""Containers that hold them; others tick as often."""
 COUNTING = ("mov", "avi")
 """Containers whose header counts the frames; for others the number is length by rate."""
+ONE_PIXEL = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
+"""A GIF."""
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _OPENING = threading.Lock()
 
 
 def import_cv2() -> Any:
-    """OpenCV, or None where it is missing, too old, or was built without FFmpeg."""
+    """OpenCV, or None where it is missing, too old, or has no FFmpeg that reads from an open file."""
     if importlib.util.find_spec("cv2") is None:
         return None
     # Read once, at the first import: FFmpeg and OpenCV would print what is damaged in a file.
@@ -51,8 +57,48 @@ def import_cv2() -> Any:
     except ImportError:  # other wheels of OpenCV need libraries of a desktop
         return None
     version = tuple(int(part) for part in re.findall(r"\d+", cv2.__version__)[:2])
-    is_new = version >= MIN_VERSION
-    return cv2 if is_new and cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBufferedBackends() else None
+    return cv2 if version >= MIN_VERSION and _reads_open_files() else None
+
+
+@cache
+def _reads_open_files() -> bool:
+    """Try it on a picture of one pixel: builds of OpenCV differ in what FFmpeg they have, if any."""
+    import cv2
+
+    with tempfile.TemporaryFile() as file:
+        file.write(ONE_PIXEL)
+        file.flush()
+        capture = _capture(cv2, file, "gif")
+        is_read = bool(capture.isOpened() and capture.grab())
+        capture.release()
+    return is_read
+
+
+def _capture(cv2: Any, file: BinaryIO, container: str) -> Any:
+    """A file that is open, in OpenCV's hands, which take a duplicate of the descriptor.
+
+    FFmpeg gets no name, one demuxer, and no protocol but that of descriptors: there is no other file it could read.
+    OpenCV would take a file object, too, but crashes where that raises, as for a place before its beginning.
+    """
+    file.seek(0)
+    options = f"input_format;{container}|format_whitelist;{container}|protocol_whitelist;fd|fd;{file.fileno()}"
+    with _environment(options):
+        return cv2.VideoCapture("fd:", cv2.CAP_FFMPEG)
+
+
+@contextlib.contextmanager
+def _environment(options: str) -> Iterator[None]:
+    """OpenCV takes FFmpeg's options from the environment only, which all threads have in common: set for a moment."""
+    with _OPENING:
+        before = os.environ.get(OPTIONS)
+        os.environ[OPTIONS] = options
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[OPTIONS]
+            else:
+                os.environ[OPTIONS] = before
 
 
 def about_opencv() -> Reader:
@@ -85,7 +131,6 @@ def _ffmpeg_licence(package: str) -> str:
 class OpenCVSource(FrameSource):
     """A video file, decoded by OpenCV.
 
-    OpenCV gets the file open, without a name, one demuxer, and no protocol: there is no other file that it could read.
     It says of no frame that parts of it are missing; what it can't decode at all is counted as damage.
 
     Args:
@@ -95,11 +140,9 @@ class OpenCVSource(FrameSource):
 
     def __init__(self, path: Path, container: str) -> None:
         self.cv2 = import_cv2()
-        self.file = path.open("rb")
-        with _options(f"input_format;{container}|format_whitelist;{container}|protocol_whitelist;none"):
-            self.capture = self.cv2.VideoCapture(self.file, self.cv2.CAP_FFMPEG, [])
+        with path.open("rb") as file:
+            self.capture = _capture(self.cv2, file, container)
         if not self.capture.isOpened():
-            self.close()
             raise UndecodableError("it is damaged, or no video")
         self.capture.set(self.cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         rate = self.capture.get(self.cv2.CAP_PROP_FPS)
@@ -108,7 +151,7 @@ class OpenCVSource(FrameSource):
         self.length_s = count / rate if rate > 0 and count > 0 else 0.0
         self.num_listed = int(count) if container in COUNTING and count > 0 else 0
         self.num_read = 0
-        is_cover = rate == COVER_RATE and container != "mpegts"
+        is_cover = rate == COVER_RATE and container in WITH_COVERS
         if is_cover or not self.advance():
             why = f"it is damaged, or OpenCV lacks its codec {self._codec()}, which the program ffmpeg may know"
             self.close()
@@ -146,19 +189,3 @@ class OpenCVSource(FrameSource):
     def close(self) -> None:
         """See ``FrameSource``."""
         self.capture.release()
-        self.file.close()
-
-
-@contextlib.contextmanager
-def _options(options: str) -> Iterator[None]:
-    """OpenCV takes FFmpeg's options from the environment only, which all threads have in common: set for a moment."""
-    with _OPENING:
-        before = os.environ.get(OPTIONS)
-        os.environ[OPTIONS] = options
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[OPTIONS]
-            else:
-                os.environ[OPTIONS] = before

@@ -17,8 +17,8 @@ from dolmen.processors.video.webm import TICKS, Packet, is_key_frame, ivf_packet
 from dolmen.types import MachineError, UserError
 
 SUFFIX = ".webm"
-RATE = 25.0
-"""Frames a second for which the encoder chooses its bits: as many for each frame, at any rate."""
+RATE = 250.0
+"""Frames a second for which the encoder spends a bit a pixel; below 1000 bits a second (2 x 2 pixels) it fails."""
 
 LOST = (2.0, 1.0, 2.0, 0.0)
 """Blue, green and red that are lost on the way to YUV, where FFmpeg's quick conversion rounds down: 2.6, 1.4, 2.3."""
@@ -46,7 +46,8 @@ class VideoWriter:
         self.cv2 = import_cv2()
         if self.cv2 is None:
             raise UserError("to write a video needs OpenCV here; type: pip install 'dolmen[video]'")
-        self.compressed = self.path.with_name(f".{self.path.stem}.{os.getpid()}.ivf")
+        # An absolute name can't begin as a protocol of FFmpeg's does.
+        self.compressed = self.path.absolute().with_name(f".{self.path.stem}.{os.getpid()}.ivf")
         self.temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp{SUFFIX}")
         self.encoder: Any = None
         self.size = (0, 0)
