@@ -65,8 +65,13 @@ class FFmpegSource(FrameSource):
             "-vf", "showinfo=checksum=0,format=rgb24", _every_frame(program), "passthrough",
             "-f", "rawvideo", "-protocol_whitelist", "pipe", "pipe:1",
         ]  # fmt: skip
+        # In a session of its own it does not get the Ctrl-C that is meant for us, and does not end before we do.
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None
