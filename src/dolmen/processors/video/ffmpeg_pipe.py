@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import queue
 import re
 import shutil
@@ -73,8 +74,8 @@ class FFmpegSource(FrameSource):
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        assert self.process.stdout is not None
         assert self.process.stderr is not None
+        assert isinstance(self.process.stdout, io.BufferedReader)
         self.pipe = self.process.stdout
         self.stamps: queue.SimpleQueue[tuple[float | None, int, int] | None] = queue.SimpleQueue()
         self.tick_s, self.lists_frames, self.is_partial = 0.0, container == "mov", False
@@ -110,8 +111,10 @@ class FFmpegSource(FrameSource):
             self.stamps.put(None)
             return False
         self.time_s, height, width = stamp
-        self.pixels = np.empty((height, width, 3), np.uint8)
-        return self.pipe.readinto(memoryview(self.pixels).cast("B")) == self.pixels.size
+        data = bytearray(height * width * 3)
+        num_bytes = self.pipe.readinto(data)
+        self.pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
+        return num_bytes == len(data)
 
     def picture(self) -> Pixels:
         """See ``FrameSource``."""
