@@ -72,8 +72,6 @@ def explain(model: Detector, predictor: DetectionPredictor, raw: Any, out: Path)
     Returns:
         The objects, and how many places and proposals they came from.
     """
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out {out} must end in .png")
     example = predictor.encode(raw)
     if isinstance(example, UserError):
         raise example

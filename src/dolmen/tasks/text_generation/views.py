@@ -16,7 +16,6 @@ from dolmen.nn.recurrent.language_model import LanguageModel
 from dolmen.processors.text.tokens import TextProcessor
 from dolmen.report import text as page
 from dolmen.report.tables import numbers
-from dolmen.tasks.task import Dataset
 from dolmen.tasks.text_generation.data.windows import TextDataset
 from dolmen.types import Evaluation, Section, UserError
 
@@ -29,13 +28,12 @@ CLEAR = 0.35
 def sections(
     model: LanguageModel,
     processor: TextProcessor,
-    datasets: Mapping[str, Dataset],
+    datasets: Mapping[str, TextDataset],
     evaluations: dict[str, Evaluation],
 ) -> list[Section]:
     """The report's sections."""
     split = "test" if "test" in evaluations else next(iter(evaluations))
     dataset = datasets[split]
-    assert isinstance(dataset, TextDataset)
     tokens = torch.from_numpy(np.array(dataset.tokens[: LOOKED_AT + 1], np.int64))
     seen = _read(model, tokens)
     shown = [processor.show(int(t)) for t in tokens[1 : SHOWN + 1]]

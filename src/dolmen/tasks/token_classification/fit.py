@@ -1,6 +1,11 @@
-"""What is fitted on validation when a tagger has been trained: how sure it may be, and how easily it sees a span."""
+"""What is fitted on validation when a tagger has been trained: how sure it may be, and how easily it sees a span.
+
+Also how far its confidences are from the truth.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,3 +57,39 @@ def log_marginals(processor: TagProcessor, parts: list[Floats], temperature: flo
     chain = Chain(np.array(processor.transitions) / temperature)
     marginals: Floats = np.concatenate([chain.read(e / temperature).marginals() for e in parts])
     return np.log(np.maximum(marginals, 1e-12))
+
+
+def calibration(
+    processor: TagProcessor, parts: list[Floats], paths: list[NDArray[np.int64]], gold: list[NDArray[np.int64]]
+) -> dict[str, Any]:
+    """How far confidences are from the truth: of spans, or of single tags.
+
+    Args:
+        processor: fitted; decodes.
+        parts: (T, K) scores of each sentence, over the temperature.
+        paths: (T,) the tags that were decoded.
+        gold: (T,) the right ones.
+    """
+    names, chain = processor.labels, processor.chain
+    confidences: list[float] = []
+    right: list[bool] = []
+    for scores, path, tags in zip(parts, paths, gold, strict=True):
+        lattice = chain.read(scores)
+        if processor.kind == "spans":
+            gold_spans = set(spans_of([names[i] for i in tags]))
+            for span in spans_of([names[i] for i in path]):
+                confidences.append(lattice.probability(span.start, path[span.start : span.stop].tolist()))
+                right.append(span in gold_spans)
+        else:
+            confidences += lattice.marginals()[np.arange(len(path)), path].tolist()
+            right += (path == tags).tolist()
+    ece, bins = classification.reliability(np.array(confidences), np.array(right, bool))
+    raw, labels = [part * processor.temperature for part in parts], np.concatenate(gold)
+    after, before = (
+        float(-log_marginals(processor, raw, t)[np.arange(len(labels)), labels].mean())
+        for t in (processor.temperature, 1.0)
+    )
+    return {
+        "ece": ece, "loss": after, "loss_before": before, "temperature": processor.temperature,
+        "outside": processor.outside, "bins": bins,
+    }  # fmt: skip

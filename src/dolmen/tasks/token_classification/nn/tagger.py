@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ class CharacterReader(nn.Module):
         self.register_buffer("numbers", torch.tensor(numbers))
         self.requires_grad_(False)
 
-    def load(self, model: dict[str, Tensor]) -> None:
+    def load(self, model: Mapping[str, Tensor]) -> None:
         """Take over the weights of a ``LanguageModel``; its softmax is not needed."""
         own = self.state_dict()
         self.load_state_dict({k: model.get(k, v) for k, v in own.items()})
