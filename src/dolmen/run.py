@@ -93,7 +93,7 @@ def next_folder(task: str, data: str, base: Path = Path("runs")) -> Path:
 
 
 class Run(Model):
-    """A trained model with everything around it, worked off by torch.
+    """A trained model with everything around it, computed by torch.
 
     Attributes:
         path: the run folder.
@@ -116,13 +116,13 @@ class Run(Model):
 
     def describe(self) -> dict[str, Any]:
         """What it is, as plain JSON values."""
-        found = self.evaluation
-        split = "test" if "test" in found else "val"
+        evaluation = self.evaluation
+        split = "test" if "test" in evaluation else "val"
         return {
             **super().describe(),
             "precision": "fp32",
             "made_of": self.path.name,
-            "measured": {"on": split, **found[split]["metrics"]},
+            "measured": {"on": split, **evaluation[split]["metrics"]},
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "bytes": (self.path / WEIGHTS).stat().st_size,
         }
@@ -225,12 +225,12 @@ class Run(Model):
         """Of the code, of the data, and of weights that training started from."""
         from dolmen.report.card import Licence
 
-        found = read_json(self.path / CHECK)
+        check = read_json(self.path / CHECK)
         data = Licence(
             what="data",
-            name=found["source"],
-            licence=found["summary"].get("licence", "not stated: ask its owners"),
-            source=found["source"],
+            name=check["source"],
+            licence=check["summary"].get("licence", "not stated: ask its owners"),
+            source=check["source"],
         )
         weights = [Licence(what="weights", name=n, licence=li, source=s) for n, li, s in self.task.weights_licences()]
         code = Licence(what="code", name="Dolmen", licence="Apache-2.0", source="the LICENSE file of the package")

@@ -209,17 +209,17 @@ def load(path: str | Path, threads: int | None = None) -> Run | Bundle:
         UserError: it is neither, its training has not ended, or a file of it is damaged or was changed.
     """
     bundled = is_bundle(Path(path)) or Path(path).suffix == SUFFIX
-    found = load_bundle(Path(path), threads) if bundled else folder_of.load(path, threads)
-    found.predictor.open_model = lambda other: load(other, threads)
-    return found
+    model = load_bundle(Path(path), threads) if bundled else folder_of.load(path, threads)
+    model.predictor.open_model = lambda other: load(other, threads)
+    return model
 
 
 def _opened(run: Run | str | Path, verb: str) -> Run:
     """A run, for what a bundle can't do."""
-    found = load(run) if isinstance(run, str | Path) else run
-    if not isinstance(found, Run):
-        raise UserError(f"{found.path} is a bundle, and {verb} needs the run that it was made of; name that")
-    return found
+    opened = load(run) if isinstance(run, str | Path) else run
+    if not isinstance(opened, Run):
+        raise UserError(f"{opened.path} is a bundle, and {verb} needs the run that it was made of; name that")
+    return opened
 
 
 def predict(model: Model | str | Path, inputs: Any, **options: Any) -> Any:
@@ -260,8 +260,8 @@ def _report_elsewhere(run: Run, evaluation: Evaluation, dataset: Dataset, folder
     """A report of one evaluation, in a folder of its own, whole or not at all; the run's is left as it is."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-        made = Path(name) / folder.name
-        made.mkdir()
+        copy = Path(name) / folder.name
+        copy.mkdir()
         for part in (
             folder_of.CONFIG,
             folder_of.PROCESSOR,
@@ -269,12 +269,12 @@ def _report_elsewhere(run: Run, evaluation: Evaluation, dataset: Dataset, folder
             folder_of.METRICS,
             folder_of.CHECK,
         ):
-            shutil.copyfile(run.path / part, made / part)
-        config = folder_of.read_json(made / folder_of.CONFIG)
-        write_json(made / folder_of.CONFIG, config | {"evaluated_on": data})
-        write_json(made / folder_of.EVALUATION, {"test": evaluation.to_json()})
-        Run(made, run.task, run.model).write_report({"test": evaluation}, {"test": dataset})
-        made.replace(folder)  # over an empty folder, too
+            shutil.copyfile(run.path / part, copy / part)
+        config = folder_of.read_json(copy / folder_of.CONFIG)
+        write_json(copy / folder_of.CONFIG, config | {"evaluated_on": data})
+        write_json(copy / folder_of.EVALUATION, {"test": evaluation.to_json()})
+        Run(copy, run.task, run.model).write_report({"test": evaluation}, {"test": dataset})
+        copy.replace(folder)  # over an empty folder, too
 
 
 def explain(run: Run | str | Path, raw: Any, out: str | Path) -> dict[str, Any]:
@@ -398,8 +398,8 @@ def runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
     base = Path(folder)
     if not base.is_dir():
         raise UserError(f"there is no folder {base}; train something first, or name the folder that holds your runs")
-    found = [base] if folder_of.is_run(base) else sorted(p for p in base.iterdir() if folder_of.is_run(p))
-    return [_summary(path) for path in found]
+    folders = [base] if folder_of.is_run(base) else sorted(p for p in base.iterdir() if folder_of.is_run(p))
+    return [_summary(path) for path in folders]
 
 
 def _summary(path: Path) -> dict[str, Any]:

@@ -52,12 +52,12 @@ Progress = Callable[[str, int, int], None]
 
 
 def stage_progress(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
-    """Turn ``progress`` into what one stage calls with ``(done, total)``; None where nobody is told."""
+    """Turn ``progress`` into what one stage calls with ``(done, total)``; None where nobody asked."""
     return None if progress is None else lambda done, total: progress(stage, done, total)
 
 
 class TaskConfig(BaseModel):
-    """What can be chosen for any task. ``None`` means: found out from the data, the budget and the machine."""
+    """What can be chosen for any task. ``None`` means: decided by the data, the budget and the machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -302,7 +302,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
             data: a path, or the name of a public set.
             fetch: download a named public set if it is not here yet.
             budget: how fast this machine is, to choose sizes by; None where nothing will be trained.
-            progress: told how far reading is.
+            progress: called with how far reading is.
             open_model: opens a run or a bundle that a choice names; None where there is nothing to open them with.
 
         Raises:
@@ -319,7 +319,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
             data: a path, or the name of a public set.
             split: "train", "val" or "test"; None takes the test part, else the validation part, else everything.
             fetch: download a named public set if it is not here yet.
-            progress: told how far reading is.
+            progress: called with how far reading is.
 
         Raises:
             UserError: the data can't be used, or hold a class that training never saw.
@@ -448,7 +448,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
             data: a path.
             form: one of ``forms``.
             out: a new or empty folder.
-            progress: told how far reading is.
+            progress: called with how far reading is.
 
         Returns:
             What was mended, left out or lost, a sentence each.

@@ -279,11 +279,11 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
             "ece": ece, "ece_before": before, **losses, "temperature": p.temperature, "bins": bins,
         }  # fmt: skip
         if p.positive is not None and p.threshold is not None:
-            found = metrics.at_threshold(
+            at_threshold = metrics.at_threshold(
                 probabilities[:, p.classes.index(p.positive)], labels, p.classes.index(p.positive), p.threshold
             )
-            values |= {name: value for name, (value, _) in found.items()}
-            bounds |= {name: bound for name, (_, bound) in found.items()}
+            values |= {name: value for name, (value, _) in at_threshold.items()}
+            bounds |= {name: bound for name, (_, bound) in at_threshold.items()}
             tables["operating_point"] = {
                 "positive": p.positive,
                 "threshold": p.threshold,
@@ -328,15 +328,15 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
     def suspects(self, outputs: Arrays, dataset: ImageDataset) -> Finding:
         """Labels that networks which never saw them doubt (confident learning)."""
         probabilities = metrics.softmax(outputs["logits"])
-        found = suspect_labels(probabilities, dataset.labels)
+        suspects = suspect_labels(probabilities, dataset.labels)
         names, classes = dataset.names, self.processor.classes
         items = [
             f"{names[i]}: labelled {classes[dataset.labels[i]]}, looks like {classes[probabilities[i].argmax()]}"
-            for i in found
+            for i in suspects
         ]
         message = (
-            f"{len(found)} of {len(dataset):,} labels look wrong to networks that never trained on them; look at them, "
-            "most doubtful first."
+            f"{len(suspects)} of {len(dataset):,} labels look wrong to networks that never trained on them; look at "
+            "them, most doubtful first."
             if items
             else f"None of {len(dataset):,} labels looks wrong to networks that never trained on them."
         )

@@ -221,27 +221,27 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
         and changes the light and the colours.
         """
         config, g = self.config, moment.generator
-        found = box_augment.Boxed(batch["images"].permute(0, 3, 1, 2).float(), batch["boxes"], batch["labels"])
+        varied = box_augment.Boxed(batch["images"].permute(0, 3, 1, 2).float(), batch["boxes"], batch["labels"])
         flips = (config.flip in ("horizontal", "both"), config.flip == "both")
         if config.augment == "strong" and config.paste:
-            objects = self._rare_objects(len(found.images), g)
-            found = box_augment.paste_objects(found, objects, g, share=config.paste)
+            objects = self._rare_objects(len(varied.images), g)
+            varied = box_augment.paste_objects(varied, objects, g, share=config.paste)
         if config.augment == "light":
-            found = box_augment.scale_and_crop(found, g, zoom=(0.8, 1.25), stretch=0.1, flips=flips)
+            varied = box_augment.scale_and_crop(varied, g, zoom=(0.8, 1.25), stretch=0.1, flips=flips)
         if config.augment == "strong":
-            several = round(config.mosaic * len(found.images)) if moment.progress < SETTLING else 0
+            several = round(config.mosaic * len(varied.images)) if moment.progress < SETTLING else 0
             parts = []
             if several:
-                parts.append(box_augment.mosaic(found, g, several, zoom=(0.5, 1.2), stretch=0.2, flips=flips))
-            if several < len(found.images):
-                rest = box_augment.Boxed(*(t[several:] for t in found))
+                parts.append(box_augment.mosaic(varied, g, several, zoom=(0.5, 1.2), stretch=0.2, flips=flips))
+            if several < len(varied.images):
+                rest = box_augment.Boxed(*(t[several:] for t in varied))
                 parts.append(box_augment.scale_and_crop(rest, g, zoom=(0.7, 1.5), stretch=0.2, flips=flips))
-            found = box_augment.joined(*parts)
-            images = augment.light(found.images, g, brightness=0.1, contrast=0.3, gamma=0.2)
+            varied = box_augment.joined(*parts)
+            images = augment.light(varied.images, g, brightness=0.1, contrast=0.3, gamma=0.2)
             if images.shape[1] == 3:
                 images = augment.colour(images, g, saturation=0.4)
-            found = found._replace(images=images)
-        return {**found._asdict(), "near": box_augment.jittered(found.boxes, g)}
+            varied = varied._replace(images=images)
+        return {**varied._asdict(), "near": box_augment.jittered(varied.boxes, g)}
 
     def _rare_objects(self, number: int, generator: torch.Generator) -> list[tuple[torch.Tensor, int]]:
         """So many objects of rare classes, the rarer the likelier, cut out of the training pictures."""
@@ -251,22 +251,22 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
             return []
         drawn = torch.randint(0, len(rare), (number,), generator=generator).tolist()
         turns = torch.rand(number, generator=generator).tolist()
-        found = []
+        objects = []
         for label, turn in zip([rare[d] for d in drawn], turns, strict=True):
             places = train.of_class(label)
             view, box = places[int(turn * len(places))]
             left, top, right, bottom = train.boxes[view][box].round().astype(int).tolist()
             patch = torch.from_numpy(train.pixels[train.rows[view], max(0, top) : bottom, max(0, left) : right].copy())
             if patch.numel():
-                found.append((patch.permute(2, 0, 1).float(), label))
-        return found
+                objects.append((patch.permute(2, 0, 1).float(), label))
+        return objects
 
     # ---- use
 
     def outputs(self, model: Detector, batch: Batch) -> Batch:
         """``boxes`` (B, R, 4), ``scores`` (B, R, K); ``proposals`` (B, R, 4) where the second stage looked."""
-        found = model(batch["images"].permute(0, 3, 1, 2).float())
-        return {"boxes": found.boxes, "scores": scores_of(found), "proposals": found.proposals}
+        outputs = model(batch["images"].permute(0, 3, 1, 2).float())
+        return {"boxes": outputs.boxes, "scores": scores_of(outputs), "proposals": outputs.proposals}
 
     def graph(self, model: Detector) -> Graph:
         """``images`` (B, H, W, C) uint8 to ``boxes`` (B, R, 4) and ``scores`` (B, R, K)."""
@@ -279,29 +279,29 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
 
     def evaluate(self, outputs: Arrays, dataset: BoxDataset, *, intervals: bool = True) -> Evaluation:
         p = self.processor
-        found, proposals = self._decoded(outputs, dataset)
+        predicted, proposals = self._decoded(outputs, dataset)
         truth = [metrics.Truth(*t) for t in dataset.truth]
         if not intervals:
-            values = metrics.quick(found, truth, len(p.classes))
+            values = metrics.quick(predicted, truth, len(p.classes))
             return Evaluation(self.name, len(truth), values | self._proposal_recall(proposals, truth))
-        values, tables = metrics.evaluation_tables(found, truth, p.classes, p.thresholds)
+        values, tables = metrics.evaluation_tables(predicted, truth, p.classes, p.thresholds)
         recall = self._proposal_recall(proposals, truth)
-        bounds = metrics.intervals(found, truth, len(p.classes), dataset.groups, seed=self.config.seed)
+        bounds = metrics.intervals(predicted, truth, len(p.classes), dataset.groups, seed=self.config.seed)
         tables |= {"classes": list(p.classes), "proposals": recall}
-        return Evaluation(self.name, len(truth), values | recall, bounds, tables, views.as_arrays(found))
+        return Evaluation(self.name, len(truth), values | recall, bounds, tables, views.as_arrays(predicted))
 
     def _decoded(self, outputs: Arrays, dataset: BoxDataset) -> tuple[list[Boxes], list[NDArray[np.float32]]]:
         """Of each picture the objects, and the proposals if there are any, in its own pixels."""
-        found, proposals = [], []
+        predicted, proposals = [], []
         edges = np.searchsorted(dataset.picture, np.arange(len(dataset.truth) + 1))
         for i, (height, width) in enumerate(dataset.sizes.tolist()):
             at = slice(edges[i], edges[i + 1])
             mine = {name: values[at] for name, values in outputs.items()}
-            found.append(self.processor.decode_picture(mine, dataset.crops[at], (height, width)))
+            predicted.append(self.processor.decode_picture(mine, dataset.crops[at], (height, width)))
             if "proposals" in mine:
                 pairs = zip(mine["proposals"], dataset.crops[at], strict=True)
                 proposals.append(np.concatenate([self.processor.from_input(p, c) for p, c in pairs]))
-        return found, proposals
+        return predicted, proposals
 
     def _proposal_recall(self, proposals: list[NDArray[np.float32]], truth: list[metrics.Truth]) -> dict[str, float]:
         return metrics.proposal_recall(proposals, truth) if proposals else {}
@@ -309,9 +309,9 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
     def calibrate(self, model: Detector, outputs: Arrays, dataset: BoxDataset) -> Calibrated[DetectionProcessor]:
         """Choose the score of each class from which on an object is reported: the best F1 on validation."""
         del model
-        found, _ = self._decoded(outputs, dataset)
+        predicted, _ = self._decoded(outputs, dataset)
         truth = [metrics.Truth(*t) for t in dataset.truth]
-        thresholds = metrics.fit_thresholds(found, truth, len(self.processor.classes))
+        thresholds = metrics.fit_thresholds(predicted, truth, len(self.processor.classes))
         return Calibrated(self.processor.model_copy(update={"thresholds": tuple(thresholds)}))
 
     # ---- showing

@@ -194,13 +194,13 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
             if not len(steps):
                 return nothing(model)
             # What lies behind a recording counts in batch norm, so it is the same in each part of a batch.
-            found = model(batch["frames"], steps)
-            learned = ctc_loss(found, steps, batch["units"], batch["num_units"])
+            log_probabilities = model(batch["frames"], steps)
+            learned = ctc_loss(log_probabilities, steps, batch["units"], batch["num_units"])
             if "flat" not in batch:
                 return learned
             share = float(batch["flat_share"][0])
             # By recordings, each as heavy as its units: sums add up, however a batch is divided.
-            nll = F.nll_loss(found.float().transpose(1, 2), batch["flat"], reduction="none")
+            nll = F.nll_loss(log_probabilities.float().transpose(1, 2), batch["flat"], reduction="none")
             inside = torch.arange(nll.shape[1], device=steps.device) < steps[:, None]
             flat = ((nll * inside).sum(1) / steps * batch["num_units"]).sum()
             return Loss((1 - share) * learned.total + share * flat, learned.weight)
@@ -232,14 +232,14 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
             features = mask(features, num_frames, p.front.hop_s, strength, moment.generator)
         inside = torch.arange(features.shape[1]) < num_frames[:, None]
         frames = stacked(features * inside[:, :, None], p.stride)
-        made = {
+        varied = {
             "frames": frames, "steps": -(-num_frames // p.stride), "units": spoken.units, "num_units": spoken.num_units
         }  # fmt: skip
         share = 1 - moment.progress / FLAT
         if p.kind == "words" and share > 0:
-            made["flat"] = flat_targets(spoken, p.step_s * p.rate, frames.shape[1])
-            made["flat_share"] = torch.full((len(frames),), share)
-        return {k: v.to(device) for k, v in made.items()}
+            varied["flat"] = flat_targets(spoken, p.step_s * p.rate, frames.shape[1])
+            varied["flat_share"] = torch.full((len(frames),), share)
+        return {k: v.to(device) for k, v in varied.items()}
 
     @functools.cached_property
     def _front(self) -> LogMelFrames:
@@ -272,8 +272,8 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         frames, steps = self._steps(batch["audio"].cpu().numpy(), batch["num_samples"].cpu().numpy())
         device = model.head.weight.device
         counts = torch.from_numpy(steps)
-        found = model(torch.from_numpy(frames).to(device), counts.to(device))
-        return {"log_probabilities": torch.cat([row[:n] for row, n in zip(found, steps.tolist(), strict=True)])}
+        padded = model(torch.from_numpy(frames).to(device), counts.to(device))
+        return {"log_probabilities": torch.cat([row[:n] for row, n in zip(padded, steps.tolist(), strict=True)])}
 
     def _steps(self, audio: NDArray[np.int16], lengths: NDArray[np.int64]) -> tuple[NDArray[np.float32], Any]:
         """(B, T, S, F) by the processor, as predictions take them, and (B,) how many are of each recording."""
@@ -310,10 +310,10 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         if self.processor.streams:
             axes = {"before": 0, "maps": 0}
             state = {k: np.repeat(v, len(frames), axes.get(k, 1)) for k, v in network.steps().state.items()}
-            found = network({"frames": frames, **state})["log_probabilities"]
+            padded = network({"frames": frames, **state})["log_probabilities"]
         else:
-            found = network({"frames": frames, "lengths": steps})["log_probabilities"]
-        return {"log_probabilities": np.concatenate([row[:n] for row, n in zip(found, steps, strict=True)])}
+            padded = network({"frames": frames, "lengths": steps})["log_probabilities"]
+        return {"log_probabilities": np.concatenate([row[:n] for row, n in zip(padded, steps, strict=True)])}
 
     def evaluate(self, outputs: Arrays, dataset: RecordingDataset, *, intervals: bool = True) -> Evaluation:
         """Without ``intervals``, of the best unit of each step; with them, of transcripts."""
@@ -440,8 +440,8 @@ def _fit_front(front: LogMel, decoded: DecodedRecordings, rows: Sequence[int]) -
 
 def _rows(recordings: Recordings, decoded: DecodedRecordings, rules: TextRules) -> dict[str, list[int]]:
     """Which recordings are in each split, of those that can be read and whose text is one."""
-    found: dict[str, list[int]] = {}
+    rows: dict[str, list[int]] = {}
     for i, item in enumerate(recordings.items):
         if i not in decoded.problems and i not in recordings.left_out and normalise(item.text, rules):
-            found.setdefault(item.split, []).append(i)
-    return found
+            rows.setdefault(item.split, []).append(i)
+    return rows

@@ -93,5 +93,5 @@ def _looked_into(model: Recogniser, steps: Floats) -> tuple[Floats, dict[str, Fl
         for name in ("input", "forget", "output", "update", "reset")
         if name in last[0]
     }
-    found: Floats = model.log_probabilities(out)[0].cpu().numpy()
-    return found, gates
+    logp: Floats = model.log_probabilities(out)[0].cpu().numpy()
+    return logp, gates

@@ -330,9 +330,9 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
             state = {k: (state[k][:, : len(rows)] if state else np.repeat(v, len(rows), 1)) for k, v in first.items()}
             for start in range(0, nll.shape[1], 64):  # all logits of a window are many
                 part = np.maximum(tokens[rows, start : start + 65], 0).astype(np.int64)
-                found = network({"tokens": np.ascontiguousarray(part[:, :-1]), **state})
-                state = {k: found[f"next_{k}"] for k in first}
-                z = found["logits"] - found["logits"].max(-1, keepdims=True)
+                outputs = network({"tokens": np.ascontiguousarray(part[:, :-1]), **state})
+                state = {k: outputs[f"next_{k}"] for k in first}
+                z = outputs["logits"] - outputs["logits"].max(-1, keepdims=True)
                 own = np.take_along_axis(z, part[:, 1:, None], -1)[..., 0]
                 nll[rows, start : start + part.shape[1] - 1] = np.log(np.exp(z).sum(-1)) - own
         return {"nll": np.where(tokens[:, 1:] < 0, np.nan, nll)}

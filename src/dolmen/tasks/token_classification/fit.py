@@ -28,12 +28,12 @@ def fit_outside(processor: TagProcessor, parts: list[Floats], tags: list[NDArray
     """What to take off the score of "O" for the best F1; neighbours are averaged, so that no lucky spike wins."""
     labels, every = processor.labels, max(1, len(parts) // 1000)  # enough to fit one number
     parts, gold = parts[::every], [spans_of([labels[i] for i in g]) for g in tags[::every]]
-    tried, found = np.linspace(0, 1.5, 13), []
+    tried, scores = np.linspace(0, 1.5, 13), []
     for outside in tried:
         leaning = processor.model_copy(update={"outside": float(outside)})
-        told = [spans_of([labels[i] for i in path]) for path in best_paths(leaning, parts)]
-        found.append(metrics.f1(*metrics.span_counts(gold, told).sum(0))[2])
-    smooth = np.convolve(np.pad(found, 1, mode="edge"), np.ones(3) / 3, mode="valid")
+        predicted = [spans_of([labels[i] for i in path]) for path in best_paths(leaning, parts)]
+        scores.append(metrics.f1(*metrics.span_counts(gold, predicted).sum(0))[2])
+    smooth = np.convolve(np.pad(scores, 1, mode="edge"), np.ones(3) / 3, mode="valid")
     return float(tried[smooth.argmax()])
 
 

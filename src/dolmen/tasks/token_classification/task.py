@@ -316,7 +316,7 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
         predicted_spans = gold_spans = None
         if p.kind == "spans":
             predicted_spans, gold_spans = (
-                [spans_of([p.labels[i] for i in path]) for path in found] for found in (paths, gold)
+                [spans_of([p.labels[i] for i in path]) for path in tags] for tags in (paths, gold)
             )
             counts = metrics.span_counts(gold_spans, predicted_spans)
             precision, recall, score = metrics.f1(*counts.sum(0))
@@ -330,8 +330,8 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
             tables["per_label"] = metrics.per_label(gold_spans, predicted_spans)
         else:
             single = [[(i, i + 1, p.labels[k]) for i, k in enumerate(path)] for path in gold]
-            told = [[(i, i + 1, p.labels[k]) for i, k in enumerate(path)] for path in paths]
-            tables["per_label"] = metrics.per_label(single, told)
+            predicted = [[(i, i + 1, p.labels[k]) for i, k in enumerate(path)] for path in paths]
+            tables["per_label"] = metrics.per_label(single, predicted)
         tables["calibration"] = calibration(p, parts, paths, gold)
         arrays = {"predicted": np.concatenate(paths), "gold": dataset.tags}
         return Evaluation(self.name, len(dataset), values, bounds, tables, arrays)
