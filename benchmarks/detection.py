@@ -163,11 +163,11 @@ def learnt(data: str, epochs: int) -> dict[str, float]:
     from dolmen.engine.evaluate import gather_outputs
     from dolmen.engine.train import fit
 
-    kind = load_task(TASK)
-    task = kind(kind.Config(augment="none", mosaic=0.0, paste=0.0, val_fraction=0.02, epochs=epochs))
-    task.prepare(data)
+    task_class = load_task(TASK)
+    config = task_class.Config(augment="none", mosaic=0.0, paste=0.0, val_fraction=0.02, epochs=epochs)
+    task = task_class.from_prepared(task_class.prepare(config, data))
     known = task.datasets["train"]
-    task.datasets = {"train": known, "val": known}
+    task = task.replace(datasets={"train": known, "val": known})
     with tempfile.TemporaryDirectory() as folder:
         model = fit(task, Path(folder), seconds=None)
     metrics = task.evaluate(gather_outputs(task, model, known), known, intervals=False).metrics

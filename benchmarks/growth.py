@@ -150,8 +150,8 @@ Work = tuple[Callable[[], Any], int]
 """What is timed (a float that it returns is its own time), and the memory held before the work."""
 
 
-def a_task() -> Any:
-    """Image classification with everything imported."""
+def a_task() -> tuple[Any, Any]:
+    """Image classification with everything imported: its class, and choices."""
     import scipy.optimize
     import torch
 
@@ -163,7 +163,7 @@ def a_task() -> Any:
     del dolmen, scipy
     hardware.keep_memory()
     torch.nn.functional.conv2d(torch.zeros(8, 3, 32, 32), torch.zeros(16, 3, 3, 3))
-    return ImageClassification(ImageClassificationConfig(model="fast", epochs=1, batch_size=64, precision="fp32"))
+    return ImageClassification, ImageClassificationConfig(model="fast", epochs=1, batch_size=64, precision="fp32")
 
 
 def check(data: str, run: Path) -> Work:
@@ -171,16 +171,16 @@ def check(data: str, run: Path) -> Work:
     return a_check(a_task(), data)
 
 
-def a_check(task: Any, data: str) -> Work:
+def a_check(task: tuple[Any, Any], data: str) -> Work:
     import dolmen
 
-    return lambda: dolmen.check(task.name, data), peak_bytes()
+    return lambda: dolmen.check(task[0].name, data), peak_bytes()
 
 
 def prepare(data: str, run: Path) -> Work:
     del run
-    task = a_task()
-    return lambda: task.prepare(data), peak_bytes()
+    task_class, config = a_task()
+    return lambda: task_class.prepare(config, data), peak_bytes()
 
 
 def epoch(data: str, run: Path) -> Work:
@@ -189,9 +189,10 @@ def epoch(data: str, run: Path) -> Work:
     return an_epoch(a_task(), data)
 
 
-def an_epoch(task: Any, data: str) -> Work:
+def an_epoch(task: tuple[Any, Any], data: str) -> Work:
     from dolmen.engine.train import fit
 
+    task_class, config = task
     before = peak_bytes()
 
     def work() -> float:
@@ -201,9 +202,9 @@ def an_epoch(task: Any, data: str) -> Work:
             if record["event"] == "step":
                 stamps.append(time.perf_counter())
 
-        task.prepare(data)
+        prepared = task_class.prepare(config, data)
         with tempfile.TemporaryDirectory() as folder:
-            fit(task, Path(folder), seconds=None, listeners=(listen,))
+            fit(task_class.from_prepared(prepared), Path(folder), seconds=None, listeners=(listen,))
         return (stamps[-1] - stamps[0]) * len(stamps) / (len(stamps) - 1)
 
     return work, before
@@ -211,15 +212,15 @@ def an_epoch(task: Any, data: str) -> Work:
 
 def duplicates(data: str, run: Path) -> Work:
     del run
-    task = a_task()
+    task_class, config = a_task()
     from dolmen.data.images.decoded import decode_all
     from dolmen.data.images.duplicates import exact_duplicates, near_duplicates
     from dolmen.data.images.read import read_images
 
     before = peak_bytes()
-    task.prepare(data)
+    prepared = task_class.prepare(config, data)
     images = read_images(data, fetch=False)
-    decoded = decode_all(images, task.processor)
+    decoded = decode_all(images, prepared.processor)
     everything = np.arange(len(images))
     splits = np.array(["train"] * len(images))
     return lambda: (exact_duplicates(decoded.digests, everything), near_duplicates(decoded, everything, splits)), before
@@ -238,12 +239,12 @@ def predict(data: str, run: Path) -> Work:
     return work, peak_bytes()
 
 
-def a_text_task() -> Any:
-    """Text generation with everything imported."""
+def a_text_task() -> tuple[Any, Any]:
+    """Text generation with everything imported: its class, and choices."""
     a_task()
     from dolmen.tasks.text_generation.task import TextGeneration, TextGenerationConfig
 
-    return TextGeneration(TextGenerationConfig(hidden=128, epochs=1, batch_size=32, precision="fp32"))
+    return TextGeneration, TextGenerationConfig(hidden=128, epochs=1, batch_size=32, precision="fp32")
 
 
 def text_check(data: str, run: Path) -> Work:

@@ -403,13 +403,13 @@ def by_heart(args: argparse.Namespace) -> Figures:
     from dolmen.engine.evaluate import gather_outputs
     from dolmen.engine.train import fit
 
-    kind = load_task(TASK)
-    task = kind(
-        kind.Config(augment="none", dropout=0.0, val_fraction=0.02, test_fraction=0.02, minutes=args.seconds / 60)
+    task_class = load_task(TASK)
+    config = task_class.Config(
+        augment="none", dropout=0.0, val_fraction=0.02, test_fraction=0.02, minutes=args.seconds / 60
     )
-    task.prepare(str(args.of))
+    task = task_class.from_prepared(task_class.prepare(config, str(args.of)))
     known = task.datasets["train"]
-    task.datasets = {"train": known, "val": known}
+    task = task.replace(datasets={"train": known, "val": known})
     end = time.perf_counter() + args.seconds
     with tempfile.TemporaryDirectory() as folder:
         model = fit(task, Path(folder), seconds=lambda: end - time.perf_counter())

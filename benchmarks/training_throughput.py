@@ -95,12 +95,11 @@ def measured(who: str, data: str, steps: int, batch: int) -> dict[str, Any]:
         augment="strong",
         precision="fp32" if who == "engine fp32" else "auto",
     )
-    task = ImageClassification(config)
-    task.prepare(data)
-    whole = task.datasets["train"]
+    prepared = ImageClassification.prepare(config, data)
+    whole, val = prepared.datasets["train"], prepared.datasets["val"]
     rows = np.arange((WARM_UP + steps) * batch) % len(whole)  # one epoch is all the steps, wherever the data are fewer
-    task.datasets["train"] = whole.subset(rows)
-    task.datasets["val"] = task.datasets["val"].subset(np.arange(min(64, len(task.datasets["val"]))))
+    datasets = {"train": whole.subset(rows), "val": val.subset(np.arange(min(64, len(val))))}
+    task = ImageClassification.from_prepared(prepared).replace(datasets=datasets)
     if who.startswith("engine"):
         stamps, precision = engine_stamps(task)
     else:

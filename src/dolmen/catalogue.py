@@ -12,7 +12,7 @@ from dolmen.types import UserError
 
 if TYPE_CHECKING:
     from dolmen.runtime.predictor import Predictor
-    from dolmen.tasks.task import Task
+    from dolmen.tasks.task import AnyTask
 
 TRAINING = ("torch", "sklearn", "matplotlib", "jinja2")
 """Libraries of the extra ``train``; asked for before a training starts, and not when its report is to be written."""
@@ -97,7 +97,7 @@ TASKS: dict[str, TaskEntry] = {
 }
 
 
-def load_task(name: str) -> type[Task[Any]]:
+def load_task(name: str) -> type[AnyTask]:
     """Import a task's page and return its class.
 
     Raises:
@@ -116,7 +116,7 @@ def load_task(name: str) -> type[Task[Any]]:
     for library in entry.needs:
         if importlib.util.find_spec(library) is None:
             raise UserError(f"{name} needs {library} here; type: pip install 'dolmen[{entry.extra}]'")
-    task: type[Task[Any]] = _load(entry.package, entry.task)
+    task: type[AnyTask] = _load(entry.package, entry.task)
     return task
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from dolmen.report.card import Licence
-    from dolmen.tasks.task import Dataset, Progress, Task
+    from dolmen.tasks.task import AnyTask, Dataset, Progress
 
 CONFIG, PROCESSOR, WEIGHTS, SEEN = "config.json", "processor.json", "weights.safetensors", "seen.safetensors"
 METRICS, ENVIRONMENT, CHECK, EVALUATION = "metrics.jsonl", "environment.json", "check.json", "evaluation.json"
@@ -92,7 +93,7 @@ def next_folder(task: str, data: str, base: Path = Path("runs")) -> Path:
 
 
 class Run(Model):
-    """A trained model with everything around it, worked off by torch.
+    """A trained model with everything around it, computed by torch.
 
     Attributes:
         path: the run folder.
@@ -102,7 +103,7 @@ class Run(Model):
 
     kind = "run"
 
-    def __init__(self, path: Path, task: Task[Any], model: nn.Module) -> None:
+    def __init__(self, path: Path, task: AnyTask, model: nn.Module) -> None:
         self.path, self.task, self.model, self.task_name = path, task, model.eval(), task.name
 
     @functools.cached_property
@@ -115,13 +116,13 @@ class Run(Model):
 
     def describe(self) -> dict[str, Any]:
         """What it is, as plain JSON values."""
-        found = self.evaluation
-        split = "test" if "test" in found else "val"
+        evaluation = self.evaluation
+        split = "test" if "test" in evaluation else "val"
         return {
             **super().describe(),
             "precision": "fp32",
             "made_of": self.path.name,
-            "measured": {"on": split, **found[split]["metrics"]},
+            "measured": {"on": split, **evaluation[split]["metrics"]},
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "bytes": (self.path / WEIGHTS).stat().st_size,
         }
@@ -154,6 +155,17 @@ class Run(Model):
         Raises:
             UserError: the data can't be used, or hold a class that training never saw.
         """
+        return self.measure(data, split=split, fetch=fetch, progress=progress)[0]
+
+    def measure(
+        self,
+        data: str | Path,
+        *,
+        split: str | None = None,
+        fetch: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[Evaluation, Dataset]:
+        """Do what ``evaluate`` does, and also return what it was measured on: a report shows examples of it."""
         from dolmen.engine.evaluate import gather_outputs
 
         dataset = self.task.open(str(data), split=split, fetch=fetch, progress=progress)
@@ -165,9 +177,9 @@ class Run(Model):
                     "or on a part of them by name, --split train"
                 )
             dataset, seen = dataset.subset(np.flatnonzero(~seen)), seen[~seen]
-        self.task.datasets = {"test": dataset}
         evaluation = self.task.evaluate(gather_outputs(self.task, self.model, dataset), dataset)
-        return replace(evaluation, tables={"num_seen_in_training": int(seen.sum()), **evaluation.tables})
+        tables = {"num_seen_in_training": int(seen.sum()), **evaluation.tables}
+        return replace(evaluation, tables=tables), dataset
 
     def seen(self, dataset: Dataset) -> NDArray[np.bool_]:
         """(N,) which examples of a data set the training of this run used, to learn or to validate."""
@@ -180,33 +192,45 @@ class Run(Model):
             known = np.ascontiguousarray(load_file(self.path / SEEN)["digests"])
         except (SafetensorError, KeyError) as error:
             raise UserError(f"{self.path / SEEN} is damaged ({error}); restore it, or train anew") from error
-        kind = f"V{known.shape[1]}"
-        mine = np.ascontiguousarray(dataset.digests).view(kind)[:, 0].tolist()
-        theirs = set(known.view(kind)[:, 0].tolist())
+        row_type = f"V{known.shape[1]}"
+        mine = np.ascontiguousarray(dataset.digests).view(row_type)[:, 0].tolist()
+        theirs = set(known.view(row_type)[:, 0].tolist())
         return np.array([digest in theirs for digest in mine], np.bool_)
 
     def explain(self, raw: Any, out: str | Path) -> dict[str, Any]:
-        """Write a picture that shows why the model answers as it does."""
+        """Write a picture (.png) that shows why the model answers as it does.
+
+        Raises:
+            UserError: the input can't be read, or ``out`` is no .png.
+        """
+        if Path(out).suffix.lower() != ".png":
+            raise UserError(f"--out {out} must end in .png")
         return self.task.explain(self.model, raw, Path(out))
 
-    def write_report(self, evaluations: dict[str, Evaluation]) -> None:
-        """Write ``report.html`` and ``card.md``."""
+    def write_report(self, evaluations: dict[str, Evaluation], datasets: Mapping[str, Dataset]) -> None:
+        """Write ``report.html`` and ``card.md``.
+
+        Args:
+            evaluations: by split.
+            datasets: what they were made on, by split.
+        """
         from dolmen.report.card import write_card
         from dolmen.report.page import write_report
 
-        write_report(self.path, self.task.sections(self.model, evaluations), headline=self.task.headline[0])
+        sections = self.task.sections(self.model, evaluations, datasets)
+        write_report(self.path, sections, headline=self.task.headline[0])
         write_card(self.path, licences=self.licences())
 
     def licences(self) -> list[Licence]:
         """Of the code, of the data, and of weights that training started from."""
         from dolmen.report.card import Licence
 
-        found = read_json(self.path / CHECK)
+        check = read_json(self.path / CHECK)
         data = Licence(
             what="data",
-            name=found["source"],
-            licence=found["summary"].get("licence", "not stated: ask its owners"),
-            source=found["source"],
+            name=check["source"],
+            licence=check["summary"].get("licence", "not stated: ask its owners"),
+            source=check["source"],
         )
         weights = [Licence(what="weights", name=n, licence=li, source=s) for n, li, s in self.task.weights_licences()]
         code = Licence(what="code", name="Dolmen", licence="Apache-2.0", source="the LICENSE file of the package")
@@ -225,7 +249,7 @@ def load(path: str | Path, threads: int | None = None) -> Run:
     """
     folder = Path(path)
     saved = require_finished(folder)
-    kind = load_task(saved["task"])  # which says what is missing where torch is not here
+    task_class = load_task(saved["task"])  # which says what is missing where torch is not here
     from dolmen.engine import hardware
 
     hardware.keep_memory()
@@ -237,21 +261,16 @@ def load(path: str | Path, threads: int | None = None) -> Run:
     from safetensors.torch import load_file
 
     try:
-        config = kind.Config.model_validate(saved["config"])
-        processor = kind.Processor.from_json(read_json(folder / PROCESSOR))
-        task = kind(
-            config.model_copy(update={"weights": "none"}) if "weights" in saved["config"] else config,
-            processor,
-        )
-        model = task.build_model()
+        config = task_class.Config.model_validate(saved["config"])
+        processor = task_class.Processor.from_json(read_json(folder / PROCESSOR))
+        model = task_class(config.for_loading(), processor).build_model()
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValidationError) as error:
         first = str(error).splitlines()[0]
         raise UserError(
             f"the run {folder} is damaged or of another version ({first}); restore it, or train anew"
         ) from error
-    task.config = config
-    return Run(folder, task, model.to(hardware.device()))
+    return Run(folder, task_class(config, processor), model.to(hardware.device()))
 
 
 def opened(run: Run | str | Path) -> Run:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dolmen.engine.planner import MachineBudget, evaluation_seconds
 from dolmen.engine.train import fit
 from dolmen.files import write_json, write_whole
 from dolmen.run import Run
-from dolmen.tasks.task import Task, TaskConfig
+from dolmen.tasks.task import AnyTask, Calibrated, Prepared, TaskConfig
 from dolmen.types import CheckReport, Evaluation, MachineError, UserError
 
 
@@ -48,7 +49,7 @@ class Trainer:
 
     def __init__(
         self,
-        kind: type[Task[Any]],
+        task_class: type[AnyTask],
         data: str,
         folder: Path,
         asked: TaskConfig,
@@ -56,7 +57,7 @@ class Trainer:
         display: Display,
         open_model: Callable[[Path], Any],
     ) -> None:
-        self.kind, self.data, self.folder, self.asked = kind, data, folder, asked
+        self.task_class, self.data, self.folder, self.asked = task_class, data, folder, asked
         self.started, self.display, self.open_model = started, display, open_model
 
     def train(self, *, resume: bool, fetch: bool, allow_leaks: bool, tensorboard: bool) -> Run:
@@ -84,31 +85,36 @@ class Trainer:
             listeners=tuple(listeners),
         )
         outputs = {s: gather_outputs(task, model, d) for s, d in task.datasets.items() if s != "train"}
-        task.calibrate(model, outputs["val"], task.datasets["val"])
+        calibrated = task.calibrate(model, outputs["val"], task.datasets["val"])
+        task = task.replace(processor=calibrated.processor)
         evaluations = {s: task.evaluate(o, task.datasets[s]) for s, o in outputs.items()}
+        evaluations["val"] = with_calibration(evaluations["val"], calibrated)
         run = Run(self.folder, task, model)
         if distributed.rank() == 0:
             self._write(run, evaluations)
         distributed.barrier()
         return run
 
-    def _prepared(self, fetch: bool, allow_leaks: bool) -> Task[Any]:
+    def _prepared(self, fetch: bool, allow_leaks: bool) -> AnyTask:
         """Read and check the data, decide what was left open, open the run folder."""
         budget = None if self.asked.minutes is None else MachineBudget(0.85 * self.asked.minutes * 60)
-        task = self.kind(self.asked, open_model=self.open_model)
+        prepared = None
         if distributed.rank() == 0:
-            report = task.prepare(self.data, fetch=fetch, budget=budget, progress=self.display.progress)
-        config = distributed.same(task.config if distributed.rank() == 0 else None)
-        if distributed.rank() > 0:  # what process 0 decoded is in the cache, and what it decided is in its config
-            task = self.kind(config, open_model=self.open_model)
-            report = task.prepare(self.data)
-        self._refuse(report, allow_leaks)
+            prepared = self._prepare(self.asked, fetch=fetch, budget=budget, progress=self.display.progress)
+        config: Any = distributed.same(None if prepared is None else prepared.config)
+        if prepared is None:  # what process 0 decoded is in the cache, and what it decided is in its config
+            prepared = self._prepare(config)
+        self._refuse(prepared.report, allow_leaks)
+        task = self.task_class.from_prepared(prepared)
         if distributed.rank() == 0:
-            self._open_folder(task, report)
+            self._open_folder(task, prepared.report)
         distributed.barrier()
         return task
 
-    def _open_folder(self, task: Task[Any], report: CheckReport) -> None:
+    def _prepare(self, config: TaskConfig, **options: Any) -> Prepared[Any, Any, Any]:
+        return self.task_class.prepare(config, self.data, open_model=self.open_model, **options)
+
+    def _open_folder(self, task: AnyTask, report: CheckReport) -> None:
         """Write what is known before the first step: all of it, or nothing stays."""
         used = np.concatenate([task.datasets[s].digests for s in ("train", "val")])
         config = {
@@ -151,7 +157,7 @@ class Trainer:
                 f"dolmen check {report.task} {self.data} shows all"
             )
 
-    def _resumed(self) -> Task[Any]:
+    def _resumed(self) -> AnyTask:
         """Open the run folder again, with the data as they were."""
         saved = folder_of.read_json(self.folder / folder_of.CONFIG)
         needed = {"task", "asked", "config", "command", "processor_at_start"}
@@ -160,9 +166,9 @@ class Trainer:
                 f"{self.folder / folder_of.CONFIG} is damaged or of another version (it lacks what a training goes on "
                 "from); train anew with another --out"
             )
-        if saved["task"] != self.kind.name:
+        if saved["task"] != self.task_class.name:
             raise UserError(
-                f"{self.folder} is a run of {saved['task']}, not of {self.kind.name}; resume it with: "
+                f"{self.folder} is a run of {saved['task']}, not of {self.task_class.name}; resume it with: "
                 f"{saved['command']} --resume"
             )
         asked = self.asked.model_dump(exclude_unset=True)
@@ -172,20 +178,20 @@ class Trainer:
                 raise UserError(
                     f"{self.folder} was started with {key} = {before!r}, not {value!r}; resume it with the same choices"
                 )
-        task = self.kind(self.kind.Config.model_validate(saved["config"]), open_model=self.open_model)
-        report = task.prepare(self.data, progress=self.display.progress)
+        config = self.task_class.Config.model_validate(saved["config"])
+        prepared = self._prepare(config, progress=self.display.progress)
         # processor.json may be the calibrated one, if the disk was full when the weights were to be written
         known = (saved["processor_at_start"], folder_of.read_json(self.folder / folder_of.CHECK))
-        if (task.processor.to_json(), json.loads(report.model_dump_json())) != known:
+        if (prepared.processor.to_json(), json.loads(prepared.report.model_dump_json())) != known:
             raise UserError(
                 f"the data {self.data} have changed since {self.folder} was started; train anew with another --out"
             )
-        return task
+        return self.task_class.from_prepared(prepared)
 
     def _seconds_before(self) -> float:
         return float(checkpoint.read_state(self.folder)["state"]["seconds"])
 
-    def _reserve(self, task: Task[Any]) -> float:
+    def _reserve(self, task: AnyTask) -> float:
         """Seconds kept for what comes after the training: evaluation in fp32, the report."""
         if task.config.minutes is None:
             return 0.0
@@ -197,7 +203,7 @@ class Trainer:
         for key, value in self.asked.model_dump(exclude_defaults=True).items():
             flag = "--" + key.replace("_", "-")
             flags += [flag if value else "--no-" + flag[2:]] if isinstance(value, bool) else [flag, str(value)]
-        words = ["dolmen", "train", self.kind.name, self.data, "--out", str(self.folder), *flags]
+        words = ["dolmen", "train", self.task_class.name, self.data, "--out", str(self.folder), *flags]
         return shlex.join(words)
 
     def _write(self, run: Run, evaluations: dict[str, Evaluation]) -> None:
@@ -207,10 +213,16 @@ class Trainer:
         task, folder = run.task, self.folder
         write_json(folder / folder_of.PROCESSOR, task.processor.to_json())
         write_json(folder / folder_of.EVALUATION, {s: e.to_json() for s, e in evaluations.items()})
-        run.write_report(evaluations)
+        run.write_report(evaluations, task.datasets)
         weights = {k: v.detach().cpu().contiguous() for k, v in run.model.state_dict().items()}
         write_whole(folder / folder_of.WEIGHTS, save(weights))
         shutil.rmtree(folder / folder_of.CHECKPOINT, ignore_errors=True)
+
+
+def with_calibration(evaluation: Evaluation, calibrated: Calibrated[Any]) -> Evaluation:
+    """The evaluation on validation, with the figures of what was fitted there."""
+    metrics, tables = evaluation.metrics | dict(calibrated.metrics), evaluation.tables | dict(calibrated.tables)
+    return replace(evaluation, metrics=metrics, tables=tables)
 
 
 def _tensorboard_writer() -> Any:

@@ -9,6 +9,7 @@ A *batch* is the same names with a leading batch axis; during training the value
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -112,6 +113,7 @@ class Evaluation:
         tables: small JSON-able extras, e.g. ``{"confusion": [[...]], "per_class": [...]}``.
         arrays: per-example arrays that the report draws from (``labels (N,)``, ``probabilities (N, K)``,
             ``indices (N,)`` into the data set).
+        predictions: what was predicted for each example, where the report shows it and it took long to compute.
     """
 
     task: str
@@ -120,9 +122,10 @@ class Evaluation:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     tables: dict[str, Any] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict, repr=False)
+    predictions: Sequence[Prediction] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that ``evaluate --json`` prints (without the per-example arrays)."""
+        """Return the object that ``evaluate --json`` prints (without what there is of each example)."""
         return {
             "task": self.task,
             "num_examples": self.num_examples,

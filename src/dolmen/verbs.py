@@ -23,7 +23,7 @@ from dolmen.runtime.model import Model
 from dolmen.types import CheckReport, Evaluation, Prediction, UserError
 
 if TYPE_CHECKING:
-    from dolmen.tasks.task import Task, TaskConfig
+    from dolmen.tasks.task import AnyTask, Dataset, TaskConfig
 
 __all__ = [
     "Run",
@@ -47,7 +47,7 @@ __all__ = [
 DEFAULT_MINUTES = 10.0
 
 
-def make_config(task: type[Task[Any]], choices: dict[str, Any], file: str | Path | None = None) -> TaskConfig:
+def make_config(task: type[AnyTask], choices: dict[str, Any], file: str | Path | None = None) -> TaskConfig:
     """Make a task's configuration from a JSON file and choices that win over it.
 
     Raises:
@@ -104,17 +104,18 @@ def check(
     from dolmen.engine import hardware
 
     hardware.keep_memory()
-    kind = load_task(task)
+    task_class = load_task(task)
     with Display(quiet) as display:
-        made = kind(make_config(kind, choices), open_model=load)
-        report = made.prepare(str(data), fetch=fetch, progress=display.progress)
+        config = make_config(task_class, choices)
+        prepared = task_class.prepare(config, str(data), fetch=fetch, progress=display.progress, open_model=load)
+        report = prepared.report
         if labels:
             from dolmen.engine.labels import find_suspect_labels
 
             if report.errors:
                 raise UserError(report.errors[0].message)
-            minutes = made.config.minutes or 3.0
-            finding = find_suspect_labels(made, minutes * 60, display.say)
+            seconds = (prepared.config.minutes or 3.0) * 60
+            finding = find_suspect_labels(task_class.from_prepared(prepared), seconds, display.say)
             report = report.model_copy(update={"findings": (*report.findings, finding)})
     return report
 
@@ -132,9 +133,9 @@ def convert(task: str, data: str | Path, form: str, out: str | Path, *, quiet: b
     Returns:
         What was mended, left out or lost, a sentence each.
     """
-    kind = load_task(task)
+    task_class = load_task(task)
     with Display(quiet) as display:
-        return kind.convert(str(data), form, Path(out), display.progress)
+        return task_class.convert(str(data), form, Path(out), display.progress)
 
 
 # ---- train
@@ -175,8 +176,8 @@ def train(
     from dolmen.engine import hardware
 
     hardware.keep_memory()
-    kind = load_task(task)
-    asked = make_config(kind, choices, config)
+    task_class = load_task(task)
+    asked = make_config(task_class, choices, config)
     if asked.minutes is not None and asked.epochs is not None:
         raise UserError("minutes and epochs are two budgets; give one of them")
     if asked.minutes is None and asked.epochs is None and not resume:
@@ -190,7 +191,7 @@ def train(
     with distributed.processes(), Display(quiet or distributed.rank() > 0) as display:
         folder = distributed.same(folder)
         require_folder(folder, resume)
-        trainer = Trainer(kind, str(data), folder, asked, started, display, load)
+        trainer = Trainer(task_class, str(data), folder, asked, started, display, load)
         return trainer.train(resume=resume, fetch=fetch, allow_leaks=allow_leaks, tensorboard=tensorboard)
 
 
@@ -208,17 +209,17 @@ def load(path: str | Path, threads: int | None = None) -> Run | Bundle:
         UserError: it is neither, its training has not ended, or a file of it is damaged or was changed.
     """
     bundled = is_bundle(Path(path)) or Path(path).suffix == SUFFIX
-    found = load_bundle(Path(path), threads) if bundled else folder_of.load(path, threads)
-    found.predictor.open_model = lambda other: load(other, threads)
-    return found
+    model = load_bundle(Path(path), threads) if bundled else folder_of.load(path, threads)
+    model.predictor.open_model = lambda other: load(other, threads)
+    return model
 
 
 def _opened(run: Run | str | Path, verb: str) -> Run:
     """A run, for what a bundle can't do."""
-    found = load(run) if isinstance(run, str | Path) else run
-    if not isinstance(found, Run):
-        raise UserError(f"{found.path} is a bundle, and {verb} needs the run that it was made of; name that")
-    return found
+    opened = load(run) if isinstance(run, str | Path) else run
+    if not isinstance(opened, Run):
+        raise UserError(f"{opened.path} is a bundle, and {verb} needs the run that it was made of; name that")
+    return opened
 
 
 def predict(model: Model | str | Path, inputs: Any, **options: Any) -> Any:
@@ -249,18 +250,18 @@ def evaluate(
         raise UserError(f"{report} exists already; choose another --report")
     run = _opened(run, "evaluate")
     with Display(quiet) as display:
-        evaluation = run.evaluate(data, split=split, fetch=fetch, progress=display.progress)
+        evaluation, dataset = run.measure(data, split=split, fetch=fetch, progress=display.progress)
     if report is not None:
-        _report_elsewhere(run, evaluation, Path(report), str(data))
+        _report_elsewhere(run, evaluation, dataset, Path(report), str(data))
     return evaluation
 
 
-def _report_elsewhere(run: Run, evaluation: Evaluation, folder: Path, data: str) -> None:
+def _report_elsewhere(run: Run, evaluation: Evaluation, dataset: Dataset, folder: Path, data: str) -> None:
     """A report of one evaluation, in a folder of its own, whole or not at all; the run's is left as it is."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-        made = Path(name) / folder.name
-        made.mkdir()
+        copy = Path(name) / folder.name
+        copy.mkdir()
         for part in (
             folder_of.CONFIG,
             folder_of.PROCESSOR,
@@ -268,12 +269,12 @@ def _report_elsewhere(run: Run, evaluation: Evaluation, folder: Path, data: str)
             folder_of.METRICS,
             folder_of.CHECK,
         ):
-            shutil.copyfile(run.path / part, made / part)
-        config = folder_of.read_json(made / folder_of.CONFIG)
-        write_json(made / folder_of.CONFIG, config | {"evaluated_on": data})
-        write_json(made / folder_of.EVALUATION, {"test": evaluation.to_json()})
-        Run(made, run.task, run.model).write_report({"test": evaluation})
-        made.replace(folder)  # over an empty folder, too
+            shutil.copyfile(run.path / part, copy / part)
+        config = folder_of.read_json(copy / folder_of.CONFIG)
+        write_json(copy / folder_of.CONFIG, config | {"evaluated_on": data})
+        write_json(copy / folder_of.EVALUATION, {"test": evaluation.to_json()})
+        Run(copy, run.task, run.model).write_report({"test": evaluation}, {"test": dataset})
+        copy.replace(folder)  # over an empty folder, too
 
 
 def explain(run: Run | str | Path, raw: Any, out: str | Path) -> dict[str, Any]:
@@ -397,8 +398,8 @@ def runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
     base = Path(folder)
     if not base.is_dir():
         raise UserError(f"there is no folder {base}; train something first, or name the folder that holds your runs")
-    found = [base] if folder_of.is_run(base) else sorted(p for p in base.iterdir() if folder_of.is_run(p))
-    return [_summary(path) for path in found]
+    folders = [base] if folder_of.is_run(base) else sorted(p for p in base.iterdir() if folder_of.is_run(p))
+    return [_summary(path) for path in folders]
 
 
 def _summary(path: Path) -> dict[str, Any]:

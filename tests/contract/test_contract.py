@@ -90,11 +90,11 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 
 def test_overfits_one_batch(task: str, data: Path, tmp_path: Path) -> None:
-    kind = load_task(task)
-    made = kind(kind.Config(**QUICK[task] | {"batch_size": 16} | BY_HEART[task]))
-    made.prepare(str(data))
-    few = made.datasets["train"].subset(np.arange(16))
-    made.datasets = {"train": few, "val": few}
+    task_class = load_task(task)
+    config = task_class.Config(**QUICK[task] | {"batch_size": 16} | BY_HEART[task])
+    prepared = task_class.prepare(config, str(data))
+    few = prepared.datasets["train"].subset(np.arange(16))
+    made = task_class.from_prepared(prepared).replace(datasets={"train": few, "val": few})
     model = fit(made, tmp_path, seconds=None)
     assert KNOWN[task](made.evaluate(gather_outputs(made, model, few), few).metrics)
 
@@ -214,10 +214,10 @@ def looks(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_batch_of_one(task: str, data: Path, tmp_path: Path) -> None:
-    kind = load_task(task)
-    made = kind(kind.Config(**QUICK[task] | {"epochs": 1, "batch_size": 1}))
-    made.prepare(str(data))
-    made.datasets = {"train": made.datasets["train"].subset(np.arange(5)), "val": made.datasets["val"]}
+    task_class = load_task(task)
+    prepared = task_class.prepare(task_class.Config(**QUICK[task] | {"epochs": 1, "batch_size": 1}), str(data))
+    few = prepared.datasets["train"].subset(np.arange(5))
+    made = task_class.from_prepared(prepared).replace(datasets={**prepared.datasets, "train": few})
     model = fit(made, tmp_path, seconds=None)
     outputs = gather_outputs(made, model, made.datasets["val"].subset(np.arange(1)))
     assert all(np.isfinite(v).all() and len(v) >= 1 for v in outputs.values())
@@ -390,3 +390,23 @@ def test_check_and_explain(task: str, run: Any, data: Path, tmp_path: Path) -> N
 def test_bench_measures(task: str, run: Any) -> None:
     figures = dolmen.bench(run, seconds=0.05)
     assert 0 < figures["latency_ms_p50"] <= figures["latency_ms_p99"]
+
+
+def test_a_task_does_not_change_while_it_is_used(task: str, run: Any, data: Path, tmp_path: Path) -> None:
+    made = run.task
+
+    def state() -> dict[str, Any]:
+        return {**vars(made), "processor": made.processor.to_json(), "datasets": dict(made.datasets)}
+
+    before = state()
+    val = made.datasets["val"]
+    outputs = gather_outputs(made, run.model, val)
+    evaluation = made.evaluate(outputs, val)
+    calibrated = made.calibrate(run.model, outputs, val)
+    dolmen.evaluate(run, data, report=tmp_path / "report")
+    assert run.predictor is not None
+    assert made.reopen(str(data)).keys() == made.datasets.keys()
+    after = state()
+    assert {k: v for k, v in after.items() if k in before} == before
+    assert calibrated.processor.to_json() == made.processor.to_json()  # the same outputs give the same fit
+    assert evaluation.metrics == made.evaluate(outputs, val).metrics

@@ -96,7 +96,8 @@ def test_killed_at_any_moment_it_reaches_the_same_weights(tmp_path: Path) -> Non
     whole = weights(fit(toy(), make(tmp_path / "whole"), seconds=None))
     folder = make(tmp_path / "killed")
     tests = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env=os.environ | {"PYTHONPATH": str(tests)})
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env=env)
     assert done.returncode == -signal.SIGKILL
     assert checkpoint.read_state(folder)["state"]["step"] == 13
     assert equal(whole, weights(fit(toy(), folder, seconds=None, resume=True)))
@@ -205,7 +206,9 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path: Path, monk
     script = tmp_path / "two.py"
     script.write_text(TWO)
     folder = make(tmp_path / "two")
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    }
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*command, str(script), str(folder)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from dolmen.nn.convolutional.blocks import BatchNorm2d
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear
 from dolmen.nn.torch_network import Graph, Input
-from dolmen.tasks.task import Batch, Dataset, Moment, Objective, Task, TaskConfig
+from dolmen.tasks.task import Batch, Moment, Objective, Prepared, Task, TaskConfig
 from dolmen.types import Arrays, CheckReport, Evaluation
 
 
@@ -36,7 +36,7 @@ class Points:
         return Points(self.points[rows], self.labels[rows])
 
 
-class Toy(Task[TaskConfig]):
+class Toy(Task[TaskConfig, Any, Points, nn.Module]):
     """Points to the left or to the right."""
 
     name = "toy"
@@ -47,15 +47,17 @@ class Toy(Task[TaskConfig]):
     noise = 0.3
     explode_at: int | None = None
 
-    def prepare(self, data: str = "", **_: Any) -> CheckReport:
-        rng = np.random.default_rng(int(data or 0))
+    @classmethod
+    def prepare(cls, config: TaskConfig, data: str = "", **_: Any) -> Prepared[TaskConfig, Any, Points]:
+        rng, datasets = np.random.default_rng(int(data or 0)), {}
         for split, n in (("train", 203), ("val", 50)):
             labels = rng.integers(0, 2, n)
             points = (rng.normal(size=(n, 4)) + 2 * labels[:, None]).astype(np.float32)
-            self.datasets[split] = Points(points, labels)
-        return CheckReport(task="toy", source=data, num_files=1, num_used=1)
+            datasets[split] = Points(points, labels)
+        report = CheckReport(task="toy", source=data, num_files=1, num_used=1)
+        return Prepared(report, config, None, datasets)
 
-    def open(self, data: str, **_: Any) -> Dataset:
+    def open(self, data: str, **_: Any) -> Points:
         raise NotImplementedError
 
     def build_model(self) -> nn.Module:
@@ -89,13 +91,11 @@ class Toy(Task[TaskConfig]):
     def outputs(self, model: nn.Module, batch: Batch) -> Batch:
         return {"logits": model(batch["points"])}
 
-    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
-        assert isinstance(dataset, Points)
+    def evaluate(self, outputs: Arrays, dataset: Points, *, intervals: bool = True) -> Evaluation:
         return Evaluation("toy", len(dataset), quick_metrics(outputs["logits"], dataset.labels))
 
 
 def toy(**choices: Any) -> Toy:
     """A prepared toy task."""
-    task = Toy(TaskConfig(**({"epochs": 4, "precision": "fp32", "threads": 1} | choices)))
-    task.prepare()
-    return task
+    config = TaskConfig(**({"epochs": 4, "precision": "fp32", "threads": 1} | choices))
+    return Toy.from_prepared(Toy.prepare(config))

@@ -10,7 +10,7 @@ from torch import nn
 
 from dolmen.engine import distributed
 from dolmen.engine.planner import autocast
-from dolmen.tasks.task import Dataset, Task
+from dolmen.tasks.task import AnyTask, Dataset
 from dolmen.types import Arrays
 
 AT_ONCE = 1 << 23
@@ -18,7 +18,7 @@ AT_ONCE = 1 << 23
 
 
 def gather_outputs(
-    task: Task[Any],
+    task: AnyTask,
     model: nn.Module,
     dataset: Dataset,
     *,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dolmen.engine import distributed, hardware
-from dolmen.tasks.task import Batch, Dataset, Moment, Task
+from dolmen.tasks.task import AnyTask, Batch, Dataset, Moment
 
 SPARE = 0.97
 """Share of the time left that is planned; the rest is for what can't be foreseen."""
@@ -95,7 +95,7 @@ class MachineBudget:
         return best
 
 
-def evaluation_seconds(task: Task[Any], dataset: Dataset) -> float:
+def evaluation_seconds(task: AnyTask, dataset: Dataset) -> float:
     """Estimate how long fp32 outputs for a whole data set take, from one batch of it."""
     model = task.build_model().to(hardware.device()).eval()
     size = min(len(dataset), 64)
@@ -119,7 +119,7 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def make_plan(task: Task[Any], build: Callable[[], nn.Module], *, seconds: float | None) -> Plan:
+def make_plan(task: AnyTask, build: Callable[[], nn.Module], *, seconds: float | None) -> Plan:
     """Measure steps and decide.
 
     Args:
@@ -152,7 +152,7 @@ def make_plan(task: Task[Any], build: Callable[[], nn.Module], *, seconds: float
             f"{total} steps of {batch_size}, {total / per_epoch:.1f} epochs, at {step_s * 1e3:.0f} ms a step: "
             + ("as many as the budget allows" if affordable <= most else "enough; more would not help")
         )
-    every = max(total // 60, math.ceil(task.look_steps(batch_size) / EVALUATION_SHARE), 1)
+    every = max(total // 60, math.ceil(task.validation_cost_steps(batch_size) / EVALUATION_SHARE), 1)
     every = min(every if every > per_epoch else per_epoch * max(1, round(every / per_epoch)), total)
     plan = Plan(batch_size, micro, precision, num_threads, total, most, every, step_s, tuple(notes))
     return distributed.same(plan)
@@ -161,7 +161,7 @@ def make_plan(task: Task[Any], build: Callable[[], nn.Module], *, seconds: float
 class _Probe:
     """Steps on throw-away copies of the network."""
 
-    def __init__(self, task: Task[Any], build: Callable[[], nn.Module], batch_size: int) -> None:
+    def __init__(self, task: AnyTask, build: Callable[[], nn.Module], batch_size: int) -> None:
         self.task, self.build, self.batch_size = task, build, batch_size
         self.device = hardware.device()
         stored = {k: v.to(self.device) for k, v in task.training_batch(0, batch_size)[1].items()}

@@ -27,7 +27,7 @@ from dolmen.engine.evaluate import gather_outputs
 from dolmen.engine.planner import EVALUATION_SHARE, Plan, autocast, make_plan, replan
 from dolmen.files import append_json
 from dolmen.nn.fp32 import quick_products
-from dolmen.tasks.task import Batch, Moment, Objective, Task
+from dolmen.tasks.task import AnyTask, Batch, Moment, Objective, Task
 from dolmen.types import MachineError
 
 CHECKPOINT_EVERY_S = 20.0
@@ -79,7 +79,7 @@ class State:
 
 
 def fit(
-    task: Task[Any],
+    task: AnyTask,
     folder: Path,
     *,
     seconds: Callable[[], float] | None,
@@ -103,7 +103,7 @@ def fit(
 
     def build() -> nn.Module:
         torch.manual_seed(task.config.seed)
-        model = task.build_model()
+        model: nn.Module = task.build_model()
         task.initialise(model)
         return model.to(device).to(memory_format=torch.channels_last)
 
@@ -263,7 +263,7 @@ def _mix(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(2))
 
 
-def _look(task: Task[Any], model: nn.Module, val: Any, state: State) -> Record:
+def _look(task: AnyTask, model: nn.Module, val: Any, state: State) -> Record:
     """Evaluate on validation; remember the weights where they are the best so far."""
     model.eval()
     outputs = gather_outputs(task, model, val, precision=state.plan.precision, quick=True)
@@ -331,9 +331,7 @@ class _Journal:
             self.state.metrics_bytes = self.path.stat().st_size
 
 
-def _save(
-    folder: Path, task: Task[Any], state: State, model: nn.Module, average: AveragedModel, objectives: Any
-) -> None:
+def _save(folder: Path, task: AnyTask, state: State, model: nn.Module, average: AveragedModel, objectives: Any) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in state.best_weights.items()}

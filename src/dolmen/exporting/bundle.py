@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def export(
     return report
 
 
-def _datasets(run: Run, data: str | None, progress: Progress | None) -> dict[str, Dataset]:
+def _datasets(run: Run, data: str | None, progress: Progress | None) -> Mapping[str, Dataset]:
     """What the run was trained and validated on."""
     source = data or read_json(run.path / CONFIG)["data"]
     try:

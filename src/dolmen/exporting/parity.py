@@ -11,7 +11,7 @@ import numpy as np
 from dolmen.exporting.graphs import example
 from dolmen.nn.torch_network import Graph
 from dolmen.runtime.network import Network
-from dolmen.tasks.task import Dataset, Task
+from dolmen.tasks.task import AnyTask, Dataset
 from dolmen.types import Arrays
 
 TOLERANCE = 1e-4
@@ -84,14 +84,14 @@ def few_of(dataset: Dataset) -> Dataset:
     return dataset.subset(np.sort(np.random.default_rng(0).permutation(len(dataset))[:most]))
 
 
-def measure(task: Task[Any], network: Network, dataset: Dataset) -> Mapping[str, float]:
+def measure(task: AnyTask, network: Network, dataset: Dataset) -> Mapping[str, float]:
     """The task's metrics by this network."""
     parts: dict[str, list[Any]] = {}
     step = len(dataset) if hasattr(dataset, "window") else 64
     for start in range(0, len(dataset), step):
         rows = np.arange(start, min(start + step, len(dataset)))
         batch = {k: v.numpy() for k, v in dataset.batch(rows).items()}
-        for name, value in task.outputs_by(network, batch).items():
+        for name, value in task.network_outputs(network, batch).items():
             parts.setdefault(name, []).append(value)
     outputs = {k: np.concatenate(v) for k, v in parts.items()}
     return task.evaluate(outputs, dataset, intervals=False).metrics

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -21,12 +21,18 @@ from dolmen.nn.optimizers import Schedule
 from dolmen.nn.torch_network import Graph, TorchNetwork
 from dolmen.runtime import predictor
 from dolmen.runtime.network import Network
-from dolmen.types import Arrays, CheckReport, Evaluation, Example, Finding, Prediction, Section, UserError
+from dolmen.types import Arrays, CheckReport, Evaluation, Finding, Section, UserError
 
 Batch = dict[str, Tensor]
 """Named tensors with a leading batch axis, e.g. ``{"images": (B, H, W, C) uint8, "labels": (B,) int64}``."""
 
-C = TypeVar("C", bound="TaskConfig")
+Direction = Literal["max", "min"]
+"""Whether more or less of a metric is better."""
+
+ConfigT = TypeVar("ConfigT", bound="TaskConfig")
+ProcessorT = TypeVar("ProcessorT", bound="Processor")
+DatasetT = TypeVar("DatasetT", bound="Dataset")
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def batch_indices(num_examples: int, batch_size: int, step: int, seed: int) -> tuple[int, NDArray[np.int64]]:
@@ -42,11 +48,16 @@ def _permutation(num_examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 Progress = Callable[[str, int, int], None]
-"""Told ``(what, done, total)`` while something long is under way."""
+"""Called with ``(what, done, total)`` while something long is under way."""
+
+
+def stage_progress(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
+    """Turn ``progress`` into what one stage calls with ``(done, total)``; None where nobody asked."""
+    return None if progress is None else lambda done, total: progress(stage, done, total)
 
 
 class TaskConfig(BaseModel):
-    """What can be chosen for any task. ``None`` means: found out from the data, the budget and the machine."""
+    """What can be chosen for any task. ``None`` means: decided by the data, the budget and the machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,6 +98,10 @@ class TaskConfig(BaseModel):
         description="share of the data held out for the test where the data name no splits at all",
     )
 
+    def for_loading(self) -> Self:
+        """The choices by which a network is built whose weights are then read from a file."""
+        return self
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -119,7 +134,7 @@ class Dataset(Protocol):
         """Return the examples at ``indices``, stored values, on the CPU."""
         ...
 
-    def subset(self, rows: NDArray[np.int64]) -> Dataset:
+    def subset(self, rows: NDArray[np.int64]) -> Self:
         """Return some of the examples, in the given order."""
         ...
 
@@ -146,15 +161,7 @@ class Objective:
 
 
 class Processor(Protocol):
-    """Raw input to arrays, and model outputs to predictions; numpy only."""
-
-    def encode(self, raw: Any) -> Example:
-        """One input, as a person has it, to arrays."""
-        ...
-
-    def decode(self, outputs: Arrays) -> Sequence[Prediction]:
-        """A batch of model outputs to predictions."""
-        ...
+    """Raw input to arrays, and model outputs to predictions, numpy only; how, is between a task and its predictor."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything needed to make it again."""
@@ -180,14 +187,53 @@ class Budget(Protocol):
         ...
 
 
-class Task(ABC, Generic[C]):
-    """One job. The engine, the verbs and the report speak to it through this class only.
+@dataclass(frozen=True, eq=False)
+class Prepared(Generic[ConfigT, ProcessorT, DatasetT]):
+    """Data that were read and checked, and all that was decided by them.
 
     Attributes:
-        config: as given; ``prepare`` replaces it by one in which what was left open is decided.
-        processor: fitted by ``prepare``, or read from a run.
-        open_model: opens a run or a bundle that a choice names; None where there is nothing to open them with.
-        datasets: filled by ``prepare``: "train", "val" and, where the data have one, "test".
+        report: what is in the data, and what is wrong with them.
+        config: as given, with what was left open decided.
+        processor: fitted to the training data.
+        datasets: "train", "val" and, where the data have one, "test".
+        start: what training begins with that is no choice and that a finished run no longer needs: the task's own
+            type, or None.
+    """
+
+    report: CheckReport
+    config: ConfigT
+    processor: ProcessorT
+    datasets: Mapping[str, DatasetT]
+    start: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated(Generic[ProcessorT]):
+    """What was fitted on validation after the training.
+
+    Attributes:
+        processor: with what was fitted.
+        metrics: figures of the fit, to stand beside those on validation.
+        tables: likewise.
+    """
+
+    processor: ProcessorT
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tables: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
+    """One job: its choices, its processor, its data sets and its network, each of one type.
+
+    The engine, the verbs and the report speak to a job through this class only. A task is made from what ``prepare``
+    returns (``from_prepared``), or from the files of a run. What it is given does not change any more; ``replace``
+    makes another task.
+
+    Attributes:
+        config: all choices, decided.
+        processor: fitted.
+        datasets: "train", "val" and, where there is one, "test"; empty for a run that was loaded.
+        start: what training begins with that is no choice; see ``Prepared``.
         carried: what goes from one training step to the next beside weights (a stream's state); kept in checkpoints.
     """
 
@@ -195,38 +241,69 @@ class Task(ABC, Generic[C]):
     Config: ClassVar[type[TaskConfig]]
     Processor: ClassVar[type[Any]]
     Predictor: ClassVar[type[predictor.Predictor[Any]]]
-    headline: ClassVar[tuple[str, Literal["max", "min"]]]
-    """The metric that a person asks for first, and which way is better."""
-    monitor: ClassVar[tuple[str, Literal["max", "min"]]]
-    """The metric by which the best weights are chosen; the one with the least noise."""
     forms: ClassVar[tuple[str, ...]] = ()
     """The formats that ``convert`` writes."""
 
-    def __init__(self, config: C, processor: Any = None, open_model: Callable[[Path], Any] | None = None) -> None:
-        self.config: C = config
-        self.open_model = open_model
-        self.processor: Any = processor
-        self.datasets: dict[str, Dataset] = {}
+    def __init__(
+        self,
+        config: ConfigT,
+        processor: ProcessorT,
+        datasets: Mapping[str, DatasetT] | None = None,
+        start: Any = None,
+    ) -> None:
+        self.config = config
+        self.processor = processor
+        self.datasets: Mapping[str, DatasetT] = datasets or {}
+        self.start = start
         self.carried: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_prepared(cls, prepared: Prepared[ConfigT, ProcessorT, DatasetT]) -> Self:
+        """The task that trains on prepared data."""
+        return cls(prepared.config, prepared.processor, prepared.datasets, prepared.start)
+
+    def replace(self, *, processor: ProcessorT | None = None, datasets: Mapping[str, DatasetT] | None = None) -> Self:
+        """A task like this one with another processor or other data sets."""
+        return type(self)(
+            self.config,
+            self.processor if processor is None else processor,
+            self.datasets if datasets is None else datasets,
+            self.start,
+        )
+
+    @property
+    @abstractmethod
+    def headline(self) -> tuple[str, Direction]:
+        """The metric that a person asks for first, and which way is better."""
+
+    @property
+    @abstractmethod
+    def monitor(self) -> tuple[str, Direction]:
+        """The metric by which the best weights are chosen, the one with the least noise, and which way is better."""
 
     # ---- data
 
+    @classmethod
     @abstractmethod
     def prepare(
-        self,
+        cls,
+        config: ConfigT,
         data: str,
         *,
         fetch: bool = False,
         budget: Budget | None = None,
         progress: Progress | None = None,
-    ) -> CheckReport:
-        """Read and check ``data``, decide what the config left open, fit the processor, fill ``datasets``.
+        open_model: Callable[[Path], Any] | None = None,
+    ) -> Prepared[ConfigT, ProcessorT, DatasetT]:
+        """Read and check ``data``, decide what the config left open, fit the processor.
 
         Args:
+            config: the choices that were made.
             data: a path, or the name of a public set.
             fetch: download a named public set if it is not here yet.
             budget: how fast this machine is, to choose sizes by; None where nothing will be trained.
-            progress: told how far reading is.
+            progress: called with how far reading is.
+            open_model: opens a run or a bundle that a choice names; None where there is nothing to open them with.
 
         Raises:
             UserError: the data can't be used.
@@ -235,37 +312,35 @@ class Task(ABC, Generic[C]):
     @abstractmethod
     def open(
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
-    ) -> Dataset:
+    ) -> DatasetT:
         """Read ``data`` for evaluation with the processor as it is.
 
         Args:
             data: a path, or the name of a public set.
             split: "train", "val" or "test"; None takes the test part, else the validation part, else everything.
             fetch: download a named public set if it is not here yet.
-            progress: told how far reading is.
+            progress: called with how far reading is.
 
         Raises:
             UserError: the data can't be used, or hold a class that training never saw.
         """
 
-    def reopen(self, data: str, progress: Progress | None = None) -> dict[str, Dataset]:
-        """The same datasets again that ``prepare`` made, for a run of which only the choices are left."""
-        fresh = type(self)(self.config, open_model=self.open_model)
-        fresh.prepare(data, progress=progress)
-        return fresh.datasets
+    def reopen(self, data: str, progress: Progress | None = None) -> Mapping[str, DatasetT]:
+        """The same data sets again that ``prepare`` gave, for a run of which only the choices are left."""
+        return type(self).prepare(self.config, data, progress=progress).datasets
 
     # ---- learning
 
     @abstractmethod
-    def build_model(self) -> nn.Module:
+    def build_model(self) -> ModelT:
         """The network for ``config`` and ``processor``, with weights as the seed gives them."""
 
-    def initialise(self, model: nn.Module) -> None:
+    def initialise(self, model: ModelT) -> None:
         """Set what the network takes from the training data before the first step (in place)."""
         del model
 
     @abstractmethod
-    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+    def objectives(self, model: ModelT) -> Sequence[Objective]:
         """The losses with their optimisers: one for most tasks, two for a GAN."""
 
     def augment(self, batch: Batch, moment: Moment) -> Batch:
@@ -295,44 +370,47 @@ class Task(ABC, Generic[C]):
         """Steps beyond which a budget in minutes is not spent, because nothing is gained any more."""
         return max(2000, 200 * num_examples // batch_size)
 
-    def look_steps(self, batch_size: int) -> float:
-        """About how many training steps a look at validation costs. Counted, not timed: two trainings look alike."""
+    def validation_cost_steps(self, batch_size: int) -> float:
+        """About how many training steps one validation costs. Counted, not timed, so that two trainings are alike."""
         return len(self.datasets["val"]) / batch_size / 3
 
     # ---- use
 
     @abstractmethod
-    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+    def outputs(self, model: ModelT, batch: Batch) -> Batch:
         """Apply the network to a batch of stored values: named outputs with a leading batch axis."""
 
-    def quick_outputs(self, model: nn.Module, batch: Batch) -> Batch:
-        """The same by one pass of the network, for looks at validation while it trains."""
+    def quick_outputs(self, model: ModelT, batch: Batch) -> Batch:
+        """The same by one pass of the network, for validation while it trains."""
         return self.outputs(model, batch)
 
     @abstractmethod
-    def graph(self, model: nn.Module) -> Graph:
+    def graph(self, model: ModelT) -> Graph:
         """The part of the model that prediction needs: arrays in, arrays out."""
 
-    def predictor(self, model: nn.Module) -> predictor.Predictor[Any]:
+    def predictor(self, model: ModelT) -> predictor.Predictor[Any]:
         """Inputs, as a person has them, to predictions."""
         return self.Predictor(self.processor, TorchNetwork(self.graph(model)))
 
-    def outputs_by(self, network: Network, batch: Arrays) -> Arrays:
-        """What ``outputs`` gives, by a network that need not be torch's: to measure an exported one."""
+    def network_outputs(self, network: Network, batch: Arrays) -> Arrays:
+        """What ``outputs`` gives, by a network that need not be torch's: to measure an exported one.
+
+        By default the network's own outputs; a task overrides it where ``outputs`` makes something else of them.
+        """
         return network(batch)
 
     @abstractmethod
-    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
+    def evaluate(self, outputs: Arrays, dataset: DatasetT, *, intervals: bool = True) -> Evaluation:
         """Compare the outputs for all examples of ``dataset`` (in its order) with its labels.
 
         Args:
-            outputs: what ``outputs`` gave, gathered; leading axis ``len(dataset)``.
+            outputs: what ``outputs`` gave for all batches, each joined along its leading axis.
             dataset: where the labels are.
             intervals: also compute 95 % intervals and tables; without, only the numbers that training watches.
         """
 
-    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
-        """Fit what the processor takes from validation (temperature, thresholds), in place. Default: nothing.
+    def calibrate(self, model: ModelT, outputs: Arrays, dataset: DatasetT) -> Calibrated[ProcessorT]:
+        """Fit what the processor takes from validation (temperature, thresholds). Default: nothing.
 
         Args:
             model: trained.
@@ -340,8 +418,9 @@ class Task(ABC, Generic[C]):
             dataset: "val".
         """
         del model, outputs, dataset
+        return Calibrated(self.processor)
 
-    def suspects(self, outputs: Arrays, dataset: Dataset) -> Finding:
+    def suspects(self, outputs: Arrays, dataset: DatasetT) -> Finding:
         """Which labels of ``dataset`` look wrong to networks that did not train on them.
 
         Args:
@@ -369,7 +448,7 @@ class Task(ABC, Generic[C]):
             data: a path.
             form: one of ``forms``.
             out: a new or empty folder.
-            progress: told how far reading is.
+            progress: called with how far reading is.
 
         Returns:
             What was mended, left out or lost, a sentence each.
@@ -384,15 +463,27 @@ class Task(ABC, Generic[C]):
         """Of published weights that training starts from: (name, licence, source). None from scratch."""
         return []
 
-    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
-        """The parts of the report that only this task has; ``evaluations`` by split."""
-        del model, evaluations
+    def sections(
+        self, model: ModelT, evaluations: dict[str, Evaluation], datasets: Mapping[str, DatasetT]
+    ) -> list[Section]:
+        """The parts of the report that only this task has.
+
+        Args:
+            model: trained.
+            evaluations: by split.
+            datasets: what they were made on, by split.
+        """
+        del model, evaluations, datasets
         return []
 
-    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
-        """Write a picture to ``out`` that shows why the model answers as it does for one input.
+    def explain(self, model: ModelT, raw: Any, out: Path) -> dict[str, Any]:
+        """Write a picture to ``out`` (.png) that shows why the model answers as it does for one input.
 
         Returns:
             JSON-able facts that go with the picture.
         """
         raise UserError(f"explain does not work for {self.name} yet; dolmen tasks shows what works today")
+
+
+AnyTask: TypeAlias = Task[Any, Any, Any, Any]
+"""A task, for what serves them all."""

@@ -82,12 +82,11 @@ def test_steps_equal_the_network(run: Any) -> None:
 
 
 def made(config: dict[str, Any], tokens: np.ndarray[Any, Any]) -> tuple[TextGeneration, LanguageModel, TextDataset]:
-    task = TextGeneration(TextGenerationConfig(**SMALL | config))
-    task.processor = fit_text("characters", ["abcdefgh"], None, 1)
+    data = TextDataset(tokens, 16, len(tokens))
+    processor = fit_text("characters", ["abcdefgh"], None, 1)
+    task = TextGeneration(TextGenerationConfig(**SMALL | config), processor, {"train": data})
     torch.manual_seed(0)
-    model = task.build_model().eval()
-    assert isinstance(model, LanguageModel)
-    return task, model, TextDataset(tokens, 16, len(tokens))
+    return task, task.build_model().eval(), data
 
 
 @pytest.mark.parametrize("num", [2, 16, 17, 18, 200, 16 * 40 + 1, 16 * 41 + 5])
@@ -108,12 +107,9 @@ def test_the_state_is_carried_through_the_text(num: int) -> None:
 
 def test_training_carries_the_state_of_each_stream() -> None:
     tokens = np.random.default_rng(0).integers(1, 9, 400).astype(np.uint8)
-    task, model, data = made({"dropout": 0.0}, tokens)
-    task.datasets = {"train": data}
+    task, model, _ = made({"dropout": 0.0}, tokens)
     model.train()
     loss = task.objectives(model)[0].loss
-    stream = task.datasets["train"]
-    assert isinstance(stream, TextDataset)
     batches = [task.training_batch(i, 4)[1] for i in range(3)]
     totals = [float(loss(b).total.detach()) for b in batches]
     joined = torch.cat([b["tokens"][:, :-1] for b in batches] + [batches[-1]["tokens"][:, -1:]], 1)

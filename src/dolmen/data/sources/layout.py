@@ -1,8 +1,11 @@
-"""What the folders above a file say: its split, and the part of its path that carries no meaning."""
+"""What the folders above a file say: its split, and the part of its path that carries no meaning; choosing a split."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Literal
+
+from dolmen.types import UserError
 
 Split = Literal["train", "val", "test", ""]
 
@@ -37,3 +40,24 @@ def outer_folders(pictures: list[Parts]) -> Parts:
             break
         pictures, depth = inside, depth + 1
     return pictures[0][:depth]
+
+
+def choose_split(data: str, split: str | None, available: Collection[str], order: Sequence[str]) -> str | None:
+    """Choose the part of the data to evaluate on.
+
+    Args:
+        data: where they are.
+        split: the part that was asked for; None for the first of ``order`` that there is.
+        available: the parts that there are; "" for what the data put into no part.
+        order: the parts that are taken unasked.
+
+    Returns:
+        The part, or None where nothing was asked for and nothing of ``order`` is there.
+
+    Raises:
+        UserError: the data do not have the part that was asked for.
+    """
+    if split is not None and split not in available:
+        parts = ", ".join(filter(None, available)) or "no splits: leave --split out"
+        raise UserError(f"{data} has no {split} part; it has {parts}")
+    return split or next((s for s in order if s in available), None)

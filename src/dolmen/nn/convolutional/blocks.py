@@ -21,9 +21,6 @@ from torch import Tensor, nn
 class Normalise(nn.Module):
     """Turn stored pixel values into zero mean and unit variance a channel: ``(x - mean) / std``.
 
-    Shapes:
-        input, output: (B, C, H, W) float; the input holds raw values 0..255.
-
     Args:
         mean: C channel means in 0..255.
         std: C channel standard deviations in 0..255, all > 0.
@@ -38,6 +35,7 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """(B, C, H, W) float, raw values 0..255 -> the same shape, of mean 0 and variance 1 a channel."""
         return (pixels - self.mean) / self.std
 
 
@@ -62,12 +60,10 @@ class BatchNorm2d(nn.BatchNorm2d):
     has this for CUDA only), so that two processes compute what one process computes with the whole batch.
     With gradient accumulation the statistics are those of the micro-batch. A single value a channel has no variance:
     then the running statistics are used, where torch raises.
-
-    Shapes:
-        input, output: (B, C, H, W).
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape and precision."""
         several = dist.is_initialized() and dist.get_world_size() > 1
         if self.training and not several and x.numel() == x.shape[1]:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
@@ -126,11 +122,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class SqueezeExcite(nn.Module):
-    """Scale each channel by a gate computed from the average of all channels (Hu et al., 2018).
-
-    Shapes:
-        input, output: (B, channels, H, W).
-    """
+    """Scale each channel by a gate computed from the average of all channels (Hu et al., 2018)."""
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
         super().__init__()
@@ -139,6 +131,7 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> the same shape."""
         average = x.mean((2, 3), keepdim=True)  # (B, channels, 1, 1)
         gate: Tensor = self.expand(F.relu(self.reduce(average))).sigmoid()
         return x * gate
@@ -152,12 +145,14 @@ class DropPath(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape; in training, whole examples are 0."""
         if not self.training or self.p == 0:
             return x
         keep = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
         return x * keep / (1 - self.p)
 
     def extra_repr(self) -> str:
+        """The probability, for ``print``."""
         return f"p={self.p}"
 
 

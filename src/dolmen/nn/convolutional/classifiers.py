@@ -23,9 +23,6 @@ from dolmen.types import UserError
 class Classifier(nn.Module):
     """A trunk of named stages, a global pool and a fully connected layer.
 
-    Shapes:
-        input: (B, C, H, W) float, raw values 0..255; output: (B, num_classes) logits.
-
     Args:
         normalise: the first layer.
         stages: name to module; applied in order.
@@ -67,6 +64,7 @@ class Classifier(nn.Module):
         return self.head(self.dropout(pooled)) * self.head_scale  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """(B, C, H, W) float, raw values 0..255 -> (B, num_classes) logits."""
         return self.forward_head(self.forward_features(pixels))
 
 
@@ -74,11 +72,7 @@ class Classifier(nn.Module):
 
 
 class WhitenedStem(nn.Module):
-    """A frozen convolution that whitens patches, then GELU; its bias is trained.
-
-    Shapes:
-        input: (B, in_channels, H, W); output: (B, width, (H - k) // stride + 1, ...).
-    """
+    """A frozen convolution that whitens patches, then GELU; its bias is trained."""
 
     def __init__(self, in_channels: int, kernel_size: int, stride: int, width: int) -> None:
         super().__init__()
@@ -88,6 +82,7 @@ class WhitenedStem(nn.Module):
         self.conv.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, width, (H - k) // stride + 1, (W - k) // stride + 1)."""
         return F.gelu(self.conv(x))
 
 
@@ -95,9 +90,6 @@ class FastStage(nn.Module):
     """Convolution, 2x2 max pool, then two more at the halved size, the last one added to what the first one gave.
 
     Each has batch norm and GELU.
-
-    Shapes:
-        input: (B, in_channels, H, W); output: (B, out_channels, H // 2, W // 2).
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, pool: bool = True) -> None:
@@ -113,6 +105,7 @@ class FastStage(nn.Module):
             dirac_(conv)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H // 2, W // 2); H and W stay without the pool."""
         x = F.gelu(self.norm1(self.pool(self.conv1(x))))
         y = F.gelu(self.norm2(self.conv2(x)))
         return F.gelu(x + self.norm3(self.conv3(y)))
@@ -159,11 +152,7 @@ def fast(
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut.
-
-    Shapes:
-        input: (B, in_channels, H, W); output: (B, width, ceil(H / stride), ceil(W / stride)).
-    """
+    """Two 3x3 convolutions and a shortcut."""
 
     expansion = 1
 
@@ -175,15 +164,12 @@ class BasicBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, width, ceil(H / stride), ceil(W / stride))."""
         return F.relu(self.shortcut(x) + self.drop_path(self.conv2(self.conv1(x))))
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3 (with the stride, as torchvision does), 1x1 up to four times the width, and a shortcut.
-
-    Shapes:
-        input: (B, in_channels, H, W); output: (B, 4 * width, ceil(H / stride), ceil(W / stride)).
-    """
+    """1x1 down, 3x3 (with the stride, as torchvision does), 1x1 up to four times the width, and a shortcut."""
 
     expansion = 4
 
@@ -196,6 +182,7 @@ class Bottleneck(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, 4 * width, ceil(H / stride), ceil(W / stride))."""
         return F.relu(self.shortcut(x) + self.drop_path(self.conv3(self.conv2(self.conv1(x)))))
 
 
@@ -271,11 +258,7 @@ def resnet50(num_classes: int, normalise: Normalise, image_size: int) -> Classif
 
 
 class InvertedResidual(nn.Module):
-    """1x1 up, 3x3 depthwise, squeeze-and-excite, 1x1 down; a shortcut where the shapes agree.
-
-    Shapes:
-        input: (B, in_channels, H, W); output: (B, out_channels, ceil(H / stride), ceil(W / stride)).
-    """
+    """1x1 up, 3x3 depthwise, squeeze-and-excite, 1x1 down; a shortcut where the shapes agree."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expand: int = 4) -> None:
         super().__init__()
@@ -287,6 +270,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
         y: Tensor = self.down(self.gate(self.depthwise(self.up(x))))
         return x + y if self.residual else y
 
@@ -366,9 +350,6 @@ def build_classifier(
 class ViewAverage(nn.Module):
     """The weighted mean of a classifier's logits over several views of each picture.
 
-    Shapes:
-        (B, H, W, C) uint8, as stored, to (B, K) float.
-
     Args:
         model: a classifier.
         views: (weight, rows, columns), the indices that make the view; the weights sum to 1.
@@ -381,7 +362,7 @@ class ViewAverage(nn.Module):
         self.places = [tuple(torch.from_numpy(i).to(places) for i in view[1:]) for view in views]
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """(B, H, W, C) uint8, as stored -> (B, K) float logits."""
         if (
             len(self.weights) > 1 and torch.compiler.is_exporting()
         ):  # a graph holds the network once, and gives it all views as one batch

@@ -14,11 +14,7 @@ from dolmen.types import UserError
 
 
 class TimmClassifier(nn.Module):
-    """A timm backbone behind our normalisation.
-
-    Shapes:
-        input: (B, C, H, W) float, raw values 0..255; output: (B, num_classes) logits.
-    """
+    """A timm backbone behind our normalisation."""
 
     def __init__(self, normalise: Normalise, backbone: nn.Module) -> None:
         super().__init__()
@@ -34,6 +30,7 @@ class TimmClassifier(nn.Module):
         return self.backbone.forward_head(features)  # type: ignore[operator, no-any-return]
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """(B, C, H, W) float, raw values 0..255 -> (B, num_classes) logits."""
         return self.forward_head(self.forward_features(pixels))
 
 
@@ -98,17 +95,14 @@ def _channels(values: tuple[float, ...], channels: int) -> Tensor:
 
 
 class TimmTrunk(nn.Module):
-    """The feature maps of a timm backbone.
-
-    Shapes:
-        input: (B, C, H, W) normalised; output: a map a stride.
-    """
+    """The feature maps of a timm backbone."""
 
     def __init__(self, backbone: nn.Module, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.backbone, self.channels = backbone, channels
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) normalised -> a map (B, channels[i], H / stride, W / stride) a stride."""
         return list(self.backbone(x))
 
 

@@ -20,9 +20,6 @@ CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 class LanguageModel(nn.Module):
     """Tokens so far to the logits of the next one (AWD-LSTM's regularisation: Merity et al., 2018).
 
-    Shapes:
-        tokens (B, T) int64 and a state to logits (B, T, V), the outputs of the last layer (B, T, E or H), the state.
-
     Args:
         num_tokens: V.
         size: E, of the embedding; with ``tied``, the softmax takes the same weights.
@@ -66,7 +63,7 @@ class LanguageModel(nn.Module):
         initialise(self.layers)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, Tensor, State]:
-        """See the class."""
+        """(B, T) int64 tokens -> logits (B, T, V), outputs of the last layer (B, T, E or H), state."""
         out, state = self.read(tokens, state)
         return self.logits(out), out, state
 
@@ -101,6 +98,6 @@ class LanguageGraph(nn.Module):
         self.model = model
 
     def forward(self, tokens: Tensor, hidden: Tensor, cell: Tensor | None = None) -> tuple[Tensor, ...]:
-        """(B, T, V) logits and the state after them."""
+        """(B, T) int64 tokens, (L, B, H) state and memory -> (B, T, V) logits, and both after the last token."""
         logits, _, after = self.model(tokens, State(hidden, cell))
         return (logits, after.hidden) if after.cell is None else (logits, after.hidden, after.cell)

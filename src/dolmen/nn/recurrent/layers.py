@@ -29,9 +29,7 @@ from dolmen.nn.recurrent.torch_layers import run_torch
 class Recurrent(nn.Module):
     """What the three cells share; use ``RNN``, ``LSTM`` or ``GRU``.
 
-    Shapes:
-        input: (T, B, input_size), or (B, T, input_size) with ``batch_first``, or (T, input_size);
-        output: the same with D * P features: D directions, P the projected or hidden size.
+    Outputs have D * P features: D directions, P the projected or hidden size.
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size: as in torch.nn;
@@ -235,10 +233,10 @@ class Recurrent(nn.Module):
         *,
         return_gates: bool = False,
     ) -> Any:
-        """Work off sequences, or the next chunk of them.
+        """(T, B, input_size) -> (T, B, D * P), and the state: whole sequences, or the next chunk of them.
 
         Args:
-            x: see the class.
+            x: (B, T, input_size) with ``batch_first``; (T, input_size) is one sequence; the output lies the same way.
             state: what an earlier call returned; None for the initial state.
             lengths: (B) steps of each sequence; outputs behind them are 0 and the state is that after the last step.
             reset_mask: (T, B), or (B, T) with ``batch_first``, bool: where a new sequence begins, so that the state

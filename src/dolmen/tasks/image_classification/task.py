@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -21,27 +21,32 @@ from dolmen.data.images.mirror import mirror_test
 from dolmen.data.images.read import read_images, require_trainable
 from dolmen.data.images.set import ImageSet, relabel
 from dolmen.data.images.shapes import common_shape
+from dolmen.data.sources.layout import choose_split
 from dolmen.data.splits import assign_splits, leave_out_few_copies
 from dolmen.metrics import classification as metrics
 from dolmen.nn.convolutional.blocks import Normalise
 from dolmen.nn.convolutional.classifiers import NETWORKS, ViewAverage, build_classifier, initialise_from_data
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
-from dolmen.nn.torch_network import Graph, Input
+from dolmen.nn.torch_network import Graph, Input, TorchNetwork
 from dolmen.processors.images.image import ImageProcessor
 from dolmen.tasks.image_classification import views
 from dolmen.tasks.image_classification.data.labels import suspect_labels
 from dolmen.tasks.image_classification.data.sample import write_image_sample
 from dolmen.tasks.image_classification.predictor import ClassificationPredictor
-from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
-from dolmen.types import (
-    Arrays,
-    CheckReport,
-    Evaluation,
-    Finding,
-    Section,
-    UserError,
+from dolmen.tasks.task import (
+    Batch,
+    Budget,
+    Calibrated,
+    Moment,
+    Objective,
+    Prepared,
+    Progress,
+    Task,
+    TaskConfig,
+    stage_progress,
 )
+from dolmen.types import Arrays, Evaluation, Finding, Section, UserError
 
 ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
 
@@ -76,8 +81,12 @@ class ImageClassificationConfig(TaskConfig):
         None, gt=0, lt=1, description="with two classes: decide at the threshold that has it on validation"
     )
 
+    def for_loading(self) -> Self:
+        """The same without published weights."""
+        return self.model_copy(update={"weights": "none"})
 
-class ImageClassification(Task[ImageClassificationConfig]):
+
+class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageDataset, nn.Module]):
     """Pictures to class probabilities."""
 
     name: ClassVar[str] = "image-classification"
@@ -87,30 +96,37 @@ class ImageClassification(Task[ImageClassificationConfig]):
     headline = ("accuracy", "max")
     monitor = ("calibrated_loss", "min")
 
-    processor: ImageProcessor
-
     # ---- data
 
+    @classmethod
     def prepare(
-        self,
+        cls,
+        config: ImageClassificationConfig,
         data: str,
         *,
         fetch: bool = False,
         budget: Budget | None = None,
         progress: Progress | None = None,
-    ) -> CheckReport:
-        """See ``Task.prepare``."""
-        images = read_images(data, fetch=fetch, progress=_told(progress, "downloading"))
+        open_model: Callable[[Path], Any] | None = None,
+    ) -> Prepared[ImageClassificationConfig, ImageProcessor, ImageDataset]:
+        del open_model
+        images = read_images(data, fetch=fetch, progress=stage_progress(progress, "downloading"))
         require_trainable(images)
-        config = self.config
+        positive = _positive_class(config, images.classes)
         height, width, channels = common_shape(images, config.image_size)
-        self.processor = ImageProcessor(
-            classes=images.classes, height=height, width=width, channels=channels, fit=config.fit
+        processor = ImageProcessor(
+            classes=images.classes, height=height, width=width, channels=channels, fit=config.fit, positive=positive
         )
-        self._choose_model()
+        config = config.model_copy(
+            update={
+                "model": "fast" if config.model == "auto" else config.model,
+                "augment": "strong" if config.augment == "auto" else config.augment,
+                "positive": positive,
+            }
+        )
         if config.image_size is None and budget is not None:
-            self._fit_size_to_budget(budget, int((images.labels >= 0).sum()))
-        decoded = _decode(images, self.processor, progress)
+            processor = cls._fit_size_to_budget(config, processor, budget, int((images.labels >= 0).sum()))
+        decoded = _decode(images, processor, progress)
         images = assign_splits(
             images,
             decoded,
@@ -119,40 +135,28 @@ class ImageClassification(Task[ImageClassificationConfig]):
             seed=config.seed,
         )
         images = leave_out_few_copies(images, decoded)
-        self._set_positive(images.classes)
         report = check_images(images, decoded)
-        self.datasets = {
+        datasets = {
             split: image_dataset(images, decoded, [i for i, s in enumerate(images.splits) if s == split])
             for split in ("train", "val", "test")
             if split in images.splits
         }
         flip = config.flip
-        if flip is None and "train" in self.datasets:
-            rows = self.datasets["train"].rows  # type: ignore[attr-defined]
+        if flip is None and "train" in datasets:
+            rows = datasets["train"].rows
             flip = mirror_test(decoded.thumbnails[rows], images.labels[rows], config.seed).keeps
-        views = config.views or _default_views(bool(flip), self.processor)
-        self.processor = self.processor.model_copy(update={"num_views": views})
-        self.config = config = self.config.model_copy(
-            update={
-                "flip": flip,
-                "image_size": min(self.processor.height, self.processor.width),
-                "augment": "strong" if config.augment == "auto" else config.augment,
-                "views": views,
-            }
-        )
-        return report
+        views = config.views or _default_views(bool(flip), processor)
+        size = min(processor.height, processor.width)
+        config = config.model_copy(update={"flip": flip, "image_size": size, "views": views})
+        return Prepared(report, config, processor.model_copy(update={"num_views": views}), datasets)
 
     def open(
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
-    ) -> Dataset:
-        """See ``Task.open``."""
-        images = read_images(data, fetch=fetch, progress=_told(progress, "downloading"))
+    ) -> ImageDataset:
+        images = read_images(data, fetch=fetch, progress=stage_progress(progress, "downloading"))
         images = relabel(images, self.processor.classes)
         decoded = _decode(images, self.processor, progress)
-        there = sorted({s for s in images.splits if s})
-        if split is not None and split not in there:
-            raise UserError(f"{data} has no {split} part; it has {', '.join(there) or 'no splits: leave --split out'}")
-        chosen = split or next((s for s in ("test", "val") if s in there), None)
+        chosen = choose_split(data, split, sorted({s for s in images.splits if s}), ("test", "val"))
         rows = [
             i
             for i, s in enumerate(images.splits)
@@ -163,39 +167,24 @@ class ImageClassification(Task[ImageClassificationConfig]):
             raise UserError(f"{data} holds no readable, labelled picture to evaluate on{why}; give one that does")
         return image_dataset(images, decoded, rows)
 
-    def _choose_model(self) -> None:
-        if self.config.model == "auto":
-            self.config = self.config.model_copy(update={"model": "fast"})
-
-    def _fit_size_to_budget(self, budget: Budget, num_images: int) -> None:
+    @classmethod
+    def _fit_size_to_budget(
+        cls, config: ImageClassificationConfig, processor: ImageProcessor, budget: Budget, num_images: int
+    ) -> ImageProcessor:
         """Take the largest picture size with which the budget still allows enough passes over the data."""
-        p = self.processor
-        for size in [s for s in (160, 128, 96, 64) if s < min(p.height, p.width)]:
-            images = torch.zeros(32, p.channels, p.height, p.width)
-            step_s = budget.seconds_of(self.build_model(), images, lambda model, x: model(x).float().square().sum())
+        for size in [s for s in (160, 128, 96, 64) if s < min(processor.height, processor.width)]:
+            images = torch.zeros(32, processor.channels, processor.height, processor.width)
+            model = cls(config, processor).build_model()
+            step_s = budget.seconds_of(model, images, lambda model, x: model(x).float().square().sum())
             needed = step_s / 32 * num_images * ENOUGH_EPOCHS_TO_LEARN
             if needed <= budget.seconds:
-                return
-            p = self.processor = p.model_copy(update={"height": size, "width": size})
-
-    def _set_positive(self, classes: tuple[str, ...]) -> None:
-        wanted = self.config.positive
-        if len(classes) != 2:
-            if wanted is not None or self.config.specificity is not None:
-                raise UserError(
-                    f"--positive and --specificity speak of two classes, and the data have {len(classes)}; "
-                    "leave them out"
-                )
-            return
-        if wanted is not None and wanted not in classes:
-            raise UserError(f"--positive {wanted} is no class of the data; give {classes[0]} or {classes[1]}")
-        self.processor = self.processor.model_copy(update={"positive": wanted or classes[1]})
-        self.config = self.config.model_copy(update={"positive": wanted or classes[1]})
+                break
+            processor = processor.model_copy(update={"height": size, "width": size})
+        return processor
 
     # ---- learning
 
     def build_model(self) -> nn.Module:
-        """See ``Task.build_model``."""
         p = self.processor
         normalise = Normalise([127.5] * p.channels, [64.0] * p.channels)
         return build_classifier(
@@ -270,9 +259,11 @@ class ImageClassification(Task[ImageClassificationConfig]):
         shape = ("batch", p.height, p.width, p.channels)
         return Graph(ViewAverage(model, p.views()), {"images": Input("uint8", shape)}, ("logits",))
 
-    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
-        """See ``Task.evaluate``. Decided is the most probable class, or the threshold's where one was asked for."""
-        assert isinstance(dataset, ImageDataset)
+    def predictor(self, model: nn.Module) -> ClassificationPredictor:
+        return ClassificationPredictor(self.processor, TorchNetwork(self.graph(model)))
+
+    def evaluate(self, outputs: Arrays, dataset: ImageDataset, *, intervals: bool = True) -> Evaluation:
+        """Decide for the most probable class, or by the threshold where one was asked for, and compare."""
         logits, labels, p = outputs["logits"], dataset.labels, self.processor
         if not intervals:
             return Evaluation(self.name, len(labels), metrics.quick_metrics(logits, labels))
@@ -288,11 +279,11 @@ class ImageClassification(Task[ImageClassificationConfig]):
             "ece": ece, "ece_before": before, **losses, "temperature": p.temperature, "bins": bins,
         }  # fmt: skip
         if p.positive is not None and p.threshold is not None:
-            found = metrics.at_threshold(
+            at_threshold = metrics.at_threshold(
                 probabilities[:, p.classes.index(p.positive)], labels, p.classes.index(p.positive), p.threshold
             )
-            values |= {name: value for name, (value, _) in found.items()}
-            bounds |= {name: bound for name, (_, bound) in found.items()}
+            values |= {name: value for name, (value, _) in at_threshold.items()}
+            bounds |= {name: bound for name, (_, bound) in at_threshold.items()}
             tables["operating_point"] = {
                 "positive": p.positive,
                 "threshold": p.threshold,
@@ -318,10 +309,9 @@ class ImageClassification(Task[ImageClassificationConfig]):
         positive = p.classes.index(p.positive)
         return np.where(probabilities[:, positive] >= p.threshold, positive, 1 - positive)
 
-    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
+    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: ImageDataset) -> Calibrated[ImageProcessor]:
         """Fit the temperature, and for two classes the operating threshold."""
         del model
-        assert isinstance(dataset, ImageDataset)
         logits, labels = outputs["logits"], dataset.labels
         update: dict[str, Any] = {"temperature": metrics.fit_temperature(logits, labels)}
         if self.processor.positive is not None:
@@ -333,21 +323,20 @@ class ImageClassification(Task[ImageClassificationConfig]):
                     scores, true, self.config.specificity or DEFAULT_SPECIFICITY
                 )
                 update["decide_by_threshold"] = self.config.specificity is not None
-        self.processor = self.processor.model_copy(update=update)
+        return Calibrated(self.processor.model_copy(update=update))
 
-    def suspects(self, outputs: Arrays, dataset: Dataset) -> Finding:
+    def suspects(self, outputs: Arrays, dataset: ImageDataset) -> Finding:
         """Labels that networks which never saw them doubt (confident learning)."""
-        assert isinstance(dataset, ImageDataset)
         probabilities = metrics.softmax(outputs["logits"])
-        found = suspect_labels(probabilities, dataset.labels)
+        suspects = suspect_labels(probabilities, dataset.labels)
         names, classes = dataset.names, self.processor.classes
         items = [
             f"{names[i]}: labelled {classes[dataset.labels[i]]}, looks like {classes[probabilities[i].argmax()]}"
-            for i in found
+            for i in suspects
         ]
         message = (
-            f"{len(found)} of {len(dataset):,} labels look wrong to networks that never trained on them; look at them, "
-            "most doubtful first."
+            f"{len(suspects)} of {len(dataset):,} labels look wrong to networks that never trained on them; look at "
+            "them, most doubtful first."
             if items
             else f"None of {len(dataset):,} labels looks wrong to networks that never trained on them."
         )
@@ -363,24 +352,33 @@ class ImageClassification(Task[ImageClassificationConfig]):
 
     @classmethod
     def sample(cls, folder: Path) -> None:
-        """See ``Task.sample``."""
         write_image_sample(folder)
 
-    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
-        """See ``Task.sections``."""
-        return views.sections(model, self.processor, self.datasets, evaluations)
+    def sections(
+        self, model: nn.Module, evaluations: dict[str, Evaluation], datasets: Mapping[str, ImageDataset]
+    ) -> list[Section]:
+        return views.sections(model, self.processor, datasets, evaluations)
 
     def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
-        """See ``Task.explain``."""
-        if out.suffix.lower() != ".png":
-            raise UserError(f"--out {out} must end in .png")
-        predictor = self.predictor(model)
-        assert isinstance(predictor, ClassificationPredictor)
-        example = predictor.encode(raw)
+        example = self.predictor(model).encode(raw)
         if isinstance(example, UserError):
             raise example
         title = str(raw) if isinstance(raw, (str, Path)) else "picture"
         return views.explain(model, self.processor, example["images"], title, out)
+
+
+def _positive_class(config: ImageClassificationConfig, classes: tuple[str, ...]) -> str | None:
+    """The class that sensitivity speaks of: where there are two the one asked for, else the second."""
+    wanted = config.positive
+    if len(classes) != 2:
+        if wanted is not None or config.specificity is not None:
+            raise UserError(
+                f"--positive and --specificity speak of two classes, and the data have {len(classes)}; leave them out"
+            )
+        return None
+    if wanted is not None and wanted not in classes:
+        raise UserError(f"--positive {wanted} is no class of the data; give {classes[0]} or {classes[1]}")
+    return wanted or classes[1]
 
 
 def _default_views(flip: bool, processor: ImageProcessor) -> Literal[1, 2, 6]:
@@ -391,8 +389,4 @@ def _default_views(flip: bool, processor: ImageProcessor) -> Literal[1, 2, 6]:
 
 
 def _decode(images: ImageSet, processor: ImageProcessor, progress: Progress | None) -> Decoded:
-    return decode_all(images, processor, progress=_told(progress, "reading pictures"))
-
-
-def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(what, done, total)
+    return decode_all(images, processor, progress=stage_progress(progress, "reading pictures"))

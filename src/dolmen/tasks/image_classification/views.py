@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from dolmen.nn.convolutional.classifiers import ViewAverage
 from dolmen.processors.images.image import ImageProcessor
 from dolmen.report.explanation import explanation_picture
 from dolmen.tasks.image_classification import report as classification
-from dolmen.tasks.task import Dataset
 from dolmen.types import Evaluation, Section, UserError
 
 SANITY_PICTURES = 16
@@ -26,24 +25,19 @@ SANITY_PICTURES = 16
 def sections(
     model: nn.Module,
     processor: ImageProcessor,
-    datasets: dict[str, Dataset],
+    datasets: Mapping[str, ImageDataset],
     evaluations: dict[str, Evaluation],
 ) -> list[Section]:
     """The report's sections; ``datasets`` by the same names as ``evaluations``."""
 
-    def dataset(split: str) -> ImageDataset:
-        found = datasets[split]
-        assert isinstance(found, ImageDataset)
-        return found
-
     def cam(split: str, indices: Sequence[int], classes: Sequence[int]) -> NDArray[Any]:
-        pixels = _pixels(model, dataset(split), indices)
+        pixels = _pixels(model, datasets[split], indices)
         return gradcam.grad_cam(model, pixels, torch.tensor(list(classes), device=pixels.device)).cpu().numpy()
 
     split = "test" if "test" in evaluations else next(iter(evaluations))
-    few = list(range(min(SANITY_PICTURES, len(dataset(split)))))
+    few = list(range(min(SANITY_PICTURES, len(datasets[split]))))
     likely = evaluations[split].arrays["probabilities"][few].argmax(1)
-    pixels = _pixels(model, dataset(split), few)
+    pixels = _pixels(model, datasets[split], few)
     has_map, sanity = True, None
     try:
         sanity = gradcam.randomisation_check(model, pixels, torch.from_numpy(likely).to(pixels.device))
@@ -52,8 +46,8 @@ def sections(
     return classification.sections(
         evaluations,
         classes=processor.classes,
-        picture=lambda split, i: dataset(split).pixels[dataset(split).rows[i]],
-        name=lambda split, i: dataset(split).names[i],
+        picture=lambda split, i: datasets[split].pixels[datasets[split].rows[i]],
+        name=lambda split, i: datasets[split].names[i],
         cam=cam if has_map else None,
         temperature=processor.temperature,
         sanity=sanity,

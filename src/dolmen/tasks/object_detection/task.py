@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
 
 from dolmen.data.boxes.set import BoxSet, relabel_boxes
 from dolmen.data.images import augment
 from dolmen.data.images.decoded import Decoded, decode_all
 from dolmen.data.images.mirror import mirror_test
 from dolmen.data.images.shapes import sampled
+from dolmen.data.sources.layout import choose_split
 from dolmen.data.splits import assign_splits, leave_out_few_copies
 from dolmen.nn.convolutional.blocks import Normalise
 from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import classifier_optimizers, cosine
-from dolmen.nn.torch_network import Graph, Input
+from dolmen.nn.torch_network import Graph, Input, TorchNetwork
 from dolmen.predictions import Boxes
 from dolmen.tasks.object_detection import views
 from dolmen.tasks.object_detection.data import augment as box_augment
@@ -38,8 +38,19 @@ from dolmen.tasks.object_detection.nn.losses import detection_loss
 from dolmen.tasks.object_detection.nn.network import Detector, DetectorGraph, scores_of
 from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
 from dolmen.tasks.object_detection.processor import DetectionProcessor
-from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
-from dolmen.types import Arrays, CheckReport, Evaluation, Finding, Section, UserError
+from dolmen.tasks.task import (
+    Batch,
+    Budget,
+    Calibrated,
+    Moment,
+    Objective,
+    Prepared,
+    Progress,
+    Task,
+    TaskConfig,
+    stage_progress,
+)
+from dolmen.types import Arrays, Evaluation, Finding, Section, UserError
 
 USUAL_SIZE = 320
 """Pixels along the longer side, of pictures that are larger."""
@@ -86,8 +97,12 @@ class ObjectDetectionConfig(TaskConfig):
         "90 % of them"
     )  # fmt: skip
 
+    def for_loading(self) -> Self:
+        """The same without published weights."""
+        return self.model_copy(update={"weights": "none"})
 
-class ObjectDetection(Task[ObjectDetectionConfig]):
+
+class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset, Detector]):
     """Pictures to boxes with classes."""
 
     name: ClassVar[str] = "object-detection"
@@ -98,35 +113,34 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
     headline = ("map", "max")
     monitor = ("map", "max")
 
-    processor: DetectionProcessor
-
     # ---- data
 
+    @classmethod
     def prepare(
-        self,
+        cls,
+        config: ObjectDetectionConfig,
         data: str,
         *,
         fetch: bool = False,
         budget: Budget | None = None,
         progress: Progress | None = None,
-    ) -> CheckReport:
-        """See ``Task.prepare``."""
-        del fetch, budget
-        config = self.config
+        open_model: Callable[[Path], Any] | None = None,
+    ) -> Prepared[ObjectDetectionConfig, DetectionProcessor, BoxDataset]:
+        del fetch, budget, open_model
         boxes = read_boxes(data)
         sample, channels = sampled(boxes.images)
         height, width = _input_shape(sample, config.image_size)
-        self.processor = DetectionProcessor(
+        processor = DetectionProcessor(
             classes=boxes.images.classes, height=height, width=width, channels=channels, anchors=(((8.0, 8.0),),) * 3
         )
-        whole = _decode(boxes, self.processor, progress)
+        whole = _decode(boxes, processor, progress)
         sizes = whole.sizes.astype(np.int64)
         boxes, findings = clean(boxes, sizes)
         if not len(boxes.boxes_xyxy):
-            raise UserError(f"{data} holds no usable box; dolmen check {self.name} {data} says what is wrong with them")
+            raise UserError(f"{data} holds no usable box; dolmen check {cls.name} {data} says what is wrong with them")
         tiles = config.tiles or _tiles_needed(boxes, sizes, max(height, width))
-        self.processor = self.processor.model_copy(update={"tiles": tiles, "max_detections": 100 * tiles})
-        views, picture, crops, decoded = self._seen(boxes, whole, progress)
+        processor = processor.model_copy(update={"tiles": tiles, "max_detections": 100 * tiles})
+        views, picture, crops, decoded = _seen(processor, boxes, whole, progress)
         images = assign_splits(
             boxes.images.replace(labels=stratum(boxes)), whole, val_fraction=config.val_fraction,
             test_fraction=config.test_fraction, seed=config.seed,
@@ -134,103 +148,36 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
         images = leave_out_few_copies(images, whole)
         boxes = boxes.replace(images=images.replace(labels=boxes.images.labels))
         report = check_boxes(boxes, whole, findings)
-        self.datasets = {
-            split: box_dataset(boxes, sizes, chosen, views, picture, crops, decoded, self.processor)
+        datasets = {
+            split: box_dataset(boxes, sizes, chosen, views, picture, crops, decoded, processor)
             for split in ("train", "val", "test")
             if len(chosen := np.flatnonzero(np.array(images.splits) == split))
         }
-        if "train" in self.datasets:
-            self._fit(self._dataset("train"))
-        return report.model_copy(update={"findings": (*report.findings, *self._anchor_finding())})
-
-    def _seen(
-        self, boxes: BoxSet, whole: Decoded, progress: Progress | None
-    ) -> tuple[BoxSet, NDArray[np.int64], NDArray[np.int64], Decoded]:
-        """What the network sees of the pictures: the views, the picture of each, where in it they are, their pixels."""
-        sizes = whole.sizes.astype(np.int64)
-        if self.processor.tiles == 1:
-            return boxes, np.arange(len(boxes)), np.pad(sizes[:, ::-1], ((0, 0), (2, 0))), whole
-        least = SMALL_OBJECT**2 / (self.processor.height * self.processor.width)
-        tiled, picture, crops = tile_boxes(boxes, sizes, self.processor.views, least)
-        return tiled, picture, crops, _decode(tiled, self.processor, progress)
-
-    def _fit(self, train: BoxDataset) -> None:
-        """Decide what the training objects decide: anchors, flips, which classes are rare."""
-        shown = object_sizes(train)
-        for number in (self.config.anchors,) if self.config.anchors else (6, 9, 12, 15):
-            shapes = fit_anchors(shown, number)
-            if (anchor_iou(shown, shapes) >= 0.5).mean() >= COVERED:
-                break
-        self.processor = self.processor.model_copy(update={"anchors": shapes})
-        flip, paste = self.config.flip, self.config.paste
-        if flip == "auto":
-            thumbnails, labels = train.thumbnails(self.config.seed)
-            sideways = mirror_test(thumbnails, labels, self.config.seed, same_look=True).keeps
-            upside = mirror_test(thumbnails.transpose(0, 2, 1), labels, self.config.seed, same_look=True).keeps
-            flip = "both" if sideways and upside else "horizontal" if sideways else "none"
-        if paste is None:
-            paste = 0.5 if len(_rare(train, len(self.processor.classes))) else 0.0
-        self.config = self.config.model_copy(
-            update={
-                "model": "edge" if self.config.model == "auto" else self.config.model,
-                "augment": "strong" if self.config.augment == "auto" else self.config.augment,
-                "image_size": max(self.processor.height, self.processor.width),
-                "tiles": self.processor.tiles,
-                "flip": flip,
-                "paste": paste,
-            }
-        )
-
-    def _anchor_finding(self) -> list[Finding]:
-        """How many objects the fitted anchors could find, before anything is learnt."""
-        train = self.datasets.get("train")
-        if train is None:
-            return []
-        assert isinstance(train, BoxDataset)
-        best = anchor_iou(object_sizes(train), self.processor.anchors)
-        half, more = (best >= 0.5).mean(), (best >= 0.7).mean()
-        shapes = "; ".join(
-            f"stride {stride}: " + ", ".join(f"{w:g} x {h:g}" for w, h in level)
-            for stride, level in zip((8, 16, 32), self.processor.anchors, strict=True)
-        )
-        message = (
-            f"An anchor covers {half:.1%} of the training objects at IoU 0.5 and {more:.1%} at 0.7 ({shapes}), "
-            f"in pixels of {self.processor.width} x {self.processor.height}."
-        )
-        level: Literal["warning", "info"] = "warning" if half < COVERED else "info"
-        if half < COVERED:
-            message += " Give more of them with --anchors, a larger --image-size, or --tiles."
-        return [Finding(code="anchors", level=level, message=message, count=int((best < 0.5).sum()))]
-
-    def _dataset(self, split: str) -> BoxDataset:
-        found = self.datasets[split]
-        assert isinstance(found, BoxDataset)
-        return found
+        if "train" in datasets:
+            config, processor = _fit(config, processor, datasets["train"])
+            anchors = _anchor_finding(datasets["train"], processor)
+            report = report.model_copy(update={"findings": (*report.findings, anchors)})
+        return Prepared(report, config, processor, datasets)
 
     def open(
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
-    ) -> Dataset:
-        """See ``Task.open``."""
+    ) -> BoxDataset:
         del fetch
         boxes = relabel_boxes(read_boxes(data), self.processor.classes)
         whole = _decode(boxes, self.processor, progress)
         sizes = whole.sizes.astype(np.int64)
         boxes, _ = clean(boxes, sizes)
-        there = sorted({s for s in boxes.images.splits if s})
-        if split is not None and split not in there:
-            raise UserError(f"{data} has no {split} part; it has {', '.join(there) or 'no splits: leave --split out'}")
-        chosen = split or next((s for s in ("test", "val") if s in there), None)
+        chosen = choose_split(data, split, sorted({s for s in boxes.images.splits if s}), ("test", "val"))
         usable = (boxes.images.labels >= 0) & (sizes[:, 0] > 0)
         rows = np.flatnonzero([chosen is None or s == chosen for s in boxes.images.splits] & usable)
         if not len(rows):
             raise UserError(f"{data} holds no readable picture with annotations to evaluate on; give one that does")
-        views, picture, crops, decoded = self._seen(boxes, whole, progress)
+        views, picture, crops, decoded = _seen(self.processor, boxes, whole, progress)
         return box_dataset(boxes, sizes, rows, views, picture, crops, decoded, self.processor)
 
     # ---- learning
 
-    def build_model(self) -> nn.Module:
-        """See ``Task.build_model``."""
+    def build_model(self) -> Detector:
         p = self.processor
         return build_detector(
             self.config.model, Normalise([127.5] * p.channels, [64.0] * p.channels), anchor_shapes=p.anchors,
@@ -238,9 +185,8 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
             pretrained=self.config.weights == "pretrained",
         )  # fmt: skip
 
-    def initialise(self, model: nn.Module) -> None:
+    def initialise(self, model: Detector) -> None:
         """Set the normalisation from the training pictures; published weights come with their own."""
-        assert isinstance(model, Detector)
         if self.config.weights == "none":
             train = self.datasets["train"]
             sample = np.random.default_rng(self.config.seed).permutation(len(train))[:200]
@@ -256,9 +202,8 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
         """From scratch, detectors learn for a hundred passes (205 pictures of blood cells: mAP@0.5 0.91 after 117)."""
         return max(1500, 120 * num_examples // batch_size)
 
-    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+    def objectives(self, model: Detector) -> Sequence[Objective]:
         """One: both stages together."""
-        assert isinstance(model, Detector)
 
         def loss(batch: Batch) -> Loss:
             return detection_loss(model, batch["images"], batch["boxes"], batch["labels"], batch["near"])
@@ -276,130 +221,181 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
         and changes the light and the colours.
         """
         config, g = self.config, moment.generator
-        found = box_augment.Boxed(batch["images"].permute(0, 3, 1, 2).float(), batch["boxes"], batch["labels"])
+        varied = box_augment.Boxed(batch["images"].permute(0, 3, 1, 2).float(), batch["boxes"], batch["labels"])
         flips = (config.flip in ("horizontal", "both"), config.flip == "both")
         if config.augment == "strong" and config.paste:
-            objects = self._rare_objects(len(found.images), g)
-            found = box_augment.paste_objects(found, objects, g, share=config.paste)
+            objects = self._rare_objects(len(varied.images), g)
+            varied = box_augment.paste_objects(varied, objects, g, share=config.paste)
         if config.augment == "light":
-            found = box_augment.scale_and_crop(found, g, zoom=(0.8, 1.25), stretch=0.1, flips=flips)
+            varied = box_augment.scale_and_crop(varied, g, zoom=(0.8, 1.25), stretch=0.1, flips=flips)
         if config.augment == "strong":
-            several = round(config.mosaic * len(found.images)) if moment.progress < SETTLING else 0
+            several = round(config.mosaic * len(varied.images)) if moment.progress < SETTLING else 0
             parts = []
             if several:
-                parts.append(box_augment.mosaic(found, g, several, zoom=(0.5, 1.2), stretch=0.2, flips=flips))
-            if several < len(found.images):
-                rest = box_augment.Boxed(*(t[several:] for t in found))
+                parts.append(box_augment.mosaic(varied, g, several, zoom=(0.5, 1.2), stretch=0.2, flips=flips))
+            if several < len(varied.images):
+                rest = box_augment.Boxed(*(t[several:] for t in varied))
                 parts.append(box_augment.scale_and_crop(rest, g, zoom=(0.7, 1.5), stretch=0.2, flips=flips))
-            found = box_augment.joined(*parts)
-            images = augment.light(found.images, g, brightness=0.1, contrast=0.3, gamma=0.2)
+            varied = box_augment.joined(*parts)
+            images = augment.light(varied.images, g, brightness=0.1, contrast=0.3, gamma=0.2)
             if images.shape[1] == 3:
                 images = augment.colour(images, g, saturation=0.4)
-            found = found._replace(images=images)
-        return {**found._asdict(), "near": box_augment.jittered(found.boxes, g)}
+            varied = varied._replace(images=images)
+        return {**varied._asdict(), "near": box_augment.jittered(varied.boxes, g)}
 
     def _rare_objects(self, number: int, generator: torch.Generator) -> list[tuple[torch.Tensor, int]]:
         """So many objects of rare classes, the rarer the likelier, cut out of the training pictures."""
-        train = self._dataset("train")
+        train = self.datasets["train"]
         rare = _rare(train, len(self.processor.classes))
         if not len(rare):
             return []
         drawn = torch.randint(0, len(rare), (number,), generator=generator).tolist()
         turns = torch.rand(number, generator=generator).tolist()
-        found = []
+        objects = []
         for label, turn in zip([rare[d] for d in drawn], turns, strict=True):
             places = train.of_class(label)
             view, box = places[int(turn * len(places))]
             left, top, right, bottom = train.boxes[view][box].round().astype(int).tolist()
             patch = torch.from_numpy(train.pixels[train.rows[view], max(0, top) : bottom, max(0, left) : right].copy())
             if patch.numel():
-                found.append((patch.permute(2, 0, 1).float(), label))
-        return found
+                objects.append((patch.permute(2, 0, 1).float(), label))
+        return objects
 
     # ---- use
 
-    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+    def outputs(self, model: Detector, batch: Batch) -> Batch:
         """``boxes`` (B, R, 4), ``scores`` (B, R, K); ``proposals`` (B, R, 4) where the second stage looked."""
-        found = model(batch["images"].permute(0, 3, 1, 2).float())
-        return {"boxes": found.boxes, "scores": scores_of(found), "proposals": found.proposals}
+        outputs = model(batch["images"].permute(0, 3, 1, 2).float())
+        return {"boxes": outputs.boxes, "scores": scores_of(outputs), "proposals": outputs.proposals}
 
-    def graph(self, model: nn.Module) -> Graph:
+    def graph(self, model: Detector) -> Graph:
         """``images`` (B, H, W, C) uint8 to ``boxes`` (B, R, 4) and ``scores`` (B, R, K)."""
-        assert isinstance(model, Detector)
         p = self.processor
         shape = ("batch", p.height, p.width, p.channels)
         return Graph(DetectorGraph(model), {"images": Input("uint8", shape)}, ("boxes", "scores"))
 
-    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
-        """See ``Task.evaluate``."""
-        assert isinstance(dataset, BoxDataset)
+    def predictor(self, model: Detector) -> DetectionPredictor:
+        return DetectionPredictor(self.processor, TorchNetwork(self.graph(model)))
+
+    def evaluate(self, outputs: Arrays, dataset: BoxDataset, *, intervals: bool = True) -> Evaluation:
         p = self.processor
-        found, proposals = self._decoded(outputs, dataset)
+        predicted, proposals = self._decoded(outputs, dataset)
         truth = [metrics.Truth(*t) for t in dataset.truth]
         if not intervals:
-            values = metrics.quick(found, truth, len(p.classes))
+            values = metrics.quick(predicted, truth, len(p.classes))
             return Evaluation(self.name, len(truth), values | self._proposal_recall(proposals, truth))
-        values, tables = metrics.evaluation_tables(found, truth, p.classes, p.thresholds)
+        values, tables = metrics.evaluation_tables(predicted, truth, p.classes, p.thresholds)
         recall = self._proposal_recall(proposals, truth)
-        bounds = metrics.intervals(found, truth, len(p.classes), dataset.groups, seed=self.config.seed)
+        bounds = metrics.intervals(predicted, truth, len(p.classes), dataset.groups, seed=self.config.seed)
         tables |= {"classes": list(p.classes), "proposals": recall}
-        return Evaluation(self.name, len(truth), values | recall, bounds, tables, views.as_arrays(found))
+        return Evaluation(self.name, len(truth), values | recall, bounds, tables, views.as_arrays(predicted))
 
     def _decoded(self, outputs: Arrays, dataset: BoxDataset) -> tuple[list[Boxes], list[NDArray[np.float32]]]:
         """Of each picture the objects, and the proposals if there are any, in its own pixels."""
-        found, proposals = [], []
+        predicted, proposals = [], []
         edges = np.searchsorted(dataset.picture, np.arange(len(dataset.truth) + 1))
         for i, (height, width) in enumerate(dataset.sizes.tolist()):
             at = slice(edges[i], edges[i + 1])
             mine = {name: values[at] for name, values in outputs.items()}
-            found.append(self.processor.decode_picture(mine, dataset.crops[at], (height, width)))
+            predicted.append(self.processor.decode_picture(mine, dataset.crops[at], (height, width)))
             if "proposals" in mine:
                 pairs = zip(mine["proposals"], dataset.crops[at], strict=True)
                 proposals.append(np.concatenate([self.processor.from_input(p, c) for p, c in pairs]))
-        return found, proposals
+        return predicted, proposals
 
     def _proposal_recall(self, proposals: list[NDArray[np.float32]], truth: list[metrics.Truth]) -> dict[str, float]:
         return metrics.proposal_recall(proposals, truth) if proposals else {}
 
-    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
+    def calibrate(self, model: Detector, outputs: Arrays, dataset: BoxDataset) -> Calibrated[DetectionProcessor]:
         """Choose the score of each class from which on an object is reported: the best F1 on validation."""
         del model
-        assert isinstance(dataset, BoxDataset)
-        found, _ = self._decoded(outputs, dataset)
+        predicted, _ = self._decoded(outputs, dataset)
         truth = [metrics.Truth(*t) for t in dataset.truth]
-        thresholds = metrics.fit_thresholds(found, truth, len(self.processor.classes))
-        self.processor = self.processor.model_copy(update={"thresholds": tuple(thresholds)})
+        thresholds = metrics.fit_thresholds(predicted, truth, len(self.processor.classes))
+        return Calibrated(self.processor.model_copy(update={"thresholds": tuple(thresholds)}))
 
     # ---- showing
 
     @classmethod
     def sample(cls, folder: Path) -> None:
-        """See ``Task.sample``."""
         write_box_sample(folder)
 
     @classmethod
     def convert(cls, data: str, form: str, out: Path, progress: Progress | None = None) -> list[str]:
-        """See ``Task.convert``."""
         return convert_boxes(data, form, out, progress)
 
-    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
-        """See ``Task.sections``."""
-        return views.sections(self.processor, {s: self._dataset(s) for s in evaluations}, evaluations)
+    def sections(
+        self, model: Detector, evaluations: dict[str, Evaluation], datasets: Mapping[str, BoxDataset]
+    ) -> list[Section]:
+        del model
+        return views.sections(self.processor, datasets, evaluations)
 
-    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
-        """See ``Task.explain``."""
-        assert isinstance(model, Detector)
-        predictor = self.predictor(model)
-        assert isinstance(predictor, DetectionPredictor)
-        return views.explain(model, predictor, raw, out)
+    def explain(self, model: Detector, raw: Any, out: Path) -> dict[str, Any]:
+        return views.explain(model, self.predictor(model), raw, out)
 
 
 def _decode(boxes: BoxSet, processor: DetectionProcessor, progress: Progress | None) -> Decoded:
-    def told(done: int, total: int) -> None:
-        if progress is not None:
-            progress("reading pictures", done, total)
+    return decode_all(boxes.images, processor.picture, progress=stage_progress(progress, "reading pictures"))
 
-    return decode_all(boxes.images, processor.picture, progress=told)
+
+def _seen(
+    processor: DetectionProcessor, boxes: BoxSet, whole: Decoded, progress: Progress | None
+) -> tuple[BoxSet, NDArray[np.int64], NDArray[np.int64], Decoded]:
+    """What the network sees of the pictures: the views, the picture of each, where in it they are, their pixels."""
+    sizes = whole.sizes.astype(np.int64)
+    if processor.tiles == 1:
+        return boxes, np.arange(len(boxes)), np.pad(sizes[:, ::-1], ((0, 0), (2, 0))), whole
+    least = SMALL_OBJECT**2 / (processor.height * processor.width)
+    tiled, picture, crops = tile_boxes(boxes, sizes, processor.views, least)
+    return tiled, picture, crops, _decode(tiled, processor, progress)
+
+
+def _fit(
+    config: ObjectDetectionConfig, processor: DetectionProcessor, train: BoxDataset
+) -> tuple[ObjectDetectionConfig, DetectionProcessor]:
+    """Decide what the training objects decide: anchors, flips, which classes are rare."""
+    shown = object_sizes(train)
+    for number in (config.anchors,) if config.anchors else (6, 9, 12, 15):
+        shapes = fit_anchors(shown, number)
+        if (anchor_iou(shown, shapes) >= 0.5).mean() >= COVERED:
+            break
+    flip, paste = config.flip, config.paste
+    if flip == "auto":
+        thumbnails, labels = train.thumbnails(config.seed)
+        sideways = mirror_test(thumbnails, labels, config.seed, same_look=True).keeps
+        upside = mirror_test(thumbnails.transpose(0, 2, 1), labels, config.seed, same_look=True).keeps
+        flip = "both" if sideways and upside else "horizontal" if sideways else "none"
+    if paste is None:
+        paste = 0.5 if len(_rare(train, len(processor.classes))) else 0.0
+    config = config.model_copy(
+        update={
+            "model": "edge" if config.model == "auto" else config.model,
+            "augment": "strong" if config.augment == "auto" else config.augment,
+            "image_size": max(processor.height, processor.width),
+            "tiles": processor.tiles,
+            "flip": flip,
+            "paste": paste,
+        }
+    )
+    return config, processor.model_copy(update={"anchors": shapes})
+
+
+def _anchor_finding(train: BoxDataset, processor: DetectionProcessor) -> Finding:
+    """How many objects the fitted anchors could find, before anything is learnt."""
+    best = anchor_iou(object_sizes(train), processor.anchors)
+    half, more = (best >= 0.5).mean(), (best >= 0.7).mean()
+    shapes = "; ".join(
+        f"stride {stride}: " + ", ".join(f"{w:g} x {h:g}" for w, h in level)
+        for stride, level in zip((8, 16, 32), processor.anchors, strict=True)
+    )
+    message = (
+        f"An anchor covers {half:.1%} of the training objects at IoU 0.5 and {more:.1%} at 0.7 ({shapes}), "
+        f"in pixels of {processor.width} x {processor.height}."
+    )
+    level: Literal["warning", "info"] = "warning" if half < COVERED else "info"
+    if half < COVERED:
+        message += " Give more of them with --anchors, a larger --image-size, or --tiles."
+    return Finding(code="anchors", level=level, message=message, count=int((best < 0.5).sum()))
 
 
 def _input_shape(sizes: NDArray[np.int64], longer: int | None) -> tuple[int, int]:

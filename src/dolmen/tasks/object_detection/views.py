@@ -23,39 +23,39 @@ from dolmen.types import Arrays, Evaluation, Section, UserError
 SHOWN_MAPS = 8
 
 
-def as_arrays(found: Sequence[Boxes]) -> Arrays:
+def as_arrays(predicted: Sequence[Boxes]) -> Arrays:
     """The objects of all pictures in one list, with the picture of each: what an evaluation keeps of them."""
     return {
-        "boxes_xyxy": np.concatenate([b.boxes_xyxy for b in found]).reshape(-1, 4),
-        "scores": np.concatenate([b.scores for b in found]),
-        "labels": np.concatenate([b.labels for b in found]),
-        "picture": np.repeat(np.arange(len(found)), [len(b) for b in found]),
+        "boxes_xyxy": np.concatenate([b.boxes_xyxy for b in predicted]).reshape(-1, 4),
+        "scores": np.concatenate([b.scores for b in predicted]),
+        "labels": np.concatenate([b.labels for b in predicted]),
+        "picture": np.repeat(np.arange(len(predicted)), [len(b) for b in predicted]),
     }
 
 
 def from_arrays(arrays: Arrays, sizes: NDArray[np.int64], names: tuple[str, ...]) -> list[Boxes]:
     """Undo ``as_arrays``; sizes (P, 2) of the pictures."""
     edges = np.searchsorted(arrays["picture"], np.arange(len(sizes) + 1))
-    found = []
+    predicted = []
     for i, (height, width) in enumerate(sizes.tolist()):
         at = slice(edges[i], edges[i + 1])
-        found.append(
+        predicted.append(
             Boxes((height, width), names, arrays["boxes_xyxy"][at], arrays["scores"][at], arrays["labels"][at])
         )
-    return found
+    return predicted
 
 
 def sections(
     processor: DetectionProcessor, datasets: Mapping[str, BoxDataset], evaluations: dict[str, Evaluation]
 ) -> list[Section]:
     """The report's sections; ``datasets`` by the same names as ``evaluations``."""
-    found = {s: from_arrays(e.arrays, datasets[s].sizes, processor.classes) for s, e in evaluations.items()}
+    predicted = {s: from_arrays(e.arrays, datasets[s].sizes, processor.classes) for s, e in evaluations.items()}
     return detection.sections(
         evaluations,
         names=processor.classes,
         picture=lambda split, i: datasets[split].picture_of(i),
         name=lambda split, i: datasets[split].names[i],
-        found=found,
+        found=predicted,
         truth={split: dataset.truth for split, dataset in datasets.items()},
     )
 
@@ -72,8 +72,6 @@ def explain(model: Detector, predictor: DetectionPredictor, raw: Any, out: Path)
     Returns:
         The objects, and how many places and proposals they came from.
     """
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out {out} must end in .png")
     example = predictor.encode(raw)
     if isinstance(example, UserError):
         raise example
@@ -125,10 +123,10 @@ def _liveliest(level: torch.Tensor) -> NDArray[np.float32]:
 
 def objectness_maps(model: Detector, objectness: torch.Tensor) -> dict[str, NDArray[np.float32]]:
     """What the region proposal network says of each place: the most of its anchors, (h, w) in 0..1 a stride."""
-    found, start = {}, 0
+    maps, start = {}, 0
     for stride, shapes in zip(STRIDES, model.proposals.num_shapes, strict=True):
         height, width = model.height // stride, model.width // stride
         part = objectness[start : start + height * width * shapes].view(height, width, shapes)
-        found[f"stride {stride}"] = part.amax(2).sigmoid().float().cpu().numpy()
+        maps[f"stride {stride}"] = part.amax(2).sigmoid().float().cpu().numpy()
         start += height * width * shapes
-    return found
+    return maps

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from dolmen.data.sources.layout import choose_split
 from dolmen.metrics.alarms import alarm_curve, threshold_for
 from dolmen.nn.losses import Loss, nothing
 from dolmen.nn.optimizers import linear, recurrent_optimizers
-from dolmen.nn.torch_network import Graph, Input
+from dolmen.nn.torch_network import Graph, Input, TorchNetwork
 from dolmen.processors.audio.log_mel import LogMel, mono
 from dolmen.runtime.network import Network
 from dolmen.tasks.speech_recognition import metrics, negatives, views
@@ -36,8 +39,19 @@ from dolmen.tasks.speech_recognition.processors.level import Level
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor, choose_kind, fit_units
 from dolmen.tasks.speech_recognition.processors.text_rules import TextRules, normalise
 from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
-from dolmen.tasks.task import Batch, Budget, Dataset, Moment, Objective, Progress, Task, TaskConfig
-from dolmen.types import Arrays, CheckReport, Evaluation, Section, UserError
+from dolmen.tasks.task import (
+    Batch,
+    Budget,
+    Calibrated,
+    Moment,
+    Objective,
+    Prepared,
+    Progress,
+    Task,
+    TaskConfig,
+    stage_progress,
+)
+from dolmen.types import Arrays, Evaluation, Section, UserError
 
 WARPS = 7
 """Filter banks between the longest and the shortest vocal tract that augmentation draws from."""
@@ -93,7 +107,7 @@ class SpeechRecognitionConfig(TaskConfig):
     false_alarms: float = Field(1.0, gt=0, description="an hour of --negatives that the threshold allows")
 
 
-class SpeechRecognition(Task[SpeechRecognitionConfig]):
+class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, RecordingDataset, Recogniser]):
     """Recordings in, what is said in them out."""
 
     name = "speech-recognition"
@@ -103,24 +117,17 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
     headline = ("wer", "min")
     monitor = ("loss", "min")
 
-    processor: SpeechProcessor
-
-    def __init__(self, config: SpeechRecognitionConfig, processor: Any = None, **hooks: Any) -> None:
-        super().__init__(config, processor, **hooks)
-        self.alarms: dict[str, Any] | None = None
-        self.heard: dict[int, list[Transcript]] = {}
-        """What was heard at the last evaluation of each data set, for the report."""
-
     # ---- data
 
+    @classmethod
     def prepare(
-        self, data: str, *, fetch: bool = False, budget: Budget | None = None, progress: Progress | None = None
-    ) -> CheckReport:
-        """See ``Task.prepare``."""
-        del fetch, budget
-        c = self.config
+        cls, config: SpeechRecognitionConfig, data: str, *, fetch: bool = False, budget: Budget | None = None,
+        progress: Progress | None = None, open_model: Callable[[Path], Any] | None = None,
+    ) -> Prepared[SpeechRecognitionConfig, SpeechProcessor, RecordingDataset]:  # fmt: skip
+        del fetch, budget, open_model
+        c = config
         negative_s = None if c.negatives is None else negatives.length_of(c.negatives)
-        recordings, decoded = self._read(data, c.rate, progress)
+        recordings, decoded = _read(data, c.encoding, c.rate, progress)
         rules = TextRules(case=c.case, punctuation=c.punctuation)
         recordings = assign_recording_splits(
             recordings, decoded, val_fraction=c.val_fraction, test_fraction=c.test_fraction, seed=c.seed,
@@ -131,57 +138,43 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
         texts = [normalise(recordings.items[i].text, rules) for i in train]
         kind = c.units or choose_kind(texts)
         units, bpe = fit_units(kind, texts, c.vocabulary)
-        self.processor = SpeechProcessor(
+        processor = SpeechProcessor(
             kind=kind, units=units, rules=rules, stride=c.stride, streams=not c.bidirectional, bpe=bpe,
             **_fit_front(_front(decoded.rate), decoded, train),
         )  # fmt: skip
-        report = check_recordings(recordings, decoded, self.processor)
+        report = check_recordings(recordings, decoded, processor)
         if report.errors:
             raise UserError(report.errors[0].message)
         if negative_s is not None:
             few = negatives.findings(str(c.negatives), negative_s, c.false_alarms)
             report = report.model_copy(update={"findings": (*few, *report.findings)})
-        self.datasets = {
-            split: RecordingDataset(recordings, decoded, rows, self.processor) for split, rows in splits.items()
-        }
+        datasets = {split: RecordingDataset(recordings, decoded, rows, processor) for split, rows in splits.items()}
         hours = sum(int(decoded.lengths[i]) for i in train) / decoded.rate / 3600
         size = c.size or (EDGE if kind == "words" and hours <= EDGE_HOURS else STANDARD)
         update = {"rate": decoded.rate, "units": kind, "size": size, "clip_norm": c.clip_norm or 5.0}
         for name in ("hidden", "layers"):
             update[name] = getattr(c, name) or SIZES[size][name]
-        self.config = c.model_copy(update=update)
-        return report
+        return Prepared(report, c.model_copy(update=update), processor, datasets)
 
-    def _read(self, data: str, rate: int | None, progress: Progress | None) -> tuple[Recordings, DecodedRecordings]:
-        recordings = read_recordings(data, encoding=self.config.encoding)
-        told = None if progress is None else lambda done, total: progress("reading recordings", done, total)
-        return recordings, decode_recordings(recordings, rate, progress=told, longest_s=LONGEST_S)
-
-    def reopen(self, data: str, progress: Progress | None = None) -> dict[str, Dataset]:
-        """See ``Task.reopen``."""
-        fresh = type(self)(self.config.model_copy(update={"negatives": None}))
-        fresh.prepare(data, progress=progress)
-        return fresh.datasets
+    def reopen(self, data: str, progress: Progress | None = None) -> Mapping[str, RecordingDataset]:
+        """The same data sets; recordings without words only choose a threshold, which the run has."""
+        config = self.config.model_copy(update={"negatives": None})
+        return type(self).prepare(config, data, progress=progress).datasets
 
     def open(
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
-    ) -> Dataset:
-        """See ``Task.open``."""
+    ) -> RecordingDataset:
         del fetch
-        recordings, decoded = self._read(data, self.processor.rate, progress)
+        recordings, decoded = _read(data, self.config.encoding, self.processor.rate, progress)
         named = _rows(recordings, decoded, self.processor.rules)
-        if split is not None and split not in named:
-            has = ", ".join(s for s in named if s) or "no parts at all: leave --split out"
-            raise UserError(f"{data} has no {split} part that can be read; it has {has}")
-        chosen = split or next((s for s in ("test", "val", "", "train") if s in named), None)
+        chosen = choose_split(data, split, named, ("test", "val", "", "train"))
         if chosen is None:
             raise UserError(f"{data} has no recording that can be read; dolmen check {self.name} {data} shows why")
         return RecordingDataset(recordings, decoded, named[chosen], self.processor)
 
     # ---- learning
 
-    def build_model(self) -> nn.Module:
-        """See ``Task.build_model``."""
+    def build_model(self) -> Recogniser:
         c, p = self.config, self.processor
         return Recogniser(
             p.front.num_mels, len(p.units), stride=p.stride, channels=SIZES[c.size or EDGE]["channels"],
@@ -189,26 +182,25 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
             bidirectional=c.bidirectional, dropout=c.dropout,
         )  # fmt: skip
 
-    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+    def objectives(self, model: Recogniser) -> Sequence[Objective]:
         """One: the likelihood of the units, over all ways to place them (CTC).
 
         Whole words are placed evenly at first (a flat start). By CTC alone a network that never looks ahead begins by
         naming each word where it begins, before it has heard it, and hardly gets away from there.
         """
-        assert isinstance(model, Recogniser)
 
         def loss(batch: Batch) -> Loss:
             steps = batch["steps"]
             if not len(steps):
                 return nothing(model)
             # What lies behind a recording counts in batch norm, so it is the same in each part of a batch.
-            found = model(batch["frames"], steps)
-            learned = ctc_loss(found, steps, batch["units"], batch["num_units"])
+            log_probabilities = model(batch["frames"], steps)
+            learned = ctc_loss(log_probabilities, steps, batch["units"], batch["num_units"])
             if "flat" not in batch:
                 return learned
             share = float(batch["flat_share"][0])
             # By recordings, each as heavy as its units: sums add up, however a batch is divided.
-            nll = F.nll_loss(found.float().transpose(1, 2), batch["flat"], reduction="none")
+            nll = F.nll_loss(log_probabilities.float().transpose(1, 2), batch["flat"], reduction="none")
             inside = torch.arange(nll.shape[1], device=steps.device) < steps[:, None]
             flat = ((nll * inside).sum(1) / steps * batch["num_units"]).sum()
             return Loss((1 - share) * learned.total + share * flat, learned.weight)
@@ -230,7 +222,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
             spoken = vary(spoken, p.rate, strength, moment.generator, p.between)
             banks = torch.randint(0, WARPS, (len(spoken.audio),), generator=moment.generator)
         audio = F.pad(spoken.audio, (0, p.tail))
-        front = self._front(strength.warp)
+        front = self._front
         features = front(audio, banks)
         if self.config.augment == "full":
             features = coloured(features, strength, moment.generator)
@@ -240,34 +232,32 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
             features = mask(features, num_frames, p.front.hop_s, strength, moment.generator)
         inside = torch.arange(features.shape[1]) < num_frames[:, None]
         frames = stacked(features * inside[:, :, None], p.stride)
-        made = {
+        varied = {
             "frames": frames, "steps": -(-num_frames // p.stride), "units": spoken.units, "num_units": spoken.num_units
         }  # fmt: skip
         share = 1 - moment.progress / FLAT
         if p.kind == "words" and share > 0:
-            made["flat"] = flat_targets(spoken, p.step_s * p.rate, frames.shape[1])
-            made["flat_share"] = torch.full((len(frames),), share)
-        return {k: v.to(device) for k, v in made.items()}
+            varied["flat"] = flat_targets(spoken, p.step_s * p.rate, frames.shape[1])
+            varied["flat_share"] = torch.full((len(frames),), share)
+        return {k: v.to(device) for k, v in varied.items()}
 
-    def _front(self, warp: float) -> LogMelFrames:
+    @functools.cached_property
+    def _front(self) -> LogMelFrames:
         """The front end on torch, with filter banks for vocal tracts of several lengths."""
-        if getattr(self, "_made_front", None) is None:
-            f = self.processor.front
-            factors = [1.0, *np.exp2(np.linspace(-1, 1, WARPS - 1) * np.log2(1 + warp))]
-            arrays = {"window": f.window_values(), "banks": np.stack([f.bank(float(w)) for w in factors])}
-            self._made_front = LogMelFrames(
-                arrays, hop=f.hop, preemphasis=f.preemphasis, scale=f.scale, floor=f.floor, remove_dc=f.remove_dc
-            )
-        return self._made_front
+        f = self.processor.front
+        factors = [1.0, *np.exp2(np.linspace(-1, 1, WARPS - 1) * np.log2(1 + Strength().warp))]
+        arrays = {"window": f.window_values(), "banks": np.stack([f.bank(float(w)) for w in factors])}
+        return LogMelFrames(
+            arrays, hop=f.hop, preemphasis=f.preemphasis, scale=f.scale, floor=f.floor, remove_dc=f.remove_dc
+        )
 
     def _normalised(self, features: Tensor) -> Tensor:
         p = self.processor
         return (below_level(features, **p.level.model_dump()) - torch.tensor(p.mean)) / torch.tensor(p.deviation)
 
     def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:
-        """See ``Task.training_batch``: recordings of similar length together."""
+        """Recordings of similar length together."""
         train = self.datasets["train"]
-        assert isinstance(train, RecordingDataset)
         epoch, number = divmod(step, self.steps_per_epoch(batch_size))
         return epoch, train.batch(train.in_epoch(epoch, batch_size, self.config.seed)[number])
 
@@ -277,14 +267,13 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
 
     # ---- use
 
-    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+    def outputs(self, model: Recogniser, batch: Batch) -> Batch:
         """``{"log_probabilities": (M, V)}`` of all steps of the batch, recording after recording."""
-        assert isinstance(model, Recogniser)
         frames, steps = self._steps(batch["audio"].cpu().numpy(), batch["num_samples"].cpu().numpy())
         device = model.head.weight.device
         counts = torch.from_numpy(steps)
-        found = model(torch.from_numpy(frames).to(device), counts.to(device))
-        return {"log_probabilities": torch.cat([row[:n] for row, n in zip(found, steps.tolist(), strict=True)])}
+        padded = model(torch.from_numpy(frames).to(device), counts.to(device))
+        return {"log_probabilities": torch.cat([row[:n] for row, n in zip(padded, steps.tolist(), strict=True)])}
 
     def _steps(self, audio: NDArray[np.int16], lengths: NDArray[np.int64]) -> tuple[NDArray[np.float32], Any]:
         """(B, T, S, F) by the processor, as predictions take them, and (B,) how many are of each recording."""
@@ -295,9 +284,8 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
             row[: len(part)] = part
         return frames, steps
 
-    def graph(self, model: nn.Module) -> Graph:
+    def graph(self, model: Recogniser) -> Graph:
         """Steps and all that a stream carries to log-probabilities; or whole recordings and their lengths."""
-        assert isinstance(model, Recogniser)
         p = self.processor
         frames = Input("float32", ("batch", "time", p.stride, p.front.num_mels))
         if model.bidirectional:
@@ -313,41 +301,37 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
             ("log_probabilities", *(f"next_{name}" for name in states)), {f"next_{name}": name for name in states},
         )  # fmt: skip
 
-    def outputs_by(self, network: Network, batch: Arrays) -> Arrays:
+    def predictor(self, model: Recogniser) -> SpeechPredictor:
+        return SpeechPredictor(self.processor, TorchNetwork(self.graph(model)))
+
+    def network_outputs(self, network: Network, batch: Arrays) -> Arrays:
         """``{"log_probabilities": (M, V)}``, as ``outputs`` gives."""
         frames, steps = self._steps(batch["audio"], batch["num_samples"])
         if self.processor.streams:
             axes = {"before": 0, "maps": 0}
             state = {k: np.repeat(v, len(frames), axes.get(k, 1)) for k, v in network.steps().state.items()}
-            found = network({"frames": frames, **state})["log_probabilities"]
+            padded = network({"frames": frames, **state})["log_probabilities"]
         else:
-            found = network({"frames": frames, "lengths": steps})["log_probabilities"]
-        return {"log_probabilities": np.concatenate([row[:n] for row, n in zip(found, steps, strict=True)])}
+            padded = network({"frames": frames, "lengths": steps})["log_probabilities"]
+        return {"log_probabilities": np.concatenate([row[:n] for row, n in zip(padded, steps, strict=True)])}
 
-    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
-        """See ``Task.evaluate``. What training looks at is the best unit of each step; figures are of transcripts."""
-        assert isinstance(dataset, RecordingDataset)
+    def evaluate(self, outputs: Arrays, dataset: RecordingDataset, *, intervals: bool = True) -> Evaluation:
+        """Without ``intervals``, of the best unit of each step; with them, of transcripts."""
         p, parts = self.processor, self._parts(outputs, dataset)
         references = [normalise(text, p.rules) for text in dataset.texts]
         if not intervals:
-            heard = [text_of(greedy(part), p.units) for part in parts]
-            values = {"loss": self._loss(parts, dataset), **metrics.rates(metrics.counts(references, heard))}
+            texts = [text_of(greedy(part), p.units) for part in parts]
+            values = {"loss": self._loss(parts, dataset), **metrics.rates(metrics.counts(references, texts))}
             return Evaluation(self.name, len(dataset), values)
         transcripts = [self._transcript(part) for part in parts]
-        found = metrics.evaluate(
+        evaluation = metrics.evaluate(
             self.name, references, [t.text for t in transcripts],
             speakers=dataset.speakers if any(dataset.speakers) else (),
             durations_s=dataset.lengths / p.rate, confidences=[[w.confidence for w in t.words] for t in transcripts],
         )  # fmt: skip
-        self.heard[id(dataset)] = transcripts
-        found.metrics["loss"] = self._loss(parts, dataset)
-        found.metrics["oov"] = share_unknown(references, p)
-        found.arrays["log_probabilities"] = outputs["log_probabilities"]
-        if self.alarms is not None and dataset is self.datasets.get("val"):
-            found.tables["alarms"], point = self.alarms, self.alarms["point"]
-            found.metrics.update(threshold=point["threshold"], misses=point["misses"])
-            found.metrics["false_alarms_per_hour"] = point["alarms_per_hour"]
-        return found
+        values = {**evaluation.metrics, "loss": self._loss(parts, dataset), "oov": share_unknown(references, p)}
+        arrays = {**evaluation.arrays, "log_probabilities": outputs["log_probabilities"]}
+        return replace(evaluation, metrics=values, arrays=arrays, predictions=transcripts)
 
     def _parts(self, outputs: Arrays, dataset: RecordingDataset) -> list[NDArray[np.float32]]:
         steps = self.processor.num_steps(dataset.lengths)
@@ -370,56 +354,62 @@ class SpeechRecognition(Task[SpeechRecognitionConfig]):
         heard = Transcriber(p.units, p.step_s, Decoding(threshold=p.threshold))
         return joined(heard.feed(logp) + heard.finish(), len(logp) * p.step_s)
 
-    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: Dataset) -> None:
+    def calibrate(self, model: Recogniser, outputs: Arrays, dataset: RecordingDataset) -> Calibrated[SpeechProcessor]:
         """Choose on ``negatives`` the confidence below which words are left out."""
-        assert isinstance(dataset, RecordingDataset)
         if self.config.negatives is None:
-            return
+            return Calibrated(self.processor)
         references = [normalise(text, self.processor.rules) for text in dataset.texts]
         transcripts = [self._transcript(part) for part in self._parts(outputs, dataset)]
         right = metrics.heard_rightly(references, [t.text for t in transcripts])
-        found = np.array([w.confidence for t in transcripts for w in t.words])[right]
-        said = sum(len(text.split()) for text in references)
-        false, hours = self._on_negatives(model)
-        point = threshold_for(found, said, false, hours, self.config.false_alarms)
-        self.alarms = {**alarm_curve(found, said, false, hours), "num_said": said, "hours": hours, "point": point}
-        self.processor = self.processor.model_copy(update={"threshold": point["threshold"]})
+        confidences = np.array([w.confidence for t in transcripts for w in t.words])[right]
+        num_spoken = sum(len(text.split()) for text in references)
+        false, hours = self._on_negatives(model, self.config.negatives)
+        point = threshold_for(confidences, num_spoken, false, hours, self.config.false_alarms)
+        curve = alarm_curve(confidences, num_spoken, false, hours)
+        return Calibrated(
+            self.processor.model_copy(update={"threshold": point["threshold"]}),
+            {
+                "threshold": point["threshold"],
+                "misses": point["misses"],
+                "false_alarms_per_hour": point["alarms_per_hour"],
+            },
+            {"alarms": {**curve, "num_said": num_spoken, "hours": hours, "point": point}},
+        )
 
-    def _on_negatives(self, model: nn.Module) -> tuple[NDArray[np.float64], float]:
+    def _on_negatives(self, model: Recogniser, place: str) -> tuple[NDArray[np.float64], float]:
         """Confidences of the words that were heard where none was said, and hours of that."""
-        assert self.config.negatives is not None
         predictor = self.predictor(model)
-        assert isinstance(predictor, SpeechPredictor)
-        sure, seconds = list[float](), 0.0
-        for _, told in predictor.predict(predictor.expand([self.config.negatives]), Hearing(threshold=0.0)):
-            if isinstance(told, UserError):
-                raise told
-            assert isinstance(told, Transcript)
-            sure += [word.confidence for word in told.words]
-            seconds += told.end_s
-        return np.array(sure), seconds / 3600
+        confidences, seconds = list[float](), 0.0
+        for _, answer in predictor.predict(predictor.expand([place]), Hearing(threshold=0.0)):
+            if isinstance(answer, UserError):
+                raise answer
+            assert isinstance(answer, Transcript)
+            confidences += [word.confidence for word in answer.words]
+            seconds += answer.end_s
+        return np.array(confidences), seconds / 3600
 
     # ---- showing
 
     @classmethod
     def sample(cls, folder: Path) -> None:
-        """See ``Task.sample``."""
         write_recordings_sample(folder)
 
-    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
-        """See ``Task.sections``."""
+    def sections(
+        self, model: Recogniser, evaluations: dict[str, Evaluation], datasets: Mapping[str, RecordingDataset]
+    ) -> list[Section]:
         del model
-        told = {split: self.heard[id(self.datasets[split])] for split in evaluations}
-        return views.sections(self.processor, self.datasets, evaluations, told)
+        return views.sections(self.processor, datasets, evaluations)
 
-    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
-        """See ``Task.explain``."""
-        assert isinstance(model, Recogniser)
-        if out.suffix.lower() != ".png":
-            raise UserError(f"--out {out} must end in .png")
-        predictor = self.predictor(model)
-        assert isinstance(predictor, SpeechPredictor)
-        return views.explain(self.processor, model, predictor, raw, out)
+    def explain(self, model: Recogniser, raw: Any, out: Path) -> dict[str, Any]:
+        return views.explain(self.processor, model, self.predictor(model), raw, out)
+
+
+def _read(
+    data: str, encoding: str, rate: int | None, progress: Progress | None
+) -> tuple[Recordings, DecodedRecordings]:
+    recordings = read_recordings(data, encoding=encoding)
+    reading = stage_progress(progress, "reading recordings")
+    return recordings, decode_recordings(recordings, rate, progress=reading, longest_s=LONGEST_S)
 
 
 def _front(rate: int) -> LogMel:
@@ -450,8 +440,8 @@ def _fit_front(front: LogMel, decoded: DecodedRecordings, rows: Sequence[int]) -
 
 def _rows(recordings: Recordings, decoded: DecodedRecordings, rules: TextRules) -> dict[str, list[int]]:
     """Which recordings are in each split, of those that can be read and whose text is one."""
-    found: dict[str, list[int]] = {}
+    rows: dict[str, list[int]] = {}
     for i, item in enumerate(recordings.items):
         if i not in decoded.problems and i not in recordings.left_out and normalise(item.text, rules):
-            found.setdefault(item.split, []).append(i)
-    return found
+            rows.setdefault(item.split, []).append(i)
+    return rows

@@ -26,9 +26,8 @@ Floats = NDArray[np.float32]
 
 def sections(
     processor: SpeechProcessor,
-    datasets: Mapping[str, Any],
+    datasets: Mapping[str, RecordingDataset],
     evaluations: dict[str, Evaluation],
-    transcripts: Mapping[str, list[Transcript]],
 ) -> list[Section]:
     """The report's sections.
 
@@ -36,19 +35,18 @@ def sections(
         processor: of the run.
         datasets: by split.
         evaluations: by split.
-        transcripts: by split, what was heard of each recording.
     """
 
     def heard(split: str, i: int) -> Heard:
         dataset = datasets[split]
-        assert isinstance(dataset, RecordingDataset)
         samples = mono(dataset.samples(i))
-        told = transcripts[split][i]
+        transcript = evaluations[split].predictions[i]
+        assert isinstance(transcript, Transcript)
         steps = processor.num_steps(dataset.lengths)
         stop = int(steps[: i + 1].sum())
         return Heard(
-            name=dataset.names[i], confidence=told.confidence, duration_s=len(samples) / processor.rate,
-            words=told.words, speaker=dataset.speakers[i], samples=samples, rate=processor.rate,
+            name=dataset.names[i], confidence=transcript.confidence, duration_s=len(samples) / processor.rate,
+            words=transcript.words, speaker=dataset.speakers[i], samples=samples, rate=processor.rate,
             features=processor.normalised(processor.front.features(samples))[0],
             hop_s=processor.front.hop / processor.rate,
             logp=evaluations[split].arrays["log_probabilities"][stop - int(steps[i]) : stop],
@@ -95,5 +93,5 @@ def _looked_into(model: Recogniser, steps: Floats) -> tuple[Floats, dict[str, Fl
         for name in ("input", "forget", "output", "update", "reset")
         if name in last[0]
     }
-    found: Floats = model.log_probabilities(out)[0].cpu().numpy()
-    return found, gates
+    logp: Floats = model.log_probabilities(out)[0].cpu().numpy()
+    return logp, gates

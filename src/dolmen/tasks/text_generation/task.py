@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from dolmen.data.sources.layout import choose_split
 from dolmen.data.sources.text_files import TextFiles, find_text
 from dolmen.nn.losses import Loss, drawing_probabilities
 from dolmen.nn.optimizers import linear, recurrent_optimizers
@@ -23,14 +24,23 @@ from dolmen.nn.recurrent.state import State
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.text.tokens import TextProcessor, fit_text
 from dolmen.runtime.network import Network
-from dolmen.tasks.task import Batch, Budget, Dataset, Objective, Progress, Task, TaskConfig
+from dolmen.tasks.task import (
+    Batch,
+    Budget,
+    Objective,
+    Prepared,
+    Progress,
+    Task,
+    TaskConfig,
+    stage_progress,
+)
 from dolmen.tasks.text_generation import metrics, views
 from dolmen.tasks.text_generation.data.checks import check_text
 from dolmen.tasks.text_generation.data.sample import write_text_sample
 from dolmen.tasks.text_generation.data.windows import Stretch, TextDataset, Tokens, cut_windows, split_text, tokenise
 from dolmen.tasks.text_generation.nn import LanguageSteps
 from dolmen.tasks.text_generation.predictor import TextPredictor, prompt
-from dolmen.types import Arrays, CheckReport, Evaluation, Section, UserError
+from dolmen.types import Arrays, Evaluation, Section, UserError
 
 STREAMS, MOST_LOGITS = 16, 1 << 24
 """Windows that are evaluated side by side, and logits that are held at once."""
@@ -76,7 +86,7 @@ class TextGenerationConfig(TaskConfig):
     length: int = Field(64, ge=2, description="mean tokens that a gradient flows back through")
 
 
-class TextGeneration(Task[TextGenerationConfig]):
+class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, LanguageModel]):
     """Plain text in; perplexity, bits per character, and texts out."""
 
     name = "text-generation"
@@ -86,121 +96,92 @@ class TextGeneration(Task[TextGenerationConfig]):
     headline = ("bits_per_character", "min")
     monitor = ("loss", "min")
 
-    processor: TextProcessor
-
     # ---- data
 
+    @classmethod
     def prepare(
-        self, data: str, *, fetch: bool = False, budget: Budget | None = None, progress: Progress | None = None
-    ) -> CheckReport:
-        """See ``Task.prepare``."""
-        del fetch
-        config, files = self.config, find_text(data)
+        cls, config: TextGenerationConfig, data: str, *, fetch: bool = False, budget: Budget | None = None,
+        progress: Progress | None = None, open_model: Callable[[Path], Any] | None = None,
+    ) -> Prepared[TextGenerationConfig, TextProcessor, TextDataset]:  # fmt: skip
+        del fetch, open_model
+        files = find_text(data)
         if config.mogrifier and config.cell != "lstm":
             raise UserError(f"--mogrifier is for an LSTM, not for --cell {config.cell}; leave one of the two out")
-        shares = self._shares(files)
+        shares = _shares(config, files)
         stretches = split_text(files, _known(config.encoding), *shares)
-        self.processor = fit_text(config.units, stretches["train"].pieces(), config.vocabulary, config.min_count)
-        tokens = self._tokens(files, progress)
-        datasets = self._cut(tokens, shares)
+        processor = fit_text(config.units, stretches["train"].pieces(), config.vocabulary, config.min_count)
+        tokens = _tokens(config, processor, files, progress)
+        datasets = _cut(tokens, shares)
         sizes = {split: dataset.num_targets for split, dataset in datasets.items()}
-        report = check_text(files, stretches, tokens, sizes, self.processor)
+        report = check_text(files, stretches, tokens, sizes, processor)
         if report.errors:
             raise UserError(report.errors[0].message)
-        self.datasets = dict(datasets)
         if config.softmax == "auto":
-            softmax = "full" if len(self.processor) < LARGE_VOCABULARY else "sampled"
-            self.config = config.model_copy(update={"softmax": softmax})
+            softmax = "full" if len(processor) < LARGE_VOCABULARY else "sampled"
+            config = config.model_copy(update={"softmax": softmax})
         passes = float(config.epochs or 0)
         if budget is not None:
-            passes = self._fit_size(budget, (config.hidden,) if config.hidden else SIZES)
+            sizes_allowed = (config.hidden,) if config.hidden else SIZES
+            config, passes = cls(config, processor, datasets)._fit_size(budget, sizes_allowed)
         dropout = float(np.clip(0.1 + 0.1 * math.log2(max(1.0, passes / 5)), 0.1, 0.5))
         update = {
             "dropout": dropout if config.dropout is None else config.dropout,
             "clip_norm": config.clip_norm or 1.0,
         }
-        self.config = _of_size(self.config, self.config.hidden or SIZES[0]).model_copy(update=update)
-        return report
+        config = _of_size(config, config.hidden or SIZES[0]).model_copy(update=update)
+        return Prepared(report, config, processor, datasets)
 
-    def _shares(self, files: TextFiles) -> tuple[float, float]:
-        """Shares of the text that are cut off to validate and to test on, where no files are for that."""
-        val, test = self.config.val_fraction or 0.05, self.config.test_fraction or 0.05
-        return 0.0 if "val" in files.splits else val, 0.0 if "train" in files.splits else test
-
-    def _tokens(self, files: TextFiles, progress: Progress | None) -> dict[str, Tokens]:
-        """The tokens of what the files hold, by split as their names tell ("train" where they tell nothing)."""
-        found = {}
-        for split, part in files.splits.items():
-            told = None if progress is None else lambda done, total: progress("reading text", done, total)
-            stretch = Stretch(tuple(part), _known(self.config.encoding))
-            found[split or "train"] = tokenise(stretch, self.processor, files.fingerprint, told)
-        return found
-
-    def _cut(self, tokens: dict[str, Tokens], shares: tuple[float, float]) -> dict[str, TextDataset]:
-        """The data set of each split."""
-        made = {s: TextDataset(t.numbers, WINDOW, t.num_characters) for s, t in tokens.items()}
-        return {**{str(s): d for s, d in cut_windows(made.pop("train"), *shares).items()}, **made}
-
-    def _fit_size(self, budget: Budget, sizes: Sequence[int]) -> float:
-        """Choose the largest layers with which the budget allows enough passes over the text; return how many."""
-        train = self.datasets["train"]
-        assert isinstance(train, TextDataset)
-        asked, found = self.config, None
-        num = asked.batch_size or self.batch_size(len(train))
-        tokens = train.training_batch(0, num, asked.length, asked.seed)[1]["tokens"][:, :-1]
+    def _fit_size(self, budget: Budget, sizes: Sequence[int]) -> tuple[TextGenerationConfig, float]:
+        """Choose the largest layers with which the budget allows enough passes over the text, and say how many."""
+        train, config, best = self.datasets["train"], self.config, None
+        num = config.batch_size or self.batch_size(len(train))
+        tokens = train.training_batch(0, num, config.length, config.seed)[1]["tokens"][:, :-1]
         drawn = self._drawn
         for size in sizes:
-            self.config = _of_size(asked, size)
-            model = self.build_model()
-            assert isinstance(model, LanguageModel)
+            sized = type(self)(_of_size(config, size), self.processor, self.datasets)
+            model = sized.build_model()
             weights = sum(p.numel() for p in model.layers.parameters())
-            if found is not None and weights > MOST_WEIGHTS * train.num_targets:
+            if best is not None and weights > MOST_WEIGHTS * train.num_targets:
                 break
             step_s = budget.seconds_of(
                 model,
                 tokens,
                 lambda model, x: model.loss(model.read(x)[0], x, drawn) / x.numel(),  # type: ignore[operator]
-                self.objectives(model)[0].optimizers,
+                sized.objectives(model)[0].optimizers,
             )
-            passes = budget.seconds / (step_s * train.steps_per_epoch(num, asked.length))
-            if found is not None and passes < ENOUGH_PASSES:
+            passes = budget.seconds / (step_s * train.steps_per_epoch(num, config.length))
+            if best is not None and passes < ENOUGH_PASSES:
                 break
-            found = self.config, passes
-        assert found is not None
-        self.config, passes = found
-        return passes
+            best = sized.config, passes
+        assert best is not None
+        return best
 
     @functools.cached_property
     def _drawn(self) -> Tensor | None:
         """(V,) how likely each token is drawn into the softmax of a training step; None where all of them are there."""
         if self.config.softmax != "sampled":
             return None
-        train = self.datasets["train"]
-        assert isinstance(train, TextDataset)
-        counts = train.counts(len(self.processor))
+        counts = self.datasets["train"].counts(len(self.processor))
         return drawing_probabilities(torch.from_numpy(counts), DRAWN * len(counts))
 
     def open(
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
-    ) -> Dataset:
-        """See ``Task.open``."""
+    ) -> TextDataset:
         del fetch
         files = find_text(data)
-        tokens = self._tokens(files, progress)
+        tokens = _tokens(self.config, self.processor, files, progress)
         # Without a split by name it is all of the text: what training has seen of it is known by its digests.
-        shares = (0.0, 0.0) if split is None and list(files.splits) == [""] else self._shares(files)
-        datasets = self._cut(tokens, shares)
-        chosen = split or next(s for s in ("test", "val", "train") if s in datasets)
-        if chosen not in datasets:
-            raise UserError(f"{data} has no {chosen} part; it has {', '.join(datasets)}")
-        if datasets[chosen].num_targets < 1:
+        shares = (0.0, 0.0) if split is None and list(files.splits) == [""] else _shares(self.config, files)
+        datasets = _cut(tokens, shares)
+        chosen = choose_split(data, split, datasets, ("test", "val", "train"))
+        dataset = datasets[chosen or next(iter(datasets))]
+        if dataset.num_targets < 1:
             raise UserError(f"{data} holds too few tokens; at least 2 are needed to predict one")
-        return datasets[chosen]
+        return dataset
 
     # ---- learning
 
-    def build_model(self) -> nn.Module:
-        """See ``Task.build_model``."""
+    def build_model(self) -> LanguageModel:
         c = self.config
         hidden = c.hidden or SIZES[0]
         return LanguageModel(
@@ -209,9 +190,8 @@ class TextGeneration(Task[TextGenerationConfig]):
             mogrifier=c.mogrifier,
         )  # fmt: skip
 
-    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+    def objectives(self, model: LanguageModel) -> Sequence[Objective]:
         """One: cross-entropy of the next token, with AWD-LSTM's penalties."""
-        assert isinstance(model, LanguageModel)
         config, drawn = self.config, self._drawn
 
         def loss(batch: Batch) -> Loss:
@@ -233,9 +213,8 @@ class TextGeneration(Task[TextGenerationConfig]):
         )
         return [Objective("loss", loss, optimizers, linear(warmup=0.05))]
 
-    def _carried_state(self, model: nn.Module, streams: Tensor, fresh: Tensor) -> State:
+    def _carried_state(self, model: LanguageModel, streams: Tensor, fresh: Tensor) -> State:
         """The state that each stream is in."""
-        assert isinstance(model, LanguageModel)
         start = model.layers.initial_state(len(streams))
         if not self.carried or bool(fresh.all()):
             return start
@@ -259,15 +238,13 @@ class TextGeneration(Task[TextGenerationConfig]):
             self.carried[name][:, streams] = values.float()
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """See ``Task.steps_per_epoch``; an example is a stream."""
+        """Steps in which the streams have read all of the text once; an example is a stream."""
         train = self.datasets["train"]
-        assert isinstance(train, TextDataset)
         return train.steps_per_epoch(batch_size, self.config.length)
 
     def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:
-        """See ``Task.training_batch``: streams that carry their state from step to step."""
+        """Streams that carry their state from step to step."""
         train = self.datasets["train"]
-        assert isinstance(train, TextDataset)
         return train.training_batch(step, batch_size, self.config.length, self.config.seed)
 
     def batch_size(self, num_examples: int) -> int:
@@ -276,30 +253,25 @@ class TextGeneration(Task[TextGenerationConfig]):
         return int(np.clip(2 ** math.floor(math.log2(max(1, tokens / (40 * self.config.length)))), 1, 32))
 
     def enough_steps(self, num_examples: int, batch_size: int) -> int:
-        """See ``Task.enough_steps``."""
         return max(2000, 100 * self.steps_per_epoch(batch_size))
 
-    def look_steps(self, batch_size: int) -> float:
-        """See ``Task.look_steps``."""
+    def validation_cost_steps(self, batch_size: int) -> float:
         val = self.datasets["val"]
-        assert isinstance(val, TextDataset)
         return val.num_targets / (batch_size * self.config.length) / 3
 
     # ---- use
 
-    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+    def outputs(self, model: LanguageModel, batch: Batch) -> Batch:
         """``{"nll", "nll_alone": (B, W)}``: nats of each token, with the state carried into the window and without."""
-        assert isinstance(model, LanguageModel)
         tokens = batch["tokens"]
         alone = [_nll(model, part, None)[0] for part in torch.split(tokens, STREAMS)]
         return {**self.quick_outputs(model, batch), "nll_alone": torch.cat(alone)}
 
-    def quick_outputs(self, model: nn.Module, batch: Batch) -> Batch:
+    def quick_outputs(self, model: LanguageModel, batch: Batch) -> Batch:
         """``{"nll": (B, W)}``: nats of each token, with the state carried from window to window.
 
-        Consecutive windows are worked off in a few streams; each begins with the state after the window before it.
+        Consecutive windows are read in a few streams; each begins with the state after the window before it.
         """
-        assert isinstance(model, LanguageModel)
         tokens, before = batch["tokens"], batch["before"]
         n, device = len(tokens), tokens.device
         linked = torch.zeros(n, dtype=torch.bool, device=device)
@@ -336,9 +308,8 @@ class TextGeneration(Task[TextGenerationConfig]):
         assert hidden is not None
         return State(hidden, chosen("cell"))
 
-    def graph(self, model: nn.Module) -> Graph:
+    def graph(self, model: LanguageModel) -> Graph:
         """``tokens`` (B, T) and the state to ``logits`` (B, T, V) of the next tokens and the state after them."""
-        assert isinstance(model, LanguageModel)
         layers = model.layers
         state = Input("float32", (layers.num_layers, "batch", layers.hidden_size))
         states = {"hidden": state} | ({"cell": state} if layers.has_memory else {})
@@ -348,7 +319,7 @@ class TextGeneration(Task[TextGenerationConfig]):
             {f"next_{name}": name for name in states}, lambda: LanguageSteps(model),
         )  # fmt: skip
 
-    def outputs_by(self, network: Network, batch: Arrays) -> Arrays:
+    def network_outputs(self, network: Network, batch: Arrays) -> Arrays:
         """``{"nll": (B, W)}`` with the state carried from window to window, in a few streams that begin empty."""
         tokens = batch["tokens"]
         nll = np.full((len(tokens), tokens.shape[1] - 1), np.nan, np.float32)
@@ -359,16 +330,14 @@ class TextGeneration(Task[TextGenerationConfig]):
             state = {k: (state[k][:, : len(rows)] if state else np.repeat(v, len(rows), 1)) for k, v in first.items()}
             for start in range(0, nll.shape[1], 64):  # all logits of a window are many
                 part = np.maximum(tokens[rows, start : start + 65], 0).astype(np.int64)
-                found = network({"tokens": np.ascontiguousarray(part[:, :-1]), **state})
-                state = {k: found[f"next_{k}"] for k in first}
-                z = found["logits"] - found["logits"].max(-1, keepdims=True)
+                outputs = network({"tokens": np.ascontiguousarray(part[:, :-1]), **state})
+                state = {k: outputs[f"next_{k}"] for k in first}
+                z = outputs["logits"] - outputs["logits"].max(-1, keepdims=True)
                 own = np.take_along_axis(z, part[:, 1:, None], -1)[..., 0]
                 nll[rows, start : start + part.shape[1] - 1] = np.log(np.exp(z).sum(-1)) - own
         return {"nll": np.where(tokens[:, 1:] < 0, np.nan, nll)}
 
-    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
-        """See ``Task.evaluate``."""
-        assert isinstance(dataset, TextDataset)
+    def evaluate(self, outputs: Arrays, dataset: TextDataset, *, intervals: bool = True) -> Evaluation:
         nll, share = outputs["nll"], len(dataset.tokens) / max(1, dataset.num_characters)
         values = metrics.metrics(nll, share)
         if not intervals:
@@ -392,20 +361,39 @@ class TextGeneration(Task[TextGenerationConfig]):
 
     @classmethod
     def sample(cls, folder: Path) -> None:
-        """See ``Task.sample``."""
         write_text_sample(folder)
 
-    def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
-        """See ``Task.sections``."""
-        assert isinstance(model, LanguageModel)
-        return views.sections(model, self.processor, self.datasets, evaluations)
+    def sections(
+        self, model: LanguageModel, evaluations: dict[str, Evaluation], datasets: Mapping[str, TextDataset]
+    ) -> list[Section]:
+        return views.sections(model, self.processor, datasets, evaluations)
 
-    def explain(self, model: nn.Module, raw: Any, out: Path) -> dict[str, Any]:
-        """See ``Task.explain``."""
-        assert isinstance(model, LanguageModel)
-        if out.suffix.lower() != ".png":
-            raise UserError(f"--out {out} must end in .png")
+    def explain(self, model: LanguageModel, raw: Any, out: Path) -> dict[str, Any]:
         return views.explain(model, self.processor, prompt(raw), out)
+
+
+def _shares(config: TextGenerationConfig, files: TextFiles) -> tuple[float, float]:
+    """Shares of the text that are cut off to validate and to test on, where no files are for that."""
+    val, test = config.val_fraction or 0.05, config.test_fraction or 0.05
+    return 0.0 if "val" in files.splits else val, 0.0 if "train" in files.splits else test
+
+
+def _tokens(
+    config: TextGenerationConfig, processor: TextProcessor, files: TextFiles, progress: Progress | None
+) -> dict[str, Tokens]:
+    """The tokens of what the files hold, by split as their names tell ("train" where they tell nothing)."""
+    tokens = {}
+    for split, part in files.splits.items():
+        stretch = Stretch(tuple(part), _known(config.encoding))
+        reading = stage_progress(progress, "reading text")
+        tokens[split or "train"] = tokenise(stretch, processor, files.fingerprint, reading)
+    return tokens
+
+
+def _cut(tokens: dict[str, Tokens], shares: tuple[float, float]) -> dict[str, TextDataset]:
+    """The data set of each split."""
+    whole = {s: TextDataset(t.numbers, WINDOW, t.num_characters) for s, t in tokens.items()}
+    return {**{str(s): d for s, d in cut_windows(whole.pop("train"), *shares).items()}, **whole}
 
 
 def _of_size(config: TextGenerationConfig, hidden: int) -> TextGenerationConfig:

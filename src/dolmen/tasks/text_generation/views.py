@@ -16,7 +16,6 @@ from dolmen.nn.recurrent.language_model import LanguageModel
 from dolmen.processors.text.tokens import TextProcessor
 from dolmen.report import text as page
 from dolmen.report.tables import numbers
-from dolmen.tasks.task import Dataset
 from dolmen.tasks.text_generation.data.windows import TextDataset
 from dolmen.types import Evaluation, Section, UserError
 
@@ -29,25 +28,24 @@ CLEAR = 0.35
 def sections(
     model: LanguageModel,
     processor: TextProcessor,
-    datasets: Mapping[str, Dataset],
+    datasets: Mapping[str, TextDataset],
     evaluations: dict[str, Evaluation],
 ) -> list[Section]:
     """The report's sections."""
     split = "test" if "test" in evaluations else next(iter(evaluations))
     dataset = datasets[split]
-    assert isinstance(dataset, TextDataset)
     tokens = torch.from_numpy(np.array(dataset.tokens[: LOOKED_AT + 1], np.int64))
     seen = _read(model, tokens)
     shown = [processor.show(int(t)) for t in tokens[1 : SHOWN + 1]]
     guesses = [_guess(processor, p, i) for p, i in zip(*(v[:SHOWN] for v in seen.best), strict=True)]
-    made: list[Section | None] = [
+    parts: list[Section | None] = [
         numbers(evaluations),
         page.surprise_section(shown, seen.bits[:SHOWN], guesses),
     ]
     if gates := _gates(model, tokens[: IN_GATES + 1]):
-        made.append(page.gates_section([processor.show(int(t)) for t in tokens[:IN_GATES]], gates))
-    made.append(page.units_section(*_legible(processor, tokens[:-1], seen.outputs)))
-    return [section for section in made if section is not None]
+        parts.append(page.gates_section([processor.show(int(t)) for t in tokens[:IN_GATES]], gates))
+    parts.append(page.units_section(*_legible(processor, tokens[:-1], seen.outputs)))
+    return [section for section in parts if section is not None]
 
 
 def explain(model: LanguageModel, processor: TextProcessor, text: str, out: Path) -> dict[str, Any]:
@@ -173,7 +171,7 @@ def _legible(
     shown = [processor.show(int(t)) for t in tokens]
     last = np.cumsum([len(s) for s in shown]) - 1  # a token stands where its last character does
     text, half = "".join(shown), len(shown) // 2
-    found = []
+    units = []
     for what, follow in LEGIBLE.items():
         values = follow(text)[np.maximum(last, 0)]
         if min(values[:half].std(), values[half:].std()) < 0.02:
@@ -181,9 +179,9 @@ def _legible(
         unit = int(np.abs(_correlation(outputs[:half], values[:half])).argmax())
         r = float(_correlation(outputs[half:, [unit]], values[half:])[0])
         if abs(r) >= CLEAR:
-            found.append((what, unit, r, outputs[:IN_UNITS, unit] / max(1e-6, float(np.abs(outputs[:, unit]).max()))))
-    found.sort(key=lambda item: -abs(item[2]))
-    return shown[:IN_UNITS], found
+            units.append((what, unit, r, outputs[:IN_UNITS, unit] / max(1e-6, float(np.abs(outputs[:, unit]).max()))))
+    units.sort(key=lambda item: -abs(item[2]))
+    return shown[:IN_UNITS], units
 
 
 def _correlation(outputs: NDArray[Any], values: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,6 +1,11 @@
-"""What is fitted on validation when a tagger has been trained: how sure it may be, and how easily it sees a span."""
+"""What is fitted on validation when a tagger has been trained: how sure it may be, and how easily it sees a span.
+
+Also how far its confidences are from the truth.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +28,12 @@ def fit_outside(processor: TagProcessor, parts: list[Floats], tags: list[NDArray
     """What to take off the score of "O" for the best F1; neighbours are averaged, so that no lucky spike wins."""
     labels, every = processor.labels, max(1, len(parts) // 1000)  # enough to fit one number
     parts, gold = parts[::every], [spans_of([labels[i] for i in g]) for g in tags[::every]]
-    tried, found = np.linspace(0, 1.5, 13), []
+    tried, scores = np.linspace(0, 1.5, 13), []
     for outside in tried:
         leaning = processor.model_copy(update={"outside": float(outside)})
-        told = [spans_of([labels[i] for i in path]) for path in best_paths(leaning, parts)]
-        found.append(metrics.f1(*metrics.span_counts(gold, told).sum(0))[2])
-    smooth = np.convolve(np.pad(found, 1, mode="edge"), np.ones(3) / 3, mode="valid")
+        predicted = [spans_of([labels[i] for i in path]) for path in best_paths(leaning, parts)]
+        scores.append(metrics.f1(*metrics.span_counts(gold, predicted).sum(0))[2])
+    smooth = np.convolve(np.pad(scores, 1, mode="edge"), np.ones(3) / 3, mode="valid")
     return float(tried[smooth.argmax()])
 
 
@@ -52,3 +57,39 @@ def log_marginals(processor: TagProcessor, parts: list[Floats], temperature: flo
     chain = Chain(np.array(processor.transitions) / temperature)
     marginals: Floats = np.concatenate([chain.read(e / temperature).marginals() for e in parts])
     return np.log(np.maximum(marginals, 1e-12))
+
+
+def calibration(
+    processor: TagProcessor, parts: list[Floats], paths: list[NDArray[np.int64]], gold: list[NDArray[np.int64]]
+) -> dict[str, Any]:
+    """How far confidences are from the truth: of spans, or of single tags.
+
+    Args:
+        processor: fitted; decodes.
+        parts: (T, K) scores of each sentence, over the temperature.
+        paths: (T,) the tags that were decoded.
+        gold: (T,) the right ones.
+    """
+    names, chain = processor.labels, processor.chain
+    confidences: list[float] = []
+    right: list[bool] = []
+    for scores, path, tags in zip(parts, paths, gold, strict=True):
+        lattice = chain.read(scores)
+        if processor.kind == "spans":
+            gold_spans = set(spans_of([names[i] for i in tags]))
+            for span in spans_of([names[i] for i in path]):
+                confidences.append(lattice.probability(span.start, path[span.start : span.stop].tolist()))
+                right.append(span in gold_spans)
+        else:
+            confidences += lattice.marginals()[np.arange(len(path)), path].tolist()
+            right += (path == tags).tolist()
+    ece, bins = classification.reliability(np.array(confidences), np.array(right, bool))
+    raw, labels = [part * processor.temperature for part in parts], np.concatenate(gold)
+    after, before = (
+        float(-log_marginals(processor, raw, t)[np.arange(len(labels)), labels].mean())
+        for t in (processor.temperature, 1.0)
+    )
+    return {
+        "ece": ece, "loss": after, "loss_before": before, "temperature": processor.temperature,
+        "outside": processor.outside, "bins": bins,
+    }  # fmt: skip

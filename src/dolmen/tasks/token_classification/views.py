@@ -23,10 +23,10 @@ def sections(
 ) -> list[Section]:
     """The report's sections; the mistakes are those on ``dataset``, which is that of ``split``."""
     arrays, cuts, labels = evaluations[split].arrays, dataset.starts[1:-1], processor.labels
-    told, gold = (
+    predicted, gold = (
         [[labels[i] for i in path] for path in np.split(arrays[name], cuts)] for name in ("predicted", "gold")
     )
-    return page.sections(evaluations, split, [s.words for s in dataset.sentences], gold, told, processor.kind)
+    return page.sections(evaluations, split, [s.words for s in dataset.sentences], gold, predicted, processor.kind)
 
 
 def explain(
@@ -68,5 +68,7 @@ def _effects(
     batch = {k: torch.from_numpy(v) for k, v in copies.items()} | {"lengths": torch.full((num + 1,), length)}
     scores = emissions(batch).reshape(num + 1, length, -1).astype(np.float64) / processor.temperature
     tags = [processor.labels.index(t) for t in answer.tags[:num]]
-    told = np.array([processor.chain.read(e).marginals()[np.arange(num), tags] for e in scores])  # (num + 1, num)
-    return np.asarray((told[:1] - told[1:]).T, np.float64)
+    probabilities = np.array(
+        [processor.chain.read(e).marginals()[np.arange(num), tags] for e in scores]
+    )  # (num + 1, num)
+    return np.asarray((probabilities[:1] - probabilities[1:]).T, np.float64)

@@ -21,9 +21,6 @@ DETECTORS = ("edge", "standard", *(name for name in NETWORKS if name != "fast"))
 class Trunk(nn.Module):
     """The stages of a network, tapped where the map has a stride of 8, 16 and 32; what is missing is added on top.
 
-    Shapes:
-        input: (B, C, H, W); output: three maps (B, channels[i], H / stride, W / stride).
-
     Args:
         stages: applied in order.
         in_channels: C.
@@ -56,6 +53,7 @@ class Trunk(nn.Module):
         return strides, widths
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, H, W) -> (B, channels[i], H / stride, W / stride) for the strides 8, 16 and 32."""
         found = []
         for stage in self.stages:
             x = stage(x)

@@ -140,9 +140,6 @@ def pool_regions(features: Tensor, regions: Tensor, height: int, width: int) -> 
 class FeaturePyramid(nn.Module):
     """What is far up and coarse is brought down to what is fine, and each level is smoothed (Lin et al., 2017).
 
-    Shapes:
-        input: one (B, C_i, H / stride, W / stride) a stride; output: the same with ``width`` channels.
-
     Args:
         channels: C_i.
         width: channels of all levels.
@@ -154,6 +151,7 @@ class FeaturePyramid(nn.Module):
         self.smooth = nn.ModuleList(ConvNormAct(width, width) for _ in channels)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """One (B, C_i, H / stride, W / stride) a stride -> the same with ``width`` channels."""
         levels = [lateral(f) for lateral, f in zip(self.lateral, features, strict=True)]
         for i in range(len(levels) - 2, -1, -1):
             levels[i] = levels[i] + F.interpolate(levels[i + 1], scale_factor=2.0, mode="nearest")
@@ -162,9 +160,6 @@ class FeaturePyramid(nn.Module):
 
 class RegionProposals(nn.Module):
     """Is there an object near this anchor, and where exactly? The same convolution on every level of the pyramid.
-
-    Shapes:
-        input: a list of (B, width, h, w); output: ``Proposed``.
 
     Args:
         width: channels of the levels.
@@ -190,6 +185,7 @@ class RegionProposals(nn.Module):
             nn.init.constant_(conv.bias[:n], math.log(0.01 / 0.99))  # nearly all places are background
 
     def forward(self, levels: Sequence[Tensor]) -> Proposed:
+        """One (B, width, H / stride, W / stride) a stride -> ``Proposed`` at all N anchors."""
         objectness, deltas, ranks = [], [], []
         for level, predict, n, alike in zip(levels, self.predict, self.num_shapes, self.alike, strict=True):
             out = predict(self.conv(level)).float()  # (B, 5 n, h, w)
@@ -206,9 +202,6 @@ class RegionProposals(nn.Module):
 
 class RegionHead(nn.Module):
     """What is in this region, and where exactly?
-
-    Shapes:
-        input: features (R, width, BINS, BINS); output: logits (R, C + 1) and deltas (R, 4), the same for all classes.
 
     Args:
         width: channels of the features.
@@ -228,16 +221,14 @@ class RegionHead(nn.Module):
         nn.init.zeros_(self.refine.bias)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, width, BINS, BINS) -> (R, C + 1) logits and (R, 4) deltas, the same for all classes."""
         x = F.relu(self.fc1(features.flatten(1)))
         x = F.relu(self.fc2(x))
         return self.classify(x), self.refine(x)
 
 
 class Detector(nn.Module):
-    """See the module.
-
-    Shapes:
-        input: (B, C, H, W) float, raw values 0..255, of the size that the anchors were made for; output: ``Found``.
+    """Backbone, feature pyramid, region proposals, and a head that looks at each of them.
 
     Args:
         normalise: the first layer.
@@ -300,6 +291,7 @@ class Detector(nn.Module):
         return logits.view(b, r, -1).float(), self.clip(decode_boxes(deltas.view(b, r, 4), regions))
 
     def forward(self, pixels: Tensor) -> Found:
+        """(B, C, H, W) float, raw values 0..255, H and W as the anchors were made for -> ``Found``."""
         levels = self.features(pixels)
         regions, objectness = self.select(self.proposals(levels))
         logits, boxes = self.look(levels, regions)
@@ -307,17 +299,14 @@ class Detector(nn.Module):
 
 
 class DetectorGraph(nn.Module):
-    """What prediction needs of a detector.
-
-    Shapes:
-        (B, H, W, C) uint8, as stored, to boxes (B, K, 4) and scores (B, K, C) in 0..1.
-    """
+    """What prediction needs of a detector."""
 
     def __init__(self, model: Detector) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, W, C) uint8, as stored -> (B, K, 4) boxes and (B, K, C) scores in 0..1."""
         found = self.model(images.permute(0, 3, 1, 2).float())
         return found.boxes, scores_of(found)
 

@@ -36,10 +36,10 @@ class LogMelFrames(nn.Module):
         return (num_samples - len(self.window)).clamp(min=0) // self.hop + 1
 
     def forward(self, audio: Tensor, banks: Tensor | None = None) -> Tensor:
-        """See the class.
+        """(B, N) samples in -1..1 -> (B, T, F) log-mel energies.
 
         Args:
-            audio: -1..1.
+            audio: a recording a row.
             banks: (B,) which bank each recording takes; None for the first.
         """
         size = len(self.window)

@@ -22,15 +22,11 @@ KERNEL = 3
 
 
 class Recogniser(nn.Module):
-    """See the module.
-
-    Shapes:
-        frames (B, T, S, F): T steps of S frames of F features each, to log-probabilities (B, T, V) of units, of which
-        the first is CTC's blank.
+    """A convolutional stem, recurrent layers, and a distribution over units for each step.
 
     Args:
         num_features: F, of a frame.
-        num_units: V, the blank among them.
+        num_units: V, the first of them CTC's blank.
         stride: S, frames that make a step.
         channels: feature maps of the two convolutions.
         hidden: units of a recurrent layer.
@@ -81,10 +77,10 @@ class Recogniser(nn.Module):
         return x.permute(0, 2, 1, 3).reshape(b, t, -1), before, maps
 
     def forward(self, frames: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """See the class.
+        """(B, T, S, F) steps of normalised frames -> (B, T, V) log-probabilities, fp32.
 
         Args:
-            frames: see there.
+            frames: of S frames each, 0 behind a recording.
             lengths: (B,) steps of each recording; needed where the layers read backwards.
         """
         before, maps, state = self.begun(frames.shape[0])
@@ -125,7 +121,15 @@ class StreamGraph(nn.Module):
     def forward(
         self, frames: Tensor, before: Tensor, maps: Tensor, hidden: Tensor, cell: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """(B, T, V) log-probabilities, and what is carried on."""
+        """(B, T, S, F) steps and what a stream carries -> (B, T, V) log-probabilities, and what is carried on.
+
+        Args:
+            frames: the steps.
+            before: (B, 1 or 2, F) frames before them.
+            maps: (B, C, 2, F / 2) of the first convolution.
+            hidden: (L, B, H).
+            cell: (L, B, H) of an LSTM.
+        """
         x, before, maps = self.model.features(frames, before, maps)
         out, after = self.model.recurrent(x, State(hidden, cell))
         found = self.model.log_probabilities(out), before, maps, after.hidden
@@ -140,7 +144,7 @@ class WholeGraph(nn.Module):
         self.model = model
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T, V) log-probabilities."""
+        """(B, T, S, F) steps and (B,) how many are of each recording -> (B, T, V) log-probabilities."""
         found: Tensor = self.model(frames, lengths)
         return found
 

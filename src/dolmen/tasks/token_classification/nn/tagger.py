@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,6 @@ class CharacterReader(nn.Module):
     """A language model of characters, trained before and left as it is: its state after each word tells of the word.
 
     What it has read of a language is worth most where few sentences have tags (Akbik et al., 2018).
-
-    Shapes:
-        characters (B, T, L), 0 behind a word, and lengths (B,) to (B, T, H).
 
     Args:
         num_tokens, size, hidden, layers, cell, mogrifier: of the language model.
@@ -44,7 +41,7 @@ class CharacterReader(nn.Module):
         self.register_buffer("numbers", torch.tensor(numbers))
         self.requires_grad_(False)
 
-    def load(self, model: dict[str, Tensor]) -> None:
+    def load(self, model: Mapping[str, Tensor]) -> None:
         """Take over the weights of a ``LanguageModel``; its softmax is not needed."""
         own = self.state_dict()
         self.load_state_dict({k: model.get(k, v) for k, v in own.items()})
@@ -56,7 +53,7 @@ class CharacterReader(nn.Module):
 
     @torch.no_grad()
     def forward(self, characters: Tensor, lengths: Tensor) -> Tensor:
-        """See the class."""
+        """(B, T, L) characters, 0 behind a word, and (B,) lengths -> (B, T, H)."""
         b, t, _ = characters.shape
         inside = (torch.arange(t, device=characters.device) < lengths[:, None])[..., None]
         read, there = self.numbers[characters.long()], (characters > 0) & inside
@@ -79,9 +76,6 @@ class CharacterReader(nn.Module):
 
 class Tagger(nn.Module):
     """Word, spelling (a convolution over characters) and shape into a bidirectional network (Ma & Hovy, 2016).
-
-    Shapes:
-        words (B, T), characters (B, T, L), shapes (B, T), all integers, and lengths (B,) to emissions (B, T, K).
 
     Args:
         num_words, num_characters, num_shapes, num_labels: sizes of the vocabularies; 0 is unknown, or none.
@@ -132,7 +126,16 @@ class Tagger(nn.Module):
         self, words: Tensor, characters: Tensor, shapes: Tensor, lengths: Tensor,
         reading: Tensor | None = None, ends: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """See the class; what the language model reads is worked out from the characters where it is not given."""
+        """(B, T) words, (B, T, L) characters, (B, T) shapes, integers, and (B,) lengths -> (B, T, K) emissions.
+
+        Args:
+            words: by number, 0 behind the lengths.
+            characters: by number, 0 behind a word.
+            shapes: by number.
+            lengths: words of each sentence.
+            reading: (B, S) what the language model reads, in its vocabulary; from the characters if not given.
+            ends: (B, T) the place in it where each word ends.
+        """
         words = words.long()
         if self.training and self.word_dropout:
             rate = torch.where(words >= self.first_rare, max(0.5, self.word_dropout), self.word_dropout)
