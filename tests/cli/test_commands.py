@@ -178,7 +178,7 @@ def test_train(command: Command, sample_pictures: Path, in_tmp_path: Path) -> No
     run = "runs/image-classification-digits-1"
     validation, test, report, use = said.out.splitlines()
     assert re.match(
-        r"validation \(16 examples\): accuracy 0\.\d{4} \[0\.\d{4}, [01]\.\d{4}\]  balanced_accuracy", validation
+        r"validation \(16 examples\): accuracy 0\.\d{4} \[0\.\d{4}, [01]\.\d{4}\]  balanced accuracy", validation
     )
     assert test.startswith("test (40 examples): accuracy ")
     assert (report, use) == (f"report: {run}/report.html", f"use it: dolmen predict {run} INPUT...")

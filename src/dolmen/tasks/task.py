@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from dolmen.nn.optimizers import Schedule
 from dolmen.nn.torch_network import Graph, TorchNetwork
 from dolmen.runtime import predictor
 from dolmen.runtime.network import Network
-from dolmen.types import Arrays, CheckReport, Evaluation, Example, Finding, Prediction, Section, UserError
+from dolmen.types import Arrays, CheckReport, Evaluation, Example, Finding, Metric, Prediction, Section, UserError
 
 Batch = dict[str, Tensor]
 """Named tensors with a leading batch axis, e.g. ``{"images": (B, H, W, C) uint8, "labels": (B,) int64}``."""
@@ -195,10 +195,15 @@ class Task(ABC, Generic[C]):
     Config: ClassVar[type[TaskConfig]]
     Processor: ClassVar[type[Any]]
     Predictor: ClassVar[type[predictor.Predictor[Any]]]
-    headline: ClassVar[tuple[str, Literal["max", "min"]]]
-    """The metric that a person asks for first, and which way is better."""
-    monitor: ClassVar[tuple[str, Literal["max", "min"]]]
+    METRICS: ClassVar[Mapping[str, Metric]]
+    """Every metric that ``evaluate`` may report, by name: what people call it and what it means."""
+    headline: ClassVar[str]
+    """The metric that a person asks for first."""
+    monitor: ClassVar[str]
     """The metric by which the best weights are chosen; the one with the least noise."""
+    ordered: ClassVar[bool] = False
+    """Whether examples follow one another, as the windows of a text do: a part of them is their beginning, and outputs
+    are computed of all of them at once."""
     forms: ClassVar[tuple[str, ...]] = ()
     """The formats that ``convert`` writes."""
 
@@ -255,6 +260,11 @@ class Task(ABC, Generic[C]):
         return fresh.datasets
 
     # ---- learning
+
+    @classmethod
+    def for_loading(cls, config: C) -> C:
+        """The choices with which ``build_model`` makes a network whose weights are then read from a run."""
+        return config
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -321,6 +331,11 @@ class Task(ABC, Generic[C]):
         """What ``outputs`` gives, by a network that need not be torch's: to measure an exported one."""
         return network(batch)
 
+    def tokens_each(self, dataset: Dataset) -> int:
+        """Tokens of an example, where few examples are much to compute; 0 where examples are counted."""
+        del dataset
+        return 0
+
     @abstractmethod
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
         """Compare the outputs for all examples of ``dataset`` (in its order) with its labels.
@@ -379,6 +394,14 @@ class Task(ABC, Generic[C]):
         """
         del data, form, out, progress
         raise UserError(f"{cls.name} has no other formats to convert to; leave --convert out")
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What report and card say of the model beside its name and size: names with values ("classes", "2: a, b")."""
+        return []
+
+    def intended_use(self) -> list[str]:
+        """What the card says the model is for, and what it does with anything else: a sentence each."""
+        return []
 
     def weights_licences(self) -> list[tuple[str, str, str]]:
         """Of published weights that training starts from: (name, licence, source). None from scratch."""

@@ -23,12 +23,14 @@ from dolmen.data.images.set import ImageSet, relabel
 from dolmen.data.images.shapes import common_shape
 from dolmen.data.splits import assign_splits, leave_out_few_copies
 from dolmen.metrics import classification as metrics
+from dolmen.metrics.shared import shared
 from dolmen.nn.convolutional.blocks import Normalise
 from dolmen.nn.convolutional.classifiers import NETWORKS, ViewAverage, build_classifier, initialise_from_data
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.images.image import ImageProcessor
+from dolmen.report.numbers import classes_text, count, listed
 from dolmen.tasks.image_classification import views
 from dolmen.tasks.image_classification.data.labels import suspect_labels
 from dolmen.tasks.image_classification.data.sample import write_image_sample
@@ -84,8 +86,12 @@ class ImageClassification(Task[ImageClassificationConfig]):
     Config = ImageClassificationConfig
     Processor = ImageProcessor
     Predictor = ClassificationPredictor
-    headline = ("accuracy", "max")
-    monitor = ("calibrated_loss", "min")
+    METRICS = shared(
+        "accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss", "calibrated_loss", "brier", "ece",
+        "top_5_accuracy", "sensitivity", "specificity",
+    )  # fmt: skip
+    headline = "accuracy"
+    monitor = "calibrated_loss"
 
     processor: ImageProcessor
 
@@ -193,6 +199,11 @@ class ImageClassification(Task[ImageClassificationConfig]):
         self.config = self.config.model_copy(update={"positive": wanted or classes[1]})
 
     # ---- learning
+
+    @classmethod
+    def for_loading(cls, config: ImageClassificationConfig) -> ImageClassificationConfig:
+        """See ``Task.for_loading``: without fetching published weights."""
+        return config.model_copy(update={"weights": "none"})
 
     def build_model(self) -> nn.Module:
         """See ``Task.build_model``."""
@@ -365,6 +376,20 @@ class ImageClassification(Task[ImageClassificationConfig]):
     def sample(cls, folder: Path) -> None:
         """See ``Task.sample``."""
         write_image_sample(folder)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """See ``Task.facts``."""
+        p = self.processor
+        colour = "grey" if p.channels == 1 else "colour"
+        return [("classes", classes_text(p.classes)), ("input", f"{p.width} × {p.height} pixels in {colour}")]
+
+    def intended_use(self) -> list[str]:
+        """See ``Task.intended_use``."""
+        classes = self.processor.classes
+        return [
+            f"Image classification into {count(len(classes), 'class', 'classes')}: {listed(classes)}.",
+            "Whatever it is shown, it answers with one of these; it has no answer for anything else.",
+        ]
 
     def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
         """See ``Task.sections``."""

@@ -23,6 +23,7 @@ from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import classifier_optimizers, cosine
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.predictions import Boxes
+from dolmen.report.numbers import classes_text, count, listed
 from dolmen.tasks.object_detection import views
 from dolmen.tasks.object_detection.data import augment as box_augment
 from dolmen.tasks.object_detection.data.anchors import Shapes, fit_anchors, size_iou
@@ -33,6 +34,7 @@ from dolmen.tasks.object_detection.data.sample import write_box_sample
 from dolmen.tasks.object_detection.data.tiles import tile_boxes
 from dolmen.tasks.object_detection.data.writers import FORMS, convert_boxes
 from dolmen.tasks.object_detection.metrics import precision as metrics
+from dolmen.tasks.object_detection.metrics.declared import METRICS
 from dolmen.tasks.object_detection.nn.builders import DETECTORS, build_detector
 from dolmen.tasks.object_detection.nn.losses import detection_loss
 from dolmen.tasks.object_detection.nn.network import Detector, DetectorGraph, scores_of
@@ -95,8 +97,9 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
     Processor = DetectionProcessor
     Predictor = DetectionPredictor
     forms = FORMS
-    headline = ("map", "max")
-    monitor = ("map", "max")
+    METRICS = METRICS
+    headline = "map"
+    monitor = "map"
 
     processor: DetectionProcessor
 
@@ -228,6 +231,11 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
         return box_dataset(boxes, sizes, rows, views, picture, crops, decoded, self.processor)
 
     # ---- learning
+
+    @classmethod
+    def for_loading(cls, config: ObjectDetectionConfig) -> ObjectDetectionConfig:
+        """See ``Task.for_loading``: without fetching published weights."""
+        return config.model_copy(update={"weights": "none"})
 
     def build_model(self) -> nn.Module:
         """See ``Task.build_model``."""
@@ -381,6 +389,21 @@ class ObjectDetection(Task[ObjectDetectionConfig]):
     def convert(cls, data: str, form: str, out: Path, progress: Progress | None = None) -> list[str]:
         """See ``Task.convert``."""
         return convert_boxes(data, form, out, progress)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """See ``Task.facts``."""
+        p = self.processor
+        colour = "grey" if p.channels == 1 else "colour"
+        tiles = f", and {p.tiles} tiles along the longer side" if p.tiles > 1 else ""
+        return [("classes", classes_text(p.classes)), ("input", f"{p.width} × {p.height} pixels in {colour}{tiles}")]
+
+    def intended_use(self) -> list[str]:
+        """See ``Task.intended_use``."""
+        classes = self.processor.classes
+        return [
+            f"It finds objects of {count(len(classes), 'class', 'classes')} in pictures: {listed(classes)}.",
+            "Objects of other classes it passes over, or takes for one of these.",
+        ]
 
     def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
         """See ``Task.sections``."""

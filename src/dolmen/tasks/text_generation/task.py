@@ -83,8 +83,10 @@ class TextGeneration(Task[TextGenerationConfig]):
     Config: ClassVar[type[TaskConfig]] = TextGenerationConfig
     Processor = TextProcessor
     Predictor = TextPredictor
-    headline = ("bits_per_character", "min")
-    monitor = ("loss", "min")
+    METRICS = metrics.METRICS
+    headline = "bits_per_character"
+    monitor = "loss"
+    ordered = True
 
     processor: TextProcessor
 
@@ -366,6 +368,11 @@ class TextGeneration(Task[TextGenerationConfig]):
                 nll[rows, start : start + part.shape[1] - 1] = np.log(np.exp(z).sum(-1)) - own
         return {"nll": np.where(tokens[:, 1:] < 0, np.nan, nll)}
 
+    def tokens_each(self, dataset: Dataset) -> int:
+        """See ``Task.tokens_each``."""
+        assert isinstance(dataset, TextDataset)
+        return dataset.window
+
     def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
         """See ``Task.evaluate``."""
         assert isinstance(dataset, TextDataset)
@@ -394,6 +401,19 @@ class TextGeneration(Task[TextGenerationConfig]):
     def sample(cls, folder: Path) -> None:
         """See ``Task.sample``."""
         write_text_sample(folder)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """See ``Task.facts``."""
+        return [("units", f"{self.processor.units}, {len(self.processor):,} different ones")]
+
+    def intended_use(self) -> list[str]:
+        """See ``Task.intended_use``."""
+        return [
+            "It continues texts in the language and manner of those that it was trained on, and measures how far "
+            "others differ from them.",
+            "What it writes is likely, not true: it knows no facts, and it may repeat passages of its training texts, "
+            "with whatever is private in them, to the letter.",
+        ]
 
     def sections(self, model: nn.Module, evaluations: dict[str, Evaluation]) -> list[Section]:
         """See ``Task.sections``."""
