@@ -241,7 +241,8 @@ def test_check_converts_where_the_task_can(command: Command, monkeypatch: pytest
 def test_evaluate(command: Command, sample_run: Path, sample_pictures: Path, tmp_path: Path) -> None:
     text = command("evaluate", sample_run, sample_pictures)
     assert text.status == 0
-    assert re.search(r"^40 examples of .*\n  accuracy +0\.\d{4}   95 % \[0\.\d{4}, [01]\.\d{4}\]  +share of examples decided rightly\n", text.out)
+    accuracy = r"accuracy +0\.\d{4}   95 % \[0\.\d{4}, [01]\.\d{4}\]  +share of examples decided rightly"
+    assert re.search(rf"^40 examples of .*\n  {accuracy}\n", text.out)
     said = command("evaluate", sample_run, sample_pictures, "--json")
     assert (said.status, said.err, said.out.count("\n")) == (0, "", 1)
     found = json.loads(said.out)
