@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two processes test, each a module or a task at a time; what Numba compiles is kept in .venv.
+PYTEST := NUMBA_CACHE_DIR=$(abspath $(VENV))/numba $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-slow lint setup clean
 .DEFAULT_GOAL := demo
@@ -21,10 +23,10 @@ demo: setup
 	$(BIN)/python -m dolmen.demo
 
 test: setup lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: setup
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 lint: setup
 	$(BIN)/ruff check .

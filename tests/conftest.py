@@ -16,12 +16,30 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that tests import the toy t
 pytest_plugins = ["data.images.by_hand"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+LONG = ("nn/recurrent", "contract", "tasks", "exporting", "engine", "test_verbs.py", "runtime")
+"""Where tests take long. They begin first, so that at the end no process is left alone with one of them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes test (``-n 2 --dist loadgroup``), each takes a module at a time, the long ones first."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(_place(item)))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: next((i for i, p in enumerate(LONG) if _place(item).startswith(p)), len(LONG)))
+
+
+def _place(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).as_posix()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Tests of real data skip where the data are not."""
-    if not shared_data_folder().is_dir():
-        for item in items:
-            if item.get_closest_marker("shared_data"):
-                item.add_marker(pytest.mark.skip(reason=f"{shared_data_folder()} is not here"))
+    if item.get_closest_marker("shared_data") and not shared_data_folder().is_dir():
+        item.add_marker(pytest.mark.skip(reason=f"{shared_data_folder()} is not here"))
 
 
 def shared_data_folder() -> Path:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 
 import dolmen
 from dolmen import installation
+from dolmen.catalogue import TASKS
 from dolmen.engine import hardware
 from dolmen.processors.video import source
 
@@ -46,6 +48,21 @@ def test_it_names_what_is_here(command: Callable[..., Any]) -> None:
     assert "torch" in said.out
     lines = [json.loads(line) for line in command("doctor", "--json").out.splitlines()]
     assert [line["what"] for line in lines] == list(found)
+
+
+def test_libraries_come_from_the_package_and_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    optional = installation.optional()
+    assert {
+        "torch": "train",
+        "scikit-learn": "train",
+        "numba": "train",
+        "fastapi": "serve",
+        "timm": "timm",
+    }.items() <= (optional.items())
+    assert not {"pytest", "openvino", "numpy"} & optional.keys()  # of the extras for work on Dolmen, and of none
+    entry = dataclasses.replace(TASKS["image-classification"], extra="bench")
+    monkeypatch.setitem(TASKS, "weighing", entry)
+    assert installation.optional()["openvino"] == "bench"
 
 
 def test_the_verb_stays_a_function() -> None:

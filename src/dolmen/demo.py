@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dolmen.cli import main
 from dolmen.run import next_folder
+from dolmen.run_folder import REPORT
 
 
 def demo() -> int:
@@ -46,8 +47,8 @@ def demo() -> int:
                 return status
     print()
     for what, place in (
-        ("The report of the pictures", run / "report.html"), ("and why that is a 3", run / "why-3.png"),
-        ("The report of the text", writer / "report.html"), ("and what surprised it", writer / "why.png"),
+        ("The report of the pictures", run / REPORT), ("and why that is a 3", run / "why-3.png"),
+        ("The report of the text", writer / REPORT), ("and what surprised it", writer / "why.png"),
     ):  # fmt: skip
         print(f"{what + ':':<30}{place.resolve()}")
     return 0

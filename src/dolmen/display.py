@@ -6,11 +6,14 @@ All of it goes to standard error; standard output belongs to results.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dolmen.types import Metric
 
 
 class Display:
@@ -18,6 +21,9 @@ class Display:
 
     Args:
         quiet: show nothing.
+
+    Attributes:
+        metrics: what the metrics in the training's records are called; one that is not among them by its own name.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -25,6 +31,7 @@ class Display:
         self.bar: Progress | None = None
         self.tasks: dict[str, TaskID] = {}
         self.last = 0.0
+        self.metrics: Mapping[str, Metric] = {}
 
     def __enter__(self) -> Display:
         if self.console.is_terminal and not self.console.quiet:
@@ -70,9 +77,12 @@ class Display:
             # A share in thousandths: the number of steps may be planned anew on the way.
             self.progress("training", round(1000 * record["progress"]), 1000, f"loss {record.get('loss', 0):.3f}")
         elif record["event"] == "look":
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in record["val"].items())
+            figures = "  ".join(f"{self._title(n)} {value:.4f}" for n, value in record["val"].items())
             mark = "  best" if record["best"] else ""
             self.say(
                 f"  {100 * record['progress']:3.0f} %  epoch {record['epoch'] + 1:<4d} {record['seconds']:6.1f} s  "
                 f"validation: {figures}{mark}"
             )
+
+    def _title(self, name: str) -> str:
+        return self.metrics[name].title if name in self.metrics else name

@@ -8,21 +8,35 @@ import shutil
 import sys
 from pathlib import Path
 
-OPTIONAL = {
-    "torch": "train",
-    "scikit-learn": "train",
-    "matplotlib": "train",
-    "jinja2": "train",
-    "onnxscript": "train",
-    "fastapi": "serve",
-    "timm": "timm",
-    "tensorboard": "tensorboard",
-}
+from packaging.requirements import Requirement
+
+from dolmen.catalogue import TASKS
+
+
+def optional() -> dict[str, str]:
+    """Libraries that some tasks or verbs need, by the name that pip knows, each with the extra that brings it.
+
+    They are read from the package's own metadata. An extra counts if a task of the catalogue names it, or if all that
+    it brings is in the extra ``all``; so those for work on Dolmen itself do not.
+    """
+    names = importlib.metadata.metadata("dolmen").get_all("Provides-Extra") or []
+    requirements = [Requirement(line) for line in importlib.metadata.requires("dolmen") or []]
+    brings = {
+        extra: {r.name for r in requirements if r.marker is not None and r.marker.evaluate({"extra": extra})}
+        for extra in names
+    }
+    whole = brings.pop("all", set())
+    extras = [entry.extra for entry in TASKS.values()] + [e for e, libraries in brings.items() if libraries <= whole]
+    found: dict[str, str] = {}
+    for extra in extras:
+        for library in sorted(brings.get(extra, ())):
+            found.setdefault(library, extra)
+    return found
 
 
 def examine() -> list[dict[str, str]]:
     """Return findings ``{"what", "state", "detail", "fix"}``; state is ok, missing, slow or broken."""
-    findings = [_python(), *(_package(name, extra) for name, extra in OPTIONAL.items())]
+    findings = [_python(), *(_package(name, extra) for name, extra in optional().items())]
     findings.append(_video())
     if any(f["what"] == "torch" and f["state"] == "ok" for f in findings):
         findings += _torch()

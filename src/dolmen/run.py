@@ -1,16 +1,4 @@
-"""The run folder: the only bridge from training to use. Listing runs needs no torch; opening one does.
-
-config.json            task, data, the command, every choice (defaults included)
-processor.json         raw input -> arrays and outputs -> predictions, fitted
-weights.safetensors    there when the training has ended
-seen.safetensors       digests of the examples that training and validation used
-metrics.jsonl          one line for the plan and one for each look at validation
-environment.json       what it ran on
-check.json             what was in the data
-evaluation.json        validation and test figures
-card.md, report.html   for people
-checkpoint/            there while the training has not ended
-"""
+"""A finished run, opened. Listing runs needs no torch; opening one does. ``run_folder`` names the files."""
 
 from __future__ import annotations
 
@@ -26,6 +14,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from dolmen.catalogue import load_task
+from dolmen.files import write_json
+from dolmen.run_folder import CHECK, CONFIG, DESCRIPTION, EVALUATION, PROCESSOR, SEEN, WEIGHTS
 from dolmen.runtime.model import Model
 from dolmen.runtime.predictor import Predictor
 from dolmen.types import Evaluation, UserError
@@ -36,10 +26,7 @@ if TYPE_CHECKING:
     from dolmen.report.card import Licence
     from dolmen.tasks.task import AnyTask, Dataset, Progress
 
-CONFIG, PROCESSOR, WEIGHTS, SEEN = "config.json", "processor.json", "weights.safetensors", "seen.safetensors"
-METRICS, ENVIRONMENT, CHECK, EVALUATION = "metrics.jsonl", "environment.json", "check.json", "evaluation.json"
 FEW_SEEN = 0.02
-REPORT, CARD, CHECKPOINT = "report.html", "card.md", "checkpoint"
 
 
 def read_json(path: Path) -> Any:
@@ -208,17 +195,23 @@ class Run(Model):
         return self.task.explain(self.model, raw, Path(out))
 
     def write_report(self, evaluations: dict[str, Evaluation], datasets: Mapping[str, Dataset]) -> None:
-        """Write ``report.html`` and ``card.md``.
+        """Write ``description.json``, ``report.html`` and ``card.md``.
 
         Args:
             evaluations: by split.
             datasets: what they were made on, by split.
         """
         from dolmen.report.card import write_card
+        from dolmen.report.description import Description
         from dolmen.report.page import write_report
 
-        sections = self.task.sections(self.model, evaluations, datasets)
-        write_report(self.path, sections, headline=self.task.headline[0])
+        task = self.task
+        description = Description(
+            headline=task.headline, metrics=dict(task.METRICS), facts=tuple(task.facts()),
+            intended_use=tuple(task.intended_use()),
+        )  # fmt: skip
+        write_json(self.path / DESCRIPTION, description.model_dump())
+        write_report(self.path, task.sections(self.model, evaluations, datasets))
         write_card(self.path, licences=self.licences())
 
     def licences(self) -> list[Licence]:

@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,17 @@ import numpy as np
 from safetensors.numpy import save as save_numpy
 
 from dolmen import run as folder_of
+from dolmen import run_folder
 from dolmen.display import Display
 from dolmen.engine import checkpoint, distributed, hardware
 from dolmen.engine.evaluate import gather_outputs
 from dolmen.engine.planner import MachineBudget, evaluation_seconds
 from dolmen.engine.train import fit
 from dolmen.files import write_json, write_whole
+from dolmen.report.card import table
 from dolmen.run import Run
 from dolmen.tasks.task import AnyTask, Calibrated, Prepared, TaskConfig
-from dolmen.types import CheckReport, Evaluation, MachineError, UserError
+from dolmen.types import CheckReport, Evaluation, MachineError, Metric, UserError
 
 
 def require_folder(folder: Path, resume: bool) -> None:
@@ -36,7 +38,7 @@ def require_folder(folder: Path, resume: bool) -> None:
     if resume:
         if not folder_of.is_run(folder):
             raise UserError(f"{folder} is no run to go on with; leave --resume out to train one there")
-        if (folder / folder_of.WEIGHTS).is_file():
+        if (folder / run_folder.WEIGHTS).is_file():
             raise UserError(
                 f"the training of {folder} has ended, there is nothing to resume; train anew with another --out"
             )
@@ -72,9 +74,10 @@ class Trainer:
             assert task.config.minutes is not None
             return float(task.config.minutes * 60 - spent - (time.monotonic() - self.started) - reserve)
 
+        self.display.metrics = task.METRICS
         listeners: list[Callable[[dict[str, Any]], None]] = [self.display.record]
         if writer is not None:
-            listeners.append(_tensorboard(writer(str(self.folder / "tensorboard"))))
+            listeners.append(_tensorboard(writer(str(self.folder / "tensorboard")), task.METRICS))
         sizes = ", ".join(f"{name} {len(dataset):,}" for name, dataset in task.datasets.items())
         self.display.say(f"training {task.name} on {self.data} ({sizes}) -> {self.folder}")
         model = fit(
@@ -130,14 +133,14 @@ class Trainer:
         written = []
         try:
             for name, values in (
-                (folder_of.CONFIG, config),
-                (folder_of.PROCESSOR, task.processor.to_json()),
-                (folder_of.ENVIRONMENT, hardware.describe()),
-                (folder_of.CHECK, report.model_dump()),
+                (run_folder.CONFIG, config),
+                (run_folder.PROCESSOR, task.processor.to_json()),
+                (run_folder.ENVIRONMENT, hardware.describe()),
+                (run_folder.CHECK, report.model_dump()),
             ):
                 write_json(self.folder / name, values)
                 written.append(name)
-            write_whole(self.folder / folder_of.SEEN, save_numpy({"digests": np.ascontiguousarray(used)}))
+            write_whole(self.folder / run_folder.SEEN, save_numpy({"digests": np.ascontiguousarray(used)}))
         except MachineError:
             for name in written:
                 (self.folder / name).unlink()
@@ -159,11 +162,11 @@ class Trainer:
 
     def _resumed(self) -> AnyTask:
         """Open the run folder again, with the data as they were."""
-        saved = folder_of.read_json(self.folder / folder_of.CONFIG)
+        saved = folder_of.read_json(self.folder / run_folder.CONFIG)
         needed = {"task", "asked", "config", "command", "processor_at_start"}
         if not isinstance(saved, dict) or not needed <= saved.keys():
             raise UserError(
-                f"{self.folder / folder_of.CONFIG} is damaged or of another version (it lacks what a training goes on "
+                f"{self.folder / run_folder.CONFIG} is damaged or of another version (it lacks what a training goes on "
                 "from); train anew with another --out"
             )
         if saved["task"] != self.task_class.name:
@@ -181,7 +184,7 @@ class Trainer:
         config = self.task_class.Config.model_validate(saved["config"])
         prepared = self._prepare(config, progress=self.display.progress)
         # processor.json may be the calibrated one, if the disk was full when the weights were to be written
-        known = (saved["processor_at_start"], folder_of.read_json(self.folder / folder_of.CHECK))
+        known = (saved["processor_at_start"], folder_of.read_json(self.folder / run_folder.CHECK))
         if (prepared.processor.to_json(), json.loads(prepared.report.model_dump_json())) != known:
             raise UserError(
                 f"the data {self.data} have changed since {self.folder} was started; train anew with another --out"
@@ -211,12 +214,12 @@ class Trainer:
         from safetensors.torch import save
 
         task, folder = run.task, self.folder
-        write_json(folder / folder_of.PROCESSOR, task.processor.to_json())
-        write_json(folder / folder_of.EVALUATION, {s: e.to_json() for s, e in evaluations.items()})
+        write_json(folder / run_folder.PROCESSOR, task.processor.to_json())
+        write_json(folder / run_folder.EVALUATION, {s: e.to_json() for s, e in evaluations.items()})
         run.write_report(evaluations, task.datasets)
         weights = {k: v.detach().cpu().contiguous() for k, v in run.model.state_dict().items()}
-        write_whole(folder / folder_of.WEIGHTS, save(weights))
-        shutil.rmtree(folder / folder_of.CHECKPOINT, ignore_errors=True)
+        write_whole(folder / run_folder.WEIGHTS, save(weights))
+        shutil.rmtree(folder / run_folder.CHECKPOINT, ignore_errors=True)
 
 
 def with_calibration(evaluation: Evaluation, calibrated: Calibrated[Any]) -> Evaluation:
@@ -236,13 +239,17 @@ def _tensorboard_writer() -> Any:
     return SummaryWriter
 
 
-def _tensorboard(writer: Any) -> Callable[[dict[str, Any]], None]:
-    """A listener that writes TensorBoard event files."""
+def _tensorboard(writer: Any, metrics: Mapping[str, Metric]) -> Callable[[dict[str, Any]], None]:
+    """A listener that writes TensorBoard event files; what the metrics mean stands under "Text"."""
+    writer.add_text(
+        "metrics", "\n".join(table(["metric", "meaning"], ([m.title, m.meaning] for m in metrics.values())))
+    )
 
     def listen(record: dict[str, Any]) -> None:
         if record["event"] == "look":
             for name, value in record["val"].items():
-                writer.add_scalar(f"val/{name}", value, record["step"])
+                title = metrics[name].title if name in metrics else name
+                writer.add_scalar(f"val/{title}", value, record["step"])
             for name, value in record["grad_norms"].items():
                 writer.add_scalar(f"gradient/{name}", value, record["step"])
         elif record["event"] == "step":

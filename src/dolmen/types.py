@@ -103,6 +103,23 @@ class CheckReport(BaseModel):
         return tuple(f for f in self.findings if f.level == "error")
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A metric that a task reports: what people call it and what it means.
+
+    Attributes:
+        title: its name in prose, "WER".
+        meaning: in a few words, without a capital at the beginning and a full stop at the end.
+        percent: it is a share, and shown in percent.
+        better: whether more or less of it is better.
+    """
+
+    title: str
+    meaning: str
+    percent: bool = False
+    better: Literal["max", "min"] = "max"
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """How good a model is on a data set.

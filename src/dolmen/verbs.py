@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dolmen import run as folder_of
+from dolmen import run_folder
 from dolmen.catalogue import TASKS, TaskEntry, load_task
 from dolmen.choices import validated
 from dolmen.display import Display
@@ -263,16 +264,16 @@ def _report_elsewhere(run: Run, evaluation: Evaluation, dataset: Dataset, folder
         copy = Path(name) / folder.name
         copy.mkdir()
         for part in (
-            folder_of.CONFIG,
-            folder_of.PROCESSOR,
-            folder_of.ENVIRONMENT,
-            folder_of.METRICS,
-            folder_of.CHECK,
+            run_folder.CONFIG,
+            run_folder.PROCESSOR,
+            run_folder.ENVIRONMENT,
+            run_folder.METRICS,
+            run_folder.CHECK,
         ):
             shutil.copyfile(run.path / part, copy / part)
-        config = folder_of.read_json(copy / folder_of.CONFIG)
-        write_json(copy / folder_of.CONFIG, config | {"evaluated_on": data})
-        write_json(copy / folder_of.EVALUATION, {"test": evaluation.to_json()})
+        config = folder_of.read_json(copy / run_folder.CONFIG)
+        write_json(copy / run_folder.CONFIG, config | {"evaluated_on": data})
+        write_json(copy / run_folder.EVALUATION, {"test": evaluation.to_json()})
         Run(copy, run.task, run.model).write_report({"test": evaluation}, {"test": dataset})
         copy.replace(folder)  # over an empty folder, too
 
@@ -385,7 +386,7 @@ def bench(model: Model | str | Path, *, seconds: float = 3.0) -> dict[str, Any]:
 
 
 def tasks() -> dict[str, TaskEntry]:
-    """The jobs by name; those without a ``page`` do not work yet."""
+    """The jobs by name; those without a ``package`` do not work yet."""
     return dict(TASKS)
 
 
@@ -414,13 +415,13 @@ def _summary(path: Path) -> dict[str, Any]:
 
 def _outcome(path: Path) -> dict[str, Any]:
     """What a run's files say of it."""
-    saved = folder_of.read_json(path / folder_of.CONFIG)
+    saved = folder_of.read_json(path / run_folder.CONFIG)
     line: dict[str, Any] = {"task": saved["task"], "data": saved["data"], "config": dict(saved["config"])}
-    looks = [r for r in read_journal(path / folder_of.METRICS) if r["event"] == "look"]
+    looks = [r for r in read_journal(path / run_folder.METRICS) if r["event"] == "look"]
     line["minutes"] = round(looks[-1]["seconds"] / 60, 2) if looks else 0.0
-    if (path / folder_of.WEIGHTS).is_file():
+    if (path / run_folder.WEIGHTS).is_file():
         line["finished"] = True
-        evaluations = folder_of.read_json(path / folder_of.EVALUATION)
+        evaluations = folder_of.read_json(path / run_folder.EVALUATION)
         line["split"] = "test" if "test" in evaluations else "val"
         chosen = evaluations[line["split"]]
         line |= {"metrics": chosen["metrics"], "intervals": chosen["intervals"]}

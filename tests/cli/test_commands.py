@@ -178,7 +178,7 @@ def test_train(command: Command, sample_pictures: Path, in_tmp_path: Path) -> No
     run = "runs/image-classification-digits-1"
     validation, test, report, use = said.out.splitlines()
     assert re.match(
-        r"validation \(16 examples\): accuracy 0\.\d{4} \[0\.\d{4}, [01]\.\d{4}\]  balanced_accuracy", validation
+        r"validation \(16 examples\): accuracy 0\.\d{4} \[0\.\d{4}, [01]\.\d{4}\]  balanced accuracy", validation
     )
     assert test.startswith("test (40 examples): accuracy ")
     assert (report, use) == (f"report: {run}/report.html", f"use it: dolmen predict {run} INPUT...")
@@ -241,7 +241,8 @@ def test_check_converts_where_the_task_can(command: Command, monkeypatch: pytest
 def test_evaluate(command: Command, sample_run: Path, sample_pictures: Path, tmp_path: Path) -> None:
     text = command("evaluate", sample_run, sample_pictures)
     assert text.status == 0
-    assert re.search(r"^40 examples of .*\n  accuracy +0\.\d{4}   95 % \[0\.\d{4}, [01]\.\d{4}\]\n", text.out)
+    accuracy = r"accuracy +0\.\d{4}   95 % \[0\.\d{4}, [01]\.\d{4}\]  +share of examples decided rightly"
+    assert re.search(rf"^40 examples of .*\n  {accuracy}\n", text.out)
     said = command("evaluate", sample_run, sample_pictures, "--json")
     assert (said.status, said.err, said.out.count("\n")) == (0, "", 1)
     found = json.loads(said.out)

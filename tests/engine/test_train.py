@@ -137,6 +137,7 @@ def test_the_best_weights_are_kept(tmp_path: Path) -> None:
     assert loss == pytest.approx(min(r["val"]["loss"] for r in records(tmp_path)), abs=1e-6)
 
 
+@pytest.mark.xdist_group("time")
 def test_a_budget_in_seconds_is_kept(tmp_path: Path) -> None:
     task = toy(epochs=None)
     task.enough_steps = lambda *_: 10**9  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dolmen.metrics.classification import quick_metrics
+from dolmen.metrics.shared import shared
 from dolmen.nn.convolutional.blocks import BatchNorm2d
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear
@@ -41,8 +42,9 @@ class Toy(Task[TaskConfig, Any, Points, nn.Module]):
 
     name = "toy"
     Config = TaskConfig
-    headline = ("accuracy", "max")
-    monitor = ("loss", "min")
+    METRICS = shared("loss", "calibrated_loss", "accuracy")
+    headline = "accuracy"
+    monitor = "loss"
     norm = False
     noise = 0.3
     explode_at: int | None = None

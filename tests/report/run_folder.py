@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.report.numbers import classes_text
+from dolmen.tasks.image_classification.task import ImageClassification
 from dolmen.types import CheckReport, Evaluation, Finding, Skipped
 
 NASTY = "<img src=x onerror=alert(1)>&\"'.png"
@@ -94,7 +97,12 @@ def run_folder(folder: Path, *, num_classes: int = 3, looks: int = 12) -> Path:
             "task": "image-classification", "dolmen": "0.1.0", "data": "photos", "num_parameters": 1_230_000,
             "command": "dolmen train image-classification photos --minutes 2", "config": {"model": "fast", "seed": 0},
         },
-        "processor.json": {"classes": class_names(num_classes), "height": 32, "width": 48, "channels": 3},
+        "description.json": {
+            "headline": "accuracy",
+            "metrics": {name: asdict(metric) for name, metric in ImageClassification.METRICS.items()},
+            "facts": [("classes", classes_text(class_names(num_classes))), ("input", "48 × 32 pixels in colour")],
+            "intended_use": [f"It tells {', '.join(class_names(num_classes))} apart.", "It has no other answer."],
+        },
         "environment.json": {"torch": "2.15.0", "cpu": "AMD EPYC", "num_threads": 2, "device": "cpu", "bf16": True},
         "check.json": check.model_dump(),
         "evaluation.json": {"val": found.to_json(), "test": found.to_json()},

@@ -4,16 +4,21 @@ import math
 
 import pytest
 
+from dolmen.report.description import Description
 from dolmen.report.numbers import (
+    classes_text,
     count,
     duration,
     interval_text,
+    listed,
     loss_text,
-    metric_name,
     metric_text,
     percent,
     sentence,
 )
+from dolmen.types import Metric
+
+ACCURACY, AUROC = Metric("accuracy", "", percent=True), Metric("AUROC", "")
 
 
 @pytest.mark.parametrize(
@@ -25,16 +30,16 @@ from dolmen.report.numbers import (
         (percent(1.234), "123.4 %"),  # an error rate may be
         (percent(0.0001), "under 0.1 %"),  # not none
         (percent(0.0), "0 %"),
-        (metric_text("accuracy", 0.5), "50 %"),
-        (metric_text("auroc", 0.98765), "0.988"),
-        (metric_text("auroc", 0.9998), "0.999"),
-        (metric_text("auroc", 1.0), "1.000"),
-        (metric_text("auroc", math.nan), "–"),
-        (metric_text("auroc", None), "–"),
-        (interval_text("accuracy", (0.9, 0.953)), "90 to 95.3 %"),
-        (interval_text("auroc", [0.9, 0.95]), "0.900 to 0.950"),
-        (interval_text("auroc", None), ""),
-        (interval_text("auroc", (math.nan, 1.0)), ""),
+        (metric_text(ACCURACY, 0.5), "50 %"),
+        (metric_text(AUROC, 0.98765), "0.988"),
+        (metric_text(AUROC, 0.9998), "0.999"),
+        (metric_text(AUROC, 1.0), "1.000"),
+        (metric_text(AUROC, math.nan), "–"),
+        (metric_text(AUROC, None), "–"),
+        (interval_text((0.9, 0.953), percentages=True), "90 to 95.3 %"),
+        (interval_text([0.9, 0.95], percentages=False), "0.900 to 0.950"),
+        (interval_text(None, percentages=False), ""),
+        (interval_text((math.nan, 1.0), percentages=False), ""),
         (duration(4.44), "4.4 s"),
         (duration(59), "59 s"),
         (duration(600), "10 min"),
@@ -43,8 +48,12 @@ from dolmen.report.numbers import (
         (count(1, "picture"), "1 picture"),
         (count(1797, "picture"), "1,797 pictures"),
         (count(2, "class", "classes"), "2 classes"),
-        (metric_name("macro_f1"), "macro F1"),
-        (metric_name("bits_per_character"), "bits per character"),
+        (Description(metrics={"macro_f1": Metric("macro F1", "")}).metric("macro_f1").title, "macro F1"),
+        (Description().metric("bits_per_character").title, "bits per character"),  # of a run that describes none
+        (listed(["a", "b"]), "a, b"),
+        (listed(["a", "b", "c"], 2), "a, b ..."),
+        (classes_text(["cat", "dog"]), "2: cat, dog"),
+        (classes_text(["cat"] * 30), "30"),
         (sentence("accuracy"), "Accuracy"),
         (sentence("mAP"), "mAP"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -14,6 +15,7 @@ from report.run_folder import NASTY, class_names, evaluation, run_folder
 from dolmen.report.card import Licence, write_card
 from dolmen.report.page import write_report
 from dolmen.report.run_files import RunFiles
+from dolmen.report.tables import numbers
 from dolmen.tasks.image_classification.report import sections
 from dolmen.types import MachineError, Section
 
@@ -67,7 +69,8 @@ def test_it_says_what_the_run_is(report: Path) -> None:
         "accuracy , 95 % interval 70 to 90 % on 60 examples of the test split, which was never used in training",
         "examples train 41, test 20",
         "classes 3: class 0, class 1, $a|<b>$",
-        "model fast, 1.23 M parameters, 48 × 32 pixels in colour",
+        "input 48 × 32 pixels in colour",
+        "model fast, 1.23 M parameters",
         "training 2 min, 6.0 epochs, 36 steps",
         "machine AMD EPYC, 2 threads",
         "Accuracy on validation was 20 % at the first look, 91.1 % after three quarters of the training and "
@@ -127,9 +130,33 @@ def test_short_and_long_trainings(tmp_path: Path, looks: int) -> None:
     assert ("Gradient flow" in text) == (looks > 1)
 
 
-def test_another_headline_can_be_asked_for(tmp_path: Path) -> None:
-    text, _ = parsed(write_report(run_folder(tmp_path), [], headline="auroc"))
+def test_the_task_names_the_headline(tmp_path: Path) -> None:
+    file = run_folder(tmp_path) / "description.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"headline": "auroc"}))
+    text, _ = parsed(write_report(tmp_path, []))
     assert "0.930 AUROC on 60 examples" in text
+
+
+def test_a_run_of_an_older_version_has_no_description(tmp_path: Path) -> None:
+    (run_folder(tmp_path) / "description.json").unlink()
+    text, _ = parsed(write_report(tmp_path, []))
+    assert "macro f1 0.800" in text  # by its own name
+    accuracy = f"{evaluation(3).metrics['accuracy']:.3f}"
+    assert f"{accuracy} accuracy , 95 % interval 0.700 to 0.900 on 60 examples" in text
+    card = write_card(tmp_path, licences=[]).read_text("utf-8")
+    assert "| macro f1 | 0.800 |  |  |" in card
+    assert "## Intended use and limits\n\n- It was measured on data like" in card.replace("\n\n\n", "\n\n")
+
+
+def test_all_numbers_have_both_splits_intervals_and_meanings(tmp_path: Path) -> None:
+    section = numbers(RunFiles(run_folder(tmp_path)))
+    assert section.title == "All numbers"
+    text = " ".join(re.sub(r"<[^>]+>", " ", section.html).replace("\u00a0", " ").split())
+    accuracy = evaluation(3).metrics["accuracy"]
+    shown = f"{100 * accuracy:.1f}".removesuffix(".0") + " %"
+    assert text.startswith(f"metric test val accuracy share of examples decided rightly {shown} 70 to 90 % {shown}")
+    assert "AUROC chance that a positive example ranks above a negative one 0.930 0.930" in text
+    assert "test: 60 examples, val: 60 examples" in section.lead
 
 
 def test_epochs_are_counted_from_steps(tmp_path: Path) -> None:
@@ -163,8 +190,7 @@ def test_the_card(tmp_path: Path) -> None:
     ]  # fmt: skip
     for words in (
         "(95 % interval 70 to 90 %), on 60 examples of the test split, which was never used in training.",
-        "Image classification into 3 classes: class 0, class 1, $a\\|\\<b\\>$.",
-        "Whatever it is shown, it answers with one of these; it has no answer for anything else.",
+        "It tells class 0, class 1, $a\\|\\<b\\>$ apart.\nIt has no other answer.",
         "Decisions about people (medical, legal, hiring, policing) need a person who can overrule it.",
         "It is not a medical device and was not tested as one.",
         "Source: `photos` (62 files, 60 used, 2 skipped)",
@@ -188,8 +214,6 @@ def test_the_card(tmp_path: Path) -> None:
 
 
 def test_the_card_tells_the_operating_point(tmp_path: Path) -> None:
-    import json
-
     folder = run_folder(tmp_path, num_classes=2)
     found = evaluation(2, point=True)
     (folder / "evaluation.json").write_text(json.dumps({"test": found.to_json()}))

@@ -17,6 +17,8 @@ from dolmen import __version__
 from dolmen.catalogue import TASKS, load_task
 from dolmen.cli.arguments import VERBS, add_choices, choices, parser, print_json, task_of
 from dolmen.cli.use import export, predict, serve, watch
+from dolmen.report.description import Description, read_description
+from dolmen.run_folder import REPORT
 from dolmen.types import MachineError, UserError
 
 if TYPE_CHECKING:
@@ -162,19 +164,20 @@ def _train(arguments: list[str]) -> int:
 
 def _outcome(path: Path, evaluations: dict[str, Any]) -> str:
     """What training says in the end."""
-    lines = []
+    lines, description = [], read_description(path)
     for split, e in evaluations.items():
         name = {"val": "validation", "test": "test"}.get(split, split)
-        lines.append(f"{name} ({e['num_examples']:,} examples): {_figures(e)}")
-    lines += [f"report: {path / 'report.html'}", f"use it: dolmen predict {path} INPUT..."]
+        lines.append(f"{name} ({e['num_examples']:,} examples): {_figures(e, description)}")
+    lines += [f"report: {path / REPORT}", f"use it: dolmen predict {path} INPUT..."]
     return "\n".join(lines)
 
 
-def _figures(evaluation: dict[str, Any]) -> str:
+def _figures(evaluation: dict[str, Any], description: Description) -> str:
     parts = []
     for name, value in evaluation["metrics"].items():
         interval = evaluation["intervals"].get(name)
-        parts.append(f"{name} {value:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""))
+        title = description.metric(name).title
+        parts.append(f"{title} {value:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""))
     return "  ".join(parts[:6])
 
 
@@ -199,9 +202,11 @@ def _evaluate(arguments: list[str]) -> int:
     print(
         f"{evaluation.num_examples:,} examples of {given.data}" + (f" ({seen:,} were used in training)" if seen else "")
     )
+    description = read_description(Path(given.run))
     for name, value in evaluation.metrics.items():
-        interval = evaluation.intervals.get(name)
-        print(f"  {name:<20}{value:10.4f}" + (f"   95 % [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""))
+        metric, interval = description.metric(name), evaluation.intervals.get(name)
+        bounds = f"95 % [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
+        print(f"  {metric.title:<22}{value:10.4f}   {bounds:<24}{metric.meaning}".rstrip())
     return 0
 
 
@@ -300,7 +305,7 @@ def _runs(arguments: list[str]) -> int:
 
 def _state(line: dict[str, Any]) -> str:
     if line["finished"]:
-        return f"{line['split']}: {_figures(line)}"
+        return f"{line['split']}: {_figures(line, read_description(Path(line['path'])))}"
     if "damaged" in line:
         return f"damaged: {line['damaged']}"
     if "progress" in line:

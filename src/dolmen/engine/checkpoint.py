@@ -15,9 +15,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dolmen.files import write_whole
+from dolmen.run_folder import CHECKPOINT
 from dolmen.types import UserError
 
-FILE = "checkpoint/state.safetensors"
+FILE = f"{CHECKPOINT}/state.safetensors"
 
 
 def write(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ from dolmen.engine.evaluate import gather_outputs
 from dolmen.engine.planner import EVALUATION_SHARE, Plan, autocast, make_plan, replan
 from dolmen.files import append_json
 from dolmen.nn.fp32 import quick_products
+from dolmen.run_folder import METRICS
 from dolmen.tasks.task import AnyTask, Batch, Moment, Objective, Task
 from dolmen.types import MachineError
 
@@ -268,7 +269,7 @@ def _look(task: AnyTask, model: nn.Module, val: Any, state: State) -> Record:
     model.eval()
     outputs = gather_outputs(task, model, val, precision=state.plan.precision, quick=True)
     evaluation = task.evaluate(outputs, val, intervals=False)
-    name, way = task.monitor
+    name, way = task.monitor, task.METRICS[task.monitor].better
     score = evaluation.metrics[name]
     if state.better(score, way):
         state.best, state.best_step, state.looks_without_gain = score, state.step, 0
@@ -309,7 +310,7 @@ class _Journal:
     """``metrics.jsonl``: one JSON object a line, cut back on resuming to what the checkpoint knows."""
 
     def __init__(self, folder: Path, state: State, listeners: tuple[Listener, ...]) -> None:
-        self.path, self.state, self.listeners = folder / "metrics.jsonl", state, listeners
+        self.path, self.state, self.listeners = folder / METRICS, state, listeners
         if distributed.rank() == 0:
             with self.path.open("ab") as file:
                 file.truncate(state.metrics_bytes)

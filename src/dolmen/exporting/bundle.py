@@ -17,7 +17,8 @@ from dolmen.exporting import parity, quantise
 from dolmen.exporting.graphs import first_difference, to_onnx
 from dolmen.files import write_whole
 from dolmen.nn.torch_network import Graph, TorchNetwork
-from dolmen.run import CONFIG, Run, read_json
+from dolmen.run import Run, read_json
+from dolmen.run_folder import CONFIG
 from dolmen.runtime.bundle import BUNDLE, FORMAT, SUFFIX, digest
 from dolmen.runtime.onnx_network import OnnxNetwork
 from dolmen.tasks.task import Dataset, Progress
@@ -59,7 +60,7 @@ def export(
     task, model = run.task, run.model.cpu()
     graph = task.graph(model)
     datasets = _datasets(run, data, progress)
-    val = parity.few_of(datasets["val"])
+    val = parity.few_of(task, datasets["val"])
     proto = to_onnx(graph, opset)
     reference, candidate = TorchNetwork(graph), OnnxNetwork(proto.SerializeToString(), graph.states)
     rows = parity.differences(graph, reference, candidate)
@@ -71,7 +72,8 @@ def export(
             f"most {parity.TOLERANCE:g} is allowed{where and f'; it begins {where}'}; nothing was written"
         )
     told, found = (parity.measure(task, network, val) for network in (reference, candidate))
-    name, direction = task.headline if task.headline[0] in told else task.monitor
+    name = task.headline if task.headline in told else task.monitor
+    direction = task.METRICS[name].better
     report: dict[str, Any] = {
         "tolerance": parity.TOLERANCE, "largest_difference": worst["difference"], "compared": rows, "metric": name,
         "measured_on": f"{len(val):,} of {len(datasets['val']):,} validation examples", "run": told[name],

@@ -73,13 +73,13 @@ def _apart(told: Arrays, found: Arrays, inputs: Arrays) -> float:
     return worst
 
 
-def few_of(dataset: Dataset) -> Dataset:
+def few_of(task: AnyTask, dataset: Dataset) -> Dataset:
     """What the metric is measured on: all of it, or as much as takes a minute or so."""
-    tokens = getattr(dataset, "window", 0)
+    tokens = task.tokens_each(dataset)
     most = max(1, MOST_TOKENS // tokens) if tokens else MOST_EXAMPLES
     if len(dataset) <= most:
         return dataset
-    if tokens:  # a text is read from its beginning
+    if task.ordered:
         return dataset.subset(np.arange(most))
     return dataset.subset(np.sort(np.random.default_rng(0).permutation(len(dataset))[:most]))
 
@@ -87,7 +87,7 @@ def few_of(dataset: Dataset) -> Dataset:
 def measure(task: AnyTask, network: Network, dataset: Dataset) -> Mapping[str, float]:
     """The task's metrics by this network."""
     parts: dict[str, list[Any]] = {}
-    step = len(dataset) if hasattr(dataset, "window") else 64
+    step = len(dataset) if task.ordered else 64
     for start in range(0, len(dataset), step):
         rows = np.arange(start, min(start + step, len(dataset)))
         batch = {k: v.numpy() for k, v in dataset.batch(rows).items()}

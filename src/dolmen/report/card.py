@@ -8,8 +8,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from dolmen.files import write_whole
-from dolmen.report.numbers import WHAT, count, interval_text, loss_text, metric_name, metric_text, sentence
+from dolmen.report.numbers import count, interval_text, loss_text, metric_text, percent, sentence
 from dolmen.report.run_files import SPLITS, RunFiles
+from dolmen.run_folder import CARD
 
 
 class Licence(BaseModel):
@@ -51,11 +52,11 @@ def write_card(folder: Path, *, licences: Sequence[Licence]) -> Path:
         _ledger(licences),
         _loading(run),
     ]
-    return write_whole(folder / "card.md", "\n\n".join(p for p in parts if p) + "\n")
+    return write_whole(folder / CARD, "\n\n".join(p for p in parts if p) + "\n")
 
 
 def _head(run: RunFiles) -> str:
-    head = run.headline(None)
+    head = run.headline()
     lines = [f"# {text(run.name)}"]
     if run.metrics:
         interval = f" (95 % interval {head['interval']})" if head["interval"] else ""
@@ -64,25 +65,13 @@ def _head(run: RunFiles) -> str:
 
 
 def _use(run: RunFiles) -> str:
-    task = str(run.about.get("task", "")).replace("-", " ")
-    lines = ["## Intended use and limits", ""]
-    classes = run.processor.get("classes")
-    if classes:
-        named = ", ".join(text(str(c)) for c in classes[:50]) + (" ..." if len(classes) > 50 else "")
-        if "anchors" in run.processor:
-            lines.append(f"It finds objects of {count(len(classes), 'class', 'classes')} in pictures: {named}.")
-            lines.append("Objects of other classes it passes over, or takes for one of these.")
-        else:
-            lines.append(f"{sentence(task)} into {count(len(classes), 'class', 'classes')}: {named}.")
-            lines.append("Whatever it is shown, it answers with one of these; it has no answer for anything else.")
+    lines = ["## Intended use and limits", "", *(text(line) for line in run.description.intended_use)]
     lines += [
         "",
-        "- It was measured on data like those it was trained on. On others (another camera, hospital, "
-        "season, "
-        "group of people) it may be worse; measure it there first: `dolmen evaluate RUN DATA`.",
-        "- Decisions about people (medical, legal, hiring, policing) need a person who can overrule it. It "
-        "is not "
-        "a medical device and was not tested as one.",
+        "- It was measured on data like those it was trained on. On others (another camera, hospital, season, group of "
+        "people) it may be worse; measure it there first: `dolmen evaluate RUN DATA`.",
+        "- Decisions about people (medical, legal, hiring, policing) need a person who can overrule it. It is not a "
+        "medical device and was not tested as one.",
     ]
     return "\n".join(lines)
 
@@ -118,10 +107,11 @@ def _training(run: RunFiles) -> str:
 def _quality(run: RunFiles) -> str:
     if not run.metrics:
         return ""
-    rows = [
-        [metric_name(n), metric_text(n, v), interval_text(n, run.intervals.get(n)), WHAT.get(n, "")]
-        for n, v in run.metrics.items()
-    ]
+    rows = []
+    for name, value in run.metrics.items():
+        metric = run.description.metric(name)
+        interval = interval_text(run.intervals.get(name), percentages=metric.percent)
+        rows.append([metric.title, metric_text(metric, value), interval, metric.meaning])
     head = f"On the {SPLITS.get(run.split, run.split)}."
     return "\n".join(["## Metrics", "", head, "", *table(["metric", "value", "95 % interval", "meaning"], rows)])
 
@@ -142,12 +132,9 @@ def _calibration(run: RunFiles) -> str:
     if "positive" in (point := evaluation.get("operating_point", {})):
         lines.append(
             f"It decides for {text(point['positive'])} from a probability of {point['threshold']:.3f} on, a "
-            "threshold "
-            "chosen on validation for a specificity of "
-            f"{metric_text('specificity', point['specificity_wanted'])}; "
-            f"here that gives a sensitivity of {metric_text('sensitivity', point['sensitivity'])} and a "
-            "specificity "
-            f"of {metric_text('specificity', point['specificity'])}."
+            f"threshold chosen on validation for a specificity of {percent(point['specificity_wanted'])}; here that "
+            f"gives a sensitivity of {metric_text(run.description.metric('sensitivity'), point['sensitivity'])} and a "
+            f"specificity of {metric_text(run.description.metric('specificity'), point['specificity'])}."
         )
     return "\n\n".join(["## Calibration", *lines]) if lines else ""
 

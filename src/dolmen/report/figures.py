@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.report.numbers import duration, metric_name
+from dolmen.report.numbers import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -304,7 +304,7 @@ def roc(scores: NDArray[np.float64], positive: NDArray[np.bool_], point: dict[st
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set(
             xlabel="false alarms (1 − specificity)",
-            ylabel=metric_name("sensitivity"),
+            ylabel="sensitivity",
             title=f"AUROC {auroc:.3f}",
         )
         for axis in (axes.xaxis, axes.yaxis):

@@ -9,23 +9,24 @@ from pathlib import Path
 
 from dolmen.files import write_whole
 from dolmen.report import figures
-from dolmen.report.numbers import count, metric_name, metric_text, sentence
+from dolmen.report.numbers import count, sentence
 from dolmen.report.run_files import RunFiles
+from dolmen.report.tables import numbers
+from dolmen.run_folder import REPORT
 from dolmen.types import Section
 
 ABOUT_THE_MOMENT = {"event", "epoch", "step", "progress", "seconds", "best"}
 
 
-def write_report(folder: Path, sections: Sequence[Section], *, headline: str | None = None) -> Path:
+def write_report(folder: Path, sections: Sequence[Section]) -> Path:
     """Write ``report.html`` into a run's folder, from the files there and the task's own sections.
 
     The file appears whole or not at all. A file that is missing costs the part that it would have filled.
 
     Args:
-        folder: holds config.json, processor.json, metrics.jsonl, environment.json, check.json and
+        folder: holds config.json, description.json, metrics.jsonl, environment.json, check.json and
             evaluation.json.
         sections: the task's own, in order.
-        headline: the metric to begin with; None takes the first that has an interval.
 
     Returns:
         The path of the report.
@@ -48,13 +49,13 @@ def write_report(folder: Path, sections: Sequence[Section], *, headline: str | N
     environment.filters["show"] = show
     html = environment.get_template("report.html.jinja").render(
         run=run,
-        headline=run.headline(headline),
-        curves=curves(run, headline),
-        progress=run.progress(headline),
-        sections=sections,
+        headline=run.headline(),
+        curves=curves(run),
+        progress=run.progress(),
+        sections=[numbers(run), *sections] if run.evaluation else sections,
         gradients=gradients(run),
     )
-    return write_whole(folder / "report.html", html)
+    return write_whole(folder / REPORT, html)
 
 
 def show(value: object) -> str:
@@ -62,7 +63,7 @@ def show(value: object) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
-def curves(run: RunFiles, headline: str | None) -> list[str]:
+def curves(run: RunFiles) -> list[str]:
     """Charts of the losses and of the headline metric on validation."""
     if not run.looks:
         return []
@@ -77,12 +78,11 @@ def curves(run: RunFiles, headline: str | None) -> list[str]:
     if "loss" in run.looks[0].get("val", {}):
         losses["validation"] = [r["val"].get("loss", math.nan) for r in run.looks]
     charts = [figures.curve(x, losses, title="Loss", seconds=seconds, best=best)] if losses else []
-    if name := run.watched(headline):
+    if name := run.watched:
         values = [r["val"].get(name, math.nan) for r in run.looks]
-        title = f"{sentence(metric_name(name))} on validation"
-        percent = metric_text(name, 0.5).endswith("%")
-        lines = {"validation": values}
-        charts.append(figures.curve(x, lines, title=title, seconds=seconds, best=best, percent=percent))
+        metric, lines = run.description.metric(name), {"validation": values}
+        title = f"{sentence(metric.title)} on validation"
+        charts.append(figures.curve(x, lines, title=title, seconds=seconds, best=best, percent=metric.percent))
     return charts
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dolmen.files import read_journal
-from dolmen.report.numbers import count, duration, interval_text, metric_name, metric_text, sentence
+from dolmen.report.description import read_description
+from dolmen.report.numbers import count, duration, interval_text, metric_text, sentence
+from dolmen.run_folder import CHECK, CONFIG, ENVIRONMENT, EVALUATION, METRICS
 from dolmen.types import CheckReport
 
 Record = dict[str, Any]
@@ -24,7 +26,7 @@ class RunFiles:
     Attributes:
         about: config.json: task, dolmen, data, command, config.
         config: the task's configuration in it.
-        processor: processor.json.
+        description: description.json; that of a run without one says nothing.
         environment: environment.json.
         evaluation: evaluation.json, by split.
         check: check.json, or None.
@@ -34,14 +36,14 @@ class RunFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.about = read_json(folder / "config.json")
+        self.about = read_json(folder / CONFIG)
         self.config: Record = self.about.get("config", {})
-        self.processor = read_json(folder / "processor.json")
-        self.environment = read_json(folder / "environment.json")
-        self.evaluation = read_json(folder / "evaluation.json")
-        check = folder / "check.json"
+        self.description = read_description(folder)
+        self.environment = read_json(folder / ENVIRONMENT)
+        self.evaluation = read_json(folder / EVALUATION)
+        check = folder / CHECK
         self.check = CheckReport.model_validate_json(check.read_text("utf-8")) if check.exists() else None
-        records = read_journal(folder / "metrics.jsonl")
+        records = read_journal(folder / METRICS)
         self.looks: list[Record] = [r for r in records if r.get("event") == "look"]
         self.plan: Record = next((r for r in records if r.get("event") == "plan"), {})
 
@@ -67,20 +69,22 @@ class RunFiles:
         found: dict[str, list[float]] = self.evaluation.get(self.split, {}).get("intervals", {})
         return found
 
-    def metric(self, wanted: str | None) -> str:
-        """The headline metric's name: the wanted one, else the first that has an interval."""
-        if wanted is not None and wanted in self.metrics:
-            return wanted
+    @property
+    def headline_metric(self) -> str:
+        """The headline metric's name: the task's, else the first that has an interval."""
+        if (name := self.description.headline) in self.metrics:
+            return name
         return next(iter([*self.intervals, *self.metrics]), "")
 
-    def headline(self, wanted: str | None) -> dict[str, str]:
+    def headline(self) -> dict[str, str]:
         """The figure that a person asks for first, as texts."""
-        name = self.metric(wanted)
+        name = self.headline_metric
+        metric = self.description.metric(name)
         num = self.evaluation.get(self.split, {}).get("num_examples", 0)
         return {
-            "name": metric_name(name),
-            "value": metric_text(name, self.metrics.get(name)),
-            "interval": interval_text(name, self.intervals.get(name)),
+            "name": metric.title,
+            "value": metric_text(metric, self.metrics.get(name)),
+            "interval": interval_text(self.intervals.get(name), percentages=metric.percent),
             "where": f"{count(num, 'example')} of the {SPLITS.get(self.split, self.split)}",
         }
 
@@ -90,8 +94,7 @@ class RunFiles:
         if self.check and self.check.counts:
             parts = [f"{s} {sum(c.values()):,}" for s, c in self.check.counts.items()]
             found.append(("examples", ", ".join(parts)))
-        if "classes" in self.processor:
-            found.append(("classes", self.class_names()))
+        found += self.description.facts
         if self.config.get("model"):
             found.append(("model", self.model()))
         if self.looks:
@@ -102,19 +105,11 @@ class RunFiles:
             found.append(("machine", self.machine()))
         return found
 
-    def class_names(self) -> str:
-        """Their number, and their names where these are few."""
-        names = [str(c) for c in self.processor["classes"]]
-        return f"{len(names)}: {', '.join(names)}" if len(", ".join(names)) <= 60 else f"{len(names)}"
-
     def model(self) -> str:
-        """The network's name, size and input."""
+        """The network's name and size."""
         parts = [str(self.config["model"])]
         if "num_parameters" in self.about:
             parts.append(f"{self.about['num_parameters'] / 1e6:.2f} M parameters")
-        if {"height", "width", "channels"} <= self.processor.keys():
-            colour = "grey" if self.processor["channels"] == 1 else "colour"
-            parts.append(f"{self.processor['width']} × {self.processor['height']} pixels in {colour}")
         return ", ".join(parts)
 
     def machine(self) -> str:
@@ -136,22 +131,24 @@ class RunFiles:
         most = min(((r["step"] - 1) // r["epoch"] for r in self.looks if r["epoch"]), default=least)
         return [r["step"] / max(least, most) for r in self.looks]
 
-    def watched(self, wanted: str | None) -> str:
+    @property
+    def watched(self) -> str:
         """The metric to draw: the headline where training looked at it, else the first that it looked at."""
         names = [n for n in self.looks[0].get("val", {}) if n != "loss"] if self.looks else []
-        name = self.metric(wanted)
+        name = self.headline_metric
         return name if name in names else next(iter(names), "")
 
-    def progress(self, wanted: str | None) -> str:
+    def progress(self) -> str:
         """What the last quarter of training still brought, in one sentence."""
-        name = self.watched(wanted)
+        name = self.watched
         if not name or len(self.looks) < 5:
             return ""
         x = [r["progress"] for r in self.looks]
         late = max(i for i, p in enumerate(x) if p <= max(x[0], 0.75 * x[-1]))
-        first, before, after = (metric_text(name, self.looks[i]["val"].get(name)) for i in (0, late, -1))
+        metric = self.description.metric(name)
+        first, before, after = (metric_text(metric, self.looks[i]["val"].get(name)) for i in (0, late, -1))
         return (
-            f"{sentence(metric_name(name))} on validation was {first} at the first look, {before} after "
+            f"{sentence(metric.title)} on validation was {first} at the first look, {before} after "
             "three "
             f"quarters of the training and {after} at its end."
         )

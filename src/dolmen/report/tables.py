@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from html import escape
 
-from dolmen.report.numbers import WHAT, count, interval_text, metric_name, metric_text, percent
-from dolmen.types import Evaluation, Section
+from dolmen.report.numbers import count, interval_text, metric_text, percent
+from dolmen.report.run_files import RunFiles
+from dolmen.types import Section
 
 
-def numbers(evaluations: dict[str, Evaluation]) -> Section:
-    """All metrics, a column for each split."""
+def numbers(run: RunFiles) -> Section:
+    """All metrics of a run, a column for each split."""
+    evaluations = run.evaluation
     splits = sorted(evaluations, key=lambda s: s != "test")
-    names = list(dict.fromkeys(n for s in splits for n in evaluations[s].metrics))
+    names = list(dict.fromkeys(n for s in splits for n in evaluations[s]["metrics"]))
     head = "".join(f'<th scope="col" class="number">{escape(s)}</th>' for s in splits)
     rows = []
-    for metric in names:
-        cells = ""
+    for name in names:
+        metric, cells = run.description.metric(name), ""
         for s in splits:
-            value = metric_text(metric, evaluations[s].metrics.get(metric))
-            interval = interval_text(metric, evaluations[s].intervals.get(metric))
+            value = metric_text(metric, evaluations[s]["metrics"].get(name))
+            interval = interval_text(evaluations[s]["intervals"].get(name), percentages=metric.percent)
             cells += f'<td class="number">{value}' + (f"<small>{interval}</small>" if interval else "") + "</td>"
-        what = f"<small>{escape(WHAT[metric])}</small>" if metric in WHAT else ""
-        rows.append(f'<tr><th scope="row">{escape(metric_name(metric))}{what}</th>{cells}</tr>')
-    sizes = ", ".join(f"{s}: {count(evaluations[s].num_examples, 'example')}" for s in splits)
+        meaning = f"<small>{escape(metric.meaning)}</small>" if metric.meaning else ""
+        rows.append(f'<tr><th scope="row">{escape(metric.title)}{meaning}</th>{cells}</tr>')
+    sizes = ", ".join(f"{s}: {count(evaluations[s]['num_examples'], 'example')}" for s in splits)
     return Section(
         "All numbers",
         f'<table class="metrics"><thead><tr><th scope="col">metric</th>{head}</tr></thead>'

@@ -21,12 +21,11 @@ from dolmen.nn.optimizers import Schedule
 from dolmen.nn.torch_network import Graph, TorchNetwork
 from dolmen.runtime import predictor
 from dolmen.runtime.network import Network
-from dolmen.types import Arrays, CheckReport, Evaluation, Finding, Section, UserError
+from dolmen.types import Arrays, CheckReport, Evaluation, Finding, Metric, Section, UserError
 
 Batch = dict[str, Tensor]
 """Named tensors with a leading batch axis, e.g. ``{"images": (B, H, W, C) uint8, "labels": (B,) int64}``."""
 
-Direction = Literal["max", "min"]
 """Whether more or less of a metric is better."""
 
 ConfigT = TypeVar("ConfigT", bound="TaskConfig")
@@ -241,6 +240,11 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
     Config: ClassVar[type[TaskConfig]]
     Processor: ClassVar[type[Any]]
     Predictor: ClassVar[type[predictor.Predictor[Any]]]
+    METRICS: ClassVar[Mapping[str, Metric]]
+    """Every metric that ``evaluate`` may report, by name: what people call it and what it means."""
+    ordered: ClassVar[bool] = False
+    """Whether examples follow one another, as the windows of a text do: a part of them is their beginning, and outputs
+    are computed of all of them at once."""
     forms: ClassVar[tuple[str, ...]] = ()
     """The formats that ``convert`` writes."""
 
@@ -273,13 +277,13 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
 
     @property
     @abstractmethod
-    def headline(self) -> tuple[str, Direction]:
-        """The metric that a person asks for first, and which way is better."""
+    def headline(self) -> str:
+        """The metric that a person asks for first; one of ``METRICS``, which says which way is better."""
 
     @property
     @abstractmethod
-    def monitor(self) -> tuple[str, Direction]:
-        """The metric by which the best weights are chosen, the one with the least noise, and which way is better."""
+    def monitor(self) -> str:
+        """The metric by which the best weights are chosen: the one with the least noise."""
 
     # ---- data
 
@@ -399,6 +403,11 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         """
         return network(batch)
 
+    def tokens_each(self, dataset: DatasetT) -> int:
+        """Tokens of an example, where few examples are much to compute; 0 where examples are counted."""
+        del dataset
+        return 0
+
     @abstractmethod
     def evaluate(self, outputs: Arrays, dataset: DatasetT, *, intervals: bool = True) -> Evaluation:
         """Compare the outputs for all examples of ``dataset`` (in its order) with its labels.
@@ -458,6 +467,14 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         """
         del data, form, out, progress
         raise UserError(f"{cls.name} has no other formats to convert to; leave --convert out")
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What report and card say of the model beside its name and size: names with values ("classes", "2: a, b")."""
+        return []
+
+    def intended_use(self) -> list[str]:
+        """What the card says the model is for, and what it does with anything else: a sentence each."""
+        return []
 
     def weights_licences(self) -> list[tuple[str, str, str]]:
         """Of published weights that training starts from: (name, licence, source). None from scratch."""

@@ -24,6 +24,8 @@ from runtime.server.fakes import open_fake, png, sound, write_fake
 from dolmen.runtime.server.serve import named, serve
 from dolmen.types import UserError
 
+pytestmark = pytest.mark.xdist_group("time")
+
 FAKES = Path(__file__).with_name("fakes.py")
 
 

@@ -15,6 +15,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from dolmen.runtime.server.limits import Limits
 
+pytestmark = pytest.mark.xdist_group("time")
+
 STREAM = "/v1/models/{}/stream"
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.report import figures, pictures
-from dolmen.report.numbers import count, interval_text, loss_text, metric_name, percent
-from dolmen.report.tables import bar, numbers
+from dolmen.report.numbers import count, interval_text, loss_text, percent
+from dolmen.report.tables import bar
 from dolmen.types import Evaluation, Section
 
 Picture = Callable[[str, int], NDArray[np.uint8]]
@@ -55,7 +55,7 @@ def sections(
     """
     split = "test" if "test" in evaluations else next(iter(evaluations))
     evaluation = evaluations[split]
-    found = [numbers(evaluations), _per_class(evaluation, split), _confusion(evaluation, split, classes)]
+    found = [_per_class(evaluation, split), _confusion(evaluation, split, classes)]
     if "operating_point" in evaluation.tables:
         found.append(_operating_point(evaluation, split, classes))
     if "calibration" in evaluation.tables:
@@ -136,9 +136,9 @@ def _operating_point(evaluation: Evaluation, split: str, classes: Sequence[str])
     chart = figures.roc(scores, labels == positive, point, evaluation.metrics.get("auroc", float("nan")))
     lines = []
     for metric in ("sensitivity", "specificity"):
-        interval = interval_text(metric, evaluation.intervals.get(metric))
+        interval = interval_text(evaluation.intervals.get(metric), percentages=True)
         lines.append(
-            f"<li><strong>{metric_name(metric)} {percent(point[metric])}</strong>"
+            f"<li><strong>{metric} {percent(point[metric])}</strong>"
             + (f" (95 % interval {interval})" if interval else "")
             + "</li>"
         )

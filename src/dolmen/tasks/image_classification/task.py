@@ -24,12 +24,14 @@ from dolmen.data.images.shapes import common_shape
 from dolmen.data.sources.layout import choose_split
 from dolmen.data.splits import assign_splits, leave_out_few_copies
 from dolmen.metrics import classification as metrics
+from dolmen.metrics.shared import shared
 from dolmen.nn.convolutional.blocks import Normalise
 from dolmen.nn.convolutional.classifiers import NETWORKS, ViewAverage, build_classifier, initialise_from_data
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
 from dolmen.nn.torch_network import Graph, Input, TorchNetwork
 from dolmen.processors.images.image import ImageProcessor
+from dolmen.report.numbers import classes_text, count, listed
 from dolmen.tasks.image_classification import views
 from dolmen.tasks.image_classification.data.labels import suspect_labels
 from dolmen.tasks.image_classification.data.sample import write_image_sample
@@ -93,8 +95,12 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
     Config = ImageClassificationConfig
     Processor = ImageProcessor
     Predictor = ClassificationPredictor
-    headline = ("accuracy", "max")
-    monitor = ("calibrated_loss", "min")
+    METRICS = shared(
+        "accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss", "calibrated_loss", "brier", "ece",
+        "top_5_accuracy", "sensitivity", "specificity",
+    )  # fmt: skip
+    headline = "accuracy"
+    monitor = "calibrated_loss"
 
     # ---- data
 
@@ -353,6 +359,18 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
     @classmethod
     def sample(cls, folder: Path) -> None:
         write_image_sample(folder)
+
+    def facts(self) -> list[tuple[str, str]]:
+        p = self.processor
+        colour = "grey" if p.channels == 1 else "colour"
+        return [("classes", classes_text(p.classes)), ("input", f"{p.width} × {p.height} pixels in {colour}")]
+
+    def intended_use(self) -> list[str]:
+        classes = self.processor.classes
+        return [
+            f"Image classification into {count(len(classes), 'class', 'classes')}: {listed(classes)}.",
+            "Whatever it is shown, it answers with one of these; it has no answer for anything else.",
+        ]
 
     def sections(
         self, model: nn.Module, evaluations: dict[str, Evaluation], datasets: Mapping[str, ImageDataset]

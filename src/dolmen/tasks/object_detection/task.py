@@ -23,6 +23,7 @@ from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import classifier_optimizers, cosine
 from dolmen.nn.torch_network import Graph, Input, TorchNetwork
 from dolmen.predictions import Boxes
+from dolmen.report.numbers import classes_text, count, listed
 from dolmen.tasks.object_detection import views
 from dolmen.tasks.object_detection.data import augment as box_augment
 from dolmen.tasks.object_detection.data.anchors import Shapes, fit_anchors, size_iou
@@ -33,6 +34,7 @@ from dolmen.tasks.object_detection.data.sample import write_box_sample
 from dolmen.tasks.object_detection.data.tiles import tile_boxes
 from dolmen.tasks.object_detection.data.writers import FORMS, convert_boxes
 from dolmen.tasks.object_detection.metrics import precision as metrics
+from dolmen.tasks.object_detection.metrics.declared import METRICS
 from dolmen.tasks.object_detection.nn.builders import DETECTORS, build_detector
 from dolmen.tasks.object_detection.nn.losses import detection_loss
 from dolmen.tasks.object_detection.nn.network import Detector, DetectorGraph, scores_of
@@ -110,8 +112,9 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
     Processor = DetectionProcessor
     Predictor = DetectionPredictor
     forms = FORMS
-    headline = ("map", "max")
-    monitor = ("map", "max")
+    METRICS = METRICS
+    headline = "map"
+    monitor = "map"
 
     # ---- data
 
@@ -323,6 +326,19 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
     @classmethod
     def convert(cls, data: str, form: str, out: Path, progress: Progress | None = None) -> list[str]:
         return convert_boxes(data, form, out, progress)
+
+    def facts(self) -> list[tuple[str, str]]:
+        p = self.processor
+        colour = "grey" if p.channels == 1 else "colour"
+        tiles = f", and {p.tiles} tiles along the longer side" if p.tiles > 1 else ""
+        return [("classes", classes_text(p.classes)), ("input", f"{p.width} × {p.height} pixels in {colour}{tiles}")]
+
+    def intended_use(self) -> list[str]:
+        classes = self.processor.classes
+        return [
+            f"It finds objects of {count(len(classes), 'class', 'classes')} in pictures: {listed(classes)}.",
+            "Objects of other classes it passes over, or takes for one of these.",
+        ]
 
     def sections(
         self, model: Detector, evaluations: dict[str, Evaluation], datasets: Mapping[str, BoxDataset]

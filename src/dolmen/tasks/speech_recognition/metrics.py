@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from dolmen.metrics.bootstrap import resampled_sums
 from dolmen.metrics.classification import reliability, wilson
-from dolmen.types import Evaluation
+from dolmen.metrics.shared import shared
+from dolmen.types import Evaluation, Metric
 
 Kind = Literal["words", "characters"]
 Counts = NDArray[np.int64]
@@ -21,6 +22,32 @@ Pair = tuple[str, str]
 Interval = tuple[float, float]
 
 HITS, SUBSTITUTIONS, DELETIONS, INSERTIONS = range(4)
+METRICS = {
+    "wer": Metric(
+        "WER", "words taken for others, left out or put in, for each word that was said", percent=True, better="min"
+    ),
+    "cer": Metric("CER", "the same of characters, with the spaces between words", percent=True, better="min"),
+    "exact": Metric("exact", "share of utterances without a wrong word", percent=True),
+    "substitutions": Metric(
+        "substitutions", "words taken for others, for each word that was said", percent=True, better="min"
+    ),
+    "deletions": Metric("deletions", "words left out, for each word that was said", percent=True, better="min"),
+    "insertions": Metric(
+        "insertions", "words put in that were not said, for each word that was", percent=True, better="min"
+    ),
+    **shared("loss"),
+    "oov": Metric(
+        "OOV", "share of the words said that the model can't write: training never showed them", percent=True,
+        better="min",
+    ),
+    "threshold": Metric("threshold", "words less sure than this are left out"),
+    "misses": Metric(
+        "misses", "share of the words said that are not heard with that threshold", percent=True, better="min"
+    ),
+    "false_alarms_per_hour": Metric(
+        "false alarms per hour", "words heard with that threshold where none of them is said", better="min"
+    ),
+}  # fmt: skip
 NAMES = ("hits", "substitutions", "deletions", "insertions")
 AT_ONCE = 256
 """Utterances whose alignments are in memory."""

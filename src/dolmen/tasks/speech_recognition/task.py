@@ -114,8 +114,9 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
     Config: ClassVar[type[TaskConfig]] = SpeechRecognitionConfig
     Processor = SpeechProcessor
     Predictor = SpeechPredictor
-    headline = ("wer", "min")
-    monitor = ("loss", "min")
+    METRICS = metrics.METRICS
+    headline = "wer"
+    monitor = "loss"
 
     # ---- data
 
@@ -393,6 +394,18 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
     @classmethod
     def sample(cls, folder: Path) -> None:
         write_recordings_sample(folder)
+
+    def facts(self) -> list[tuple[str, str]]:
+        p = self.processor
+        return [("units", f"{p.kind}, {len(p.units) - 1:,} different ones"), ("input", f"{p.rate:,} samples a second")]
+
+    def intended_use(self) -> list[str]:
+        return [
+            "It writes down what is spoken in recordings like those that it was trained on: their language, their "
+            "voices, their microphones, one voice at a time.",
+            "It writes in its own units only, and noise, music or another language may also become words; a threshold "
+            "for the confidence leaves out the less sure ones.",
+        ]
 
     def sections(
         self, model: Recogniser, evaluations: dict[str, Evaluation], datasets: Mapping[str, RecordingDataset]

@@ -9,6 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.metrics.bootstrap import resampled_sums
+from dolmen.metrics.shared import shared
+from dolmen.types import Metric
+
+METRICS = {
+    "perplexity": Metric("perplexity", "how many tokens it hesitates between, on average: e to the loss", better="min"),
+    "bits_per_character": Metric(
+        "bits per character", "bits that a character takes when the model compresses the text", better="min"
+    ),
+    **shared("loss"),
+    "loss_in_windows": Metric(
+        "loss in windows", "the loss where each window begins with an empty memory", better="min"
+    ),
+}
 
 
 def metrics(nll: NDArray[Any], tokens_per_character: float) -> dict[str, float]:

@@ -93,8 +93,10 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
     Config: ClassVar[type[TaskConfig]] = TextGenerationConfig
     Processor = TextProcessor
     Predictor = TextPredictor
-    headline = ("bits_per_character", "min")
-    monitor = ("loss", "min")
+    METRICS = metrics.METRICS
+    headline = "bits_per_character"
+    monitor = "loss"
+    ordered = True
 
     # ---- data
 
@@ -337,6 +339,9 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
                 nll[rows, start : start + part.shape[1] - 1] = np.log(np.exp(z).sum(-1)) - own
         return {"nll": np.where(tokens[:, 1:] < 0, np.nan, nll)}
 
+    def tokens_each(self, dataset: TextDataset) -> int:
+        return dataset.window
+
     def evaluate(self, outputs: Arrays, dataset: TextDataset, *, intervals: bool = True) -> Evaluation:
         nll, share = outputs["nll"], len(dataset.tokens) / max(1, dataset.num_characters)
         values = metrics.metrics(nll, share)
@@ -362,6 +367,17 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
     @classmethod
     def sample(cls, folder: Path) -> None:
         write_text_sample(folder)
+
+    def facts(self) -> list[tuple[str, str]]:
+        return [("units", f"{self.processor.units}, {len(self.processor):,} different ones")]
+
+    def intended_use(self) -> list[str]:
+        return [
+            "It continues texts in the language and manner of those that it was trained on, and measures how far "
+            "others differ from them.",
+            "What it writes is likely, not true: it knows no facts, and it may repeat passages of its training texts, "
+            "with whatever is private in them, to the letter.",
+        ]
 
     def sections(
         self, model: LanguageModel, evaluations: dict[str, Evaluation], datasets: Mapping[str, TextDataset]

@@ -15,7 +15,6 @@ from torch import Tensor
 from dolmen.nn.recurrent.language_model import LanguageModel
 from dolmen.processors.text.tokens import TextProcessor
 from dolmen.report import text as page
-from dolmen.report.tables import numbers
 from dolmen.tasks.text_generation.data.windows import TextDataset
 from dolmen.types import Evaluation, Section, UserError
 
@@ -38,10 +37,7 @@ def sections(
     seen = _read(model, tokens)
     shown = [processor.show(int(t)) for t in tokens[1 : SHOWN + 1]]
     guesses = [_guess(processor, p, i) for p, i in zip(*(v[:SHOWN] for v in seen.best), strict=True)]
-    parts: list[Section | None] = [
-        numbers(evaluations),
-        page.surprise_section(shown, seen.bits[:SHOWN], guesses),
-    ]
+    parts: list[Section | None] = [page.surprise_section(shown, seen.bits[:SHOWN], guesses)]
     if gates := _gates(model, tokens[: IN_GATES + 1]):
         parts.append(page.gates_section([processor.show(int(t)) for t in tokens[:IN_GATES]], gates))
     parts.append(page.units_section(*_legible(processor, tokens[:-1], seen.outputs)))

@@ -10,8 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.metrics.bootstrap import resampled_sums
+from dolmen.metrics.shared import shared
+from dolmen.types import Metric
 
 Spans = Sequence[tuple[int, int, str]]
+METRICS = {
+    **shared("f1", "precision", "recall"),
+    "accuracy": Metric("accuracy", "share of words with the right tag", percent=True),
+}
 
 
 def f1(right: float, predicted: float, gold: float) -> tuple[float, float, float]:

@@ -15,7 +15,7 @@ from dolmen.files import write_whole
 from dolmen.report import figures
 from dolmen.report.figures import BLUE, INK, MUTED
 from dolmen.report.numbers import count, loss_text
-from dolmen.report.tables import bar, numbers
+from dolmen.report.tables import bar
 from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.processor import spans_of
 from dolmen.types import Evaluation, Section
@@ -54,7 +54,7 @@ def sections(
         kind: "spans" or "labels".
     """
     evaluation = evaluations[split]
-    found = [numbers(evaluations), _per_label(evaluation, split)]
+    found = [_per_label(evaluation, split)]
     calibration = evaluation.tables["calibration"]
     if calibration["bins"]:
         chart = figures.reliability(calibration["bins"], calibration["ece"])

@@ -20,12 +20,12 @@ from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.recurrent.language_model import LanguageModel
 from dolmen.nn.torch_network import Graph, Input, TorchNetwork
 from dolmen.processors.text.tokens import END_OF_LINE, TextProcessor
+from dolmen.report.numbers import classes_text, count, listed
 from dolmen.runtime.network import Network
 from dolmen.tasks.task import (
     Batch,
     Budget,
     Calibrated,
-    Direction,
     Objective,
     Prepared,
     Progress,
@@ -93,16 +93,17 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
     Config: ClassVar[type[TaskConfig]] = TokenClassificationConfig
     Processor = TagProcessor
     Predictor = SentencePredictor
+    METRICS = metrics.METRICS
 
     start: TaggerStart | None
 
     @property
-    def headline(self) -> tuple[str, Direction]:
+    def headline(self) -> str:
         """F1 of spans, or accuracy of labels."""
-        return ("f1" if self.processor.kind == "spans" else "accuracy"), "max"
+        return "f1" if self.processor.kind == "spans" else "accuracy"
 
     @property
-    def monitor(self) -> tuple[str, Direction]:
+    def monitor(self) -> str:
         return self.headline
 
     # ---- data
@@ -354,6 +355,30 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
     @classmethod
     def sample(cls, folder: Path) -> None:
         write_tagged_sample(folder)
+
+    def facts(self) -> list[tuple[str, str]]:
+        p = self.processor
+        words = f"{len(p.words) - 1:,} known, the rest by their {len(p.characters) - 1:,} characters"
+        return [("labels", classes_text(self._label_names())), ("words", words)]
+
+    def intended_use(self) -> list[str]:
+        names = self._label_names()
+        if self.processor.kind == "spans":
+            return [
+                f"It marks spans of {count(len(names), 'type')} in sentences: {listed(names)}.",
+                "Spans of other types it passes over, or takes for one of these.",
+            ]
+        return [
+            f"It gives each word of a sentence one of {count(len(names), 'label')}: {listed(names)}.",
+            "Whatever the word, or the language, it answers with one of these; it has no answer for anything else.",
+        ]
+
+    def _label_names(self) -> list[str]:
+        """What it can find: the types of spans, or the labels of words."""
+        p = self.processor
+        if p.kind == "labels":
+            return list(p.labels)
+        return list(dict.fromkeys(label.partition("-")[2] for label in p.labels if label != "O"))
 
     def sections(
         self, model: Tagger, evaluations: dict[str, Evaluation], datasets: Mapping[str, TaggedDataset]

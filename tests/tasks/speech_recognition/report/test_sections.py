@@ -15,8 +15,9 @@ import pytest
 from report.run_folder import NASTY, run_folder
 
 from dolmen.metrics.alarms import alarm_curve, threshold_for
+from dolmen.report.numbers import metric_text
 from dolmen.report.page import write_report
-from dolmen.tasks.speech_recognition.metrics import evaluate
+from dolmen.tasks.speech_recognition.metrics import METRICS, evaluate
 from dolmen.tasks.speech_recognition.predictions import Word
 from dolmen.tasks.speech_recognition.report import sections as speech
 from dolmen.tasks.speech_recognition.report.pictures import (
@@ -81,7 +82,6 @@ def players(section: Section) -> list[wave.Wave_read]:
 
 def test_what_there_is() -> None:
     usual = [
-        "All numbers",
         "Errors (test)",
         "Words that were mistaken (test)",
         "The worst utterances (test)",
@@ -93,7 +93,7 @@ def test_what_there_is() -> None:
     more = ["By speaker (test)", "By duration (test)", "Can one believe its confidences? (test)"]
     assert list(made(found)) == [*usual, *more, "False alarms and misses (test)"]
     assert "By speaker (test)" not in made(evaluation(speakers=["a"] * 5))
-    assert list(made(evaluation([], []))) == ["All numbers"]
+    assert list(made(evaluation([], []))) == []
 
 
 def test_false_alarms_on_validation_are_shown_beside_a_test() -> None:
@@ -111,8 +111,8 @@ def test_errors() -> None:
     )
     assert re.search(r"WER of 9 words 33.3 % [\d.]+ to [\d.]+ % 3 33.3 % 0 0 % 0 0 % 6", text(section))
     assert "CER of 35 characters 17.1 %" in text(section)
-    numbers = text(made()["All numbers"])
-    assert "WER words taken for others, left out or put in, for each word that was said 33.3 %" in numbers
+    assert metric_text(METRICS["wer"], evaluation().metrics["wer"]) == "33.3\u00a0%"
+    assert METRICS["wer"].meaning == "words taken for others, left out or put in, for each word that was said"
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_the_last_word_may_be_told_behind_the_recording() -> None:
 
 def test_the_page_is_one_file_that_loads_nothing(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run")
-    page = write_report(folder, list(made().values()), headline="wer").read_text("utf-8")
+    page = write_report(folder, list(made().values())).read_text("utf-8")
     sources = re.findall(r'(?:src|href)="([^"]{1,30})', page)
     assert any(s.startswith("data:audio/wav") for s in sources)
     assert all(s.startswith(("data:", "#")) for s in sources)

@@ -13,7 +13,7 @@ from dolmen.predictions import Boxes
 from dolmen.processors.images.drawing import Mark, draw_marks, score_text
 from dolmen.report import figures, pictures
 from dolmen.report.numbers import count, decimal, percent, sentence
-from dolmen.report.tables import bar, numbers
+from dolmen.report.tables import bar
 from dolmen.types import Evaluation, Section
 
 Picture = Callable[[str, int], NDArray[np.uint8]]
@@ -80,10 +80,9 @@ def sections(
     """
     split = "test" if "test" in evaluations else next(iter(evaluations))
     evaluation = evaluations[split]
-    shown = [numbers(evaluations)]
     if not any(row["num"] for row in evaluation.tables["per_class"]):
-        return shown
-    shown += [_per_class(evaluation, split), _curves(evaluation, split), _errors(evaluation, split, names)]
+        return []
+    shown = [_per_class(evaluation, split), _curves(evaluation, split), _errors(evaluation, split, names)]
     shown.append(_worst(evaluation, split, names, picture, name, found[split], truth[split]))
     shown.append(_sizes(evaluation, split))
     if "rpn_recall_50" in evaluation.metrics:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dolmen.report import figures
 from dolmen.report.numbers import count, interval_text, percent, sentence
-from dolmen.report.tables import bar, numbers
+from dolmen.report.tables import bar
 from dolmen.tasks.speech_recognition.report.pictures import Heard, alarms, fair_cut, posteriorgram, rate_bars, wav_uri
 from dolmen.types import Evaluation, Section
 
@@ -43,14 +43,13 @@ def sections(
     """
     split = "test" if "test" in evaluations else next(iter(evaluations))
     evaluation = evaluations[split]
-    shown = [numbers(evaluations)]
     if not evaluation.num_examples:
-        return shown
+        return []
     # A threshold is chosen on validation, whatever else is shown.
     name = next((s for s in (split, *evaluations) if "alarms" in evaluations[s].tables), None)
     alarms_of = None if name is None else evaluations[name].tables["alarms"]
     threshold = ((alarms_of or {}).get("point") or {}).get("threshold", 0.0)
-    shown += [
+    shown = [
         _errors(evaluation, split, threshold),
         _confusions(evaluation, split),
         _worst(evaluation, split, heard, units),
@@ -75,7 +74,7 @@ def _errors(evaluation: Evaluation, split: str, threshold: float) -> Section:
         found = sums[kind]
         said = found["hits"] + found["substitutions"] + found["deletions"]
         metric = name.lower()
-        interval = interval_text(metric, evaluation.intervals.get(metric))
+        interval = interval_text(evaluation.intervals.get(metric), percentages=True)
         small = f"<small>{interval}</small>" if interval else ""
         rows += (
             f'<tr><th scope="row">{name}<small>of {count(said, thing)}</small></th>'
@@ -89,7 +88,7 @@ def _errors(evaluation: Evaluation, split: str, threshold: float) -> Section:
     head = "".join(f'<th scope="col" class="number">{n}</th>' for n in names)
     html = f'<table class="classes"><thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{rows}</tbody></table>'
     exact = round(evaluation.metrics["exact"] * evaluation.num_examples)
-    interval = interval_text("exact", evaluation.intervals.get("exact"))
+    interval = interval_text(evaluation.intervals.get("exact"), percentages=True)
     lead = (
         f"{exact:,} of {count(evaluation.num_examples, 'utterance')} are right to the word "
         f"({percent(evaluation.metrics['exact'])}, 95 % interval {interval}). Mistakes are those of the alignment with "
