@@ -27,6 +27,7 @@ def test_without_a_terminal_it_writes_plain_lines_to_standard_error(capsys: pyte
         display.record({"event": "step", "progress": 0.1, "loss": 0.5})
         display.record(LOOK)
         display.record(LOOK | {"best": False})
+        display.record({"event": "diverged", "message": "training diverged, it went on"})
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -34,6 +35,7 @@ def test_without_a_terminal_it_writes_plain_lines_to_standard_error(capsys: pyte
         "  fp32, as asked",
         "   50 %  epoch 3      12.3 s  validation: loss 0.5000  accuracy 0.7500  best",
         "   50 %  epoch 3      12.3 s  validation: loss 0.5000  accuracy 0.7500",
+        "  warning: training diverged, it went on",
     ]
 
 

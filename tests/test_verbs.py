@@ -397,6 +397,25 @@ def test_tensorboard_that_is_not_there_is_missed_at_once(
     assert not (tmp_path / "run").exists()
 
 
+# ---- a training that diverges
+
+
+def test_a_learning_rate_that_no_training_survives(
+    command: Callable[..., Any], sample_pictures: Path, tmp_path: Path
+) -> None:
+    flags = ("--image-size", 16, "--precision", "fp32", "--threads", 1, "--epochs", 1, "--lr", 1e30)
+    said = command("train", TASK, sample_pictures, "--out", tmp_path / "run", *flags)
+    lines = said.err.splitlines()
+    assert len([line for line in lines if line.startswith("  warning: training diverged, the ")]) == 2
+    said.is_mistake(
+        r"the (loss|gradient of the loss|weights) became -?(nan|inf) at step \d+ of \d+, after 2 returns to an earlier "
+        r"state \(learning rate 6\.25e\+28 by now, fp32\): train again with a smaller rate, --lr 1\.6e\+28, or with "
+        r"--clip-norm 1, or with --precision fp32",
+        status=1,
+    )
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
 # ---- a full disk
 
 

@@ -76,6 +76,8 @@ class Display:
         elif record["event"] == "step":
             # A share in thousandths: the number of steps may be planned anew on the way.
             self.progress("training", round(1000 * record["progress"]), 1000, f"loss {record.get('loss', 0):.3f}")
+        elif record["event"] == "diverged":
+            self.say(f"  warning: {record['message']}")
         elif record["event"] == "look":
             figures = "  ".join(f"{self._title(n)} {value:.4f}" for n, value in record["val"].items())
             mark = "  best" if record["best"] else ""

@@ -222,3 +222,20 @@ def test_the_card_tells_the_operating_point(tmp_path: Path) -> None:
         "It decides for $a\\|\\<b\\>$ from a probability of 0.600 on, a threshold chosen on validation for a "
         "specificity of 90 %; here that gives a sensitivity of" in text
     )
+
+
+def test_where_a_training_diverged_is_in_report_and_card(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", looks=8)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()[:-1]
+    message = "training diverged, the loss became nan at step 13; it went on from step 9 with 1/4 of the learning rate"
+    setback = {"event": "diverged", "step": 13, "back_to": 9, "rate": 0.25, "message": message}
+    again = json.loads(lines[4]) | {"loss": 0.123}
+    written = [*lines[:5], json.dumps(setback), json.dumps(again), *lines[5:]]
+    (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in written))
+    run = RunFiles(folder)
+    assert [r["step"] for r in run.looks] == [3, 6, 9, 12, 15, 18, 21, 24]
+    assert run.looks[3]["loss"] == 0.123
+    assert run.setbacks == [setback]
+    text, _ = parsed(write_report(folder, []))
+    assert "T" + message[1:] in text
+    assert f"- T{message[1:]}" in write_card(folder, licences=[]).read_text()

@@ -6,16 +6,19 @@ safetensors holds the tensors, its header the rest as JSON: nothing in it can ex
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from dolmen.files import write_whole
 from dolmen.run_folder import CHECKPOINT
+from dolmen.tasks.task import Objective
 from dolmen.types import UserError
 
 FILE = f"{CHECKPOINT}/state.safetensors"
@@ -74,6 +77,46 @@ def _read(folder: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[
         raise UserError(f"the checkpoint {path} is damaged ({error}); train anew with another --out") from error
 
 
+def pack(
+    model: nn.Module, average: AveragedModel, objectives: Sequence[Objective], carried: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Everything that a training step changes: tensors by name (not copied), and what is no tensor, JSON-able."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    tensors |= {f"carried.{k}": v for k, v in carried.items()}
+    rest = {}
+    for prefix, optimizer in _optimizers(objectives):
+        packed, rest[prefix] = pack_optimizer(prefix, optimizer)
+        tensors |= packed
+    return tensors, rest
+
+
+def unpack(
+    tensors: dict[str, Tensor],
+    rest: dict[str, Any],
+    model: nn.Module,
+    average: AveragedModel,
+    objectives: Sequence[Objective],
+) -> dict[str, Tensor]:
+    """Undo ``pack``: set the networks and the optimisers, and return what is carried, on the network's device."""
+    device = next(model.parameters()).device
+    model.load_state_dict(part("model.", tensors))
+    average.load_state_dict(part("average.", tensors))
+    for prefix, optimizer in _optimizers(objectives):
+        unpack_optimizer(prefix, optimizer, tensors, rest[prefix])
+    return {k: v.to(device, copy=True) for k, v in part("carried.", tensors).items()}
+
+
+def part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that beginning."""
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _optimizers(objectives: Sequence[Objective]) -> list[tuple[str, torch.optim.Optimizer]]:
+    """All of them, each with a name."""
+    return [(f"optimizer.{o.name}.{i}", optimizer) for o in objectives for i, optimizer in enumerate(o.optimizers)]
+
+
 def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Split an optimiser's state into tensors by name and the rest."""
     tensors: dict[str, Tensor] = {}
@@ -95,5 +138,5 @@ def unpack_optimizer(
     for key, value in tensors.items():
         if key.startswith(prefix + "."):
             index, name = key[len(prefix) + 1 :].split(".", 1)
-            state.setdefault(int(index), {})[name] = value
+            state.setdefault(int(index), {})[name] = value.clone()  # the optimiser would write into ours
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

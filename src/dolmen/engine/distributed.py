@@ -68,6 +68,14 @@ def any_of(flag: bool, device: torch.device) -> bool:
     return bool(total.item() > 0)
 
 
+def sum_of(value: Tensor) -> float:
+    """The sum over the processes of () values; the same number, finite or not, on all of them."""
+    total = value.detach().double()
+    if world() > 1:
+        dist.all_reduce(total)
+    return float(total.item())
+
+
 def divide_gradients(parameters: Sequence[nn.Parameter], total: Tensor, weight: float) -> Tensor:
     """Sum gradients over the processes and divide them by the summed weight (in place).
 

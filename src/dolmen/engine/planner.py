@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dolmen.engine import distributed, hardware
 from dolmen.tasks.task import AnyTask, Batch, Dataset, Moment
+from dolmen.types import MachineError
 
 SPARE = 0.97
 """Share of the time left that is planned; the rest is for what can't be foreseen."""
@@ -88,6 +89,8 @@ class MachineBudget:
                 with autocast(precision, device):
                     loss(model, inputs).backward()  # type: ignore[no-untyped-call]
                     for optimizer in optimizers:
+                        for group in optimizer.param_groups:
+                            group["lr"] = 0.0  # as long, and nothing can diverge
                         optimizer.step()
                 synchronise(device)
                 times.append(time.perf_counter() - start)
@@ -174,9 +177,16 @@ class _Probe:
         torch.manual_seed(0)
         with autocast(precision, self.device):
             loss = objective.loss(part)
+        if not math.isfinite(value := float(loss.total.detach())):
+            raise MachineError(
+                f"the {objective.name} is {value} before the first step ({precision}): see with dolmen check whether "
+                "the data are sound, or train with --precision fp32"
+            )
         loss.total.backward()  # type: ignore[no-untyped-call]
         with autocast(precision, self.device):
             for optimizer in objective.optimizers if update else ():
+                for group in optimizer.param_groups:
+                    group["lr"] = 0.0  # as long, and nothing can diverge: there is no warm-up here
                 optimizer.step()
         synchronise(self.device)
         grads = [p.grad.reshape(-1).float() for p in objective.parameters() if p.grad is not None]

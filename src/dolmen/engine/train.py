@@ -2,6 +2,7 @@
 
 Everything random in step s comes from a generator seeded by (seed, s), and the order of the examples in epoch e from
 one seeded by (seed, e). So a resumed training needs no generator's state, and N processes draw what one draws.
+A step that diverges takes the training back to its last good state (``divergence``).
 """
 
 from __future__ import annotations
@@ -10,26 +11,32 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dolmen.engine import checkpoint, distributed, hardware
+from dolmen.engine.divergence import (
+    DivergenceError,
+    GoodState,
+    has_exploded,
+    require_finite,
+    require_numbers,
+)
 from dolmen.engine.evaluate import gather_outputs
-from dolmen.engine.planner import EVALUATION_SHARE, Plan, autocast, make_plan, replan
+from dolmen.engine.planner import EVALUATION_SHARE, autocast, make_plan, replan
+from dolmen.engine.training_state import State, save_state, state_of
 from dolmen.files import append_json
 from dolmen.nn.fp32 import quick_products
 from dolmen.run_folder import METRICS
-from dolmen.tasks.task import AnyTask, Batch, Moment, Objective, Task
-from dolmen.types import MachineError
+from dolmen.tasks.task import AnyTask, Batch, Dataset, Moment, Objective, Task
 
 CHECKPOINT_EVERY_S = 20.0
 REPLAN_EVERY_S = 30.0
@@ -42,41 +49,6 @@ Listener = Callable[[Record], None]
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C: the state was saved, and the training can be resumed."""
-
-
-@dataclass
-class State:
-    """Where a training stands. All of it is in the checkpoint."""
-
-    plan: Plan
-    step: int = 0
-    progress: float = 0.0
-    seconds: float = 0.0
-    best: float = math.nan
-    best_step: int = 0
-    looks_without_gain: int = 0
-    metrics_bytes: int = 0
-    loss_sums: dict[str, float] = field(default_factory=dict)
-    num_summed: int = 0
-    done: bool = False
-    best_weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
-
-    def add(self, losses: dict[str, float]) -> None:
-        """Take a step's losses into the mean that the next look at validation reports."""
-        self.loss_sums = {name: self.loss_sums.get(name, 0.0) + value for name, value in losses.items()}
-        self.num_summed += 1
-
-    def mean_losses(self) -> dict[str, float]:
-        """The mean training losses since the last call."""
-        means = {name: value / self.num_summed for name, value in self.loss_sums.items()}
-        self.loss_sums, self.num_summed = {}, 0
-        return means
-
-    def better(self, score: float, way: str) -> bool:
-        """Whether a validation score beats the best so far."""
-        if math.isnan(score):
-            return False
-        return math.isnan(self.best) or (score >= self.best if way == "max" else score <= self.best)
 
 
 def fit(
@@ -97,7 +69,7 @@ def fit(
         listeners: told every record that goes into ``metrics.jsonl``, and one for each step (``"event": "step"``).
 
     Raises:
-        MachineError: the loss is no longer a number, or the disk is full.
+        MachineError: it has diverged once too often, or the disk is full.
         Interrupted: Ctrl-C; the state is saved.
     """
     device = hardware.device()
@@ -113,7 +85,7 @@ def fit(
         threads.enter_context(hardware.computing_threads(task.config.threads or everyone))
         if resume:
             tensors, saved = checkpoint.read(folder)
-            state = State(**saved["state"] | {"plan": Plan.from_json(saved["state"]["plan"])})
+            state = state_of(tensors, saved)
         else:
             state = State(make_plan(task, build, seconds=None if seconds is None else seconds()))
         threads.enter_context(hardware.computing_threads(state.plan.num_threads))
@@ -122,9 +94,13 @@ def fit(
         decay = 1 - 1 / max(1.0, AVERAGE_OVER * state.plan.total_steps)
         ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
+
+        def beginning() -> GoodState:
+            fresh = build()
+            return GoodState.copy(State(state.plan).counters(), fresh, AveragedModel(fresh), task.objectives(fresh), {})
+
         if resume:
-            _restore(tensors, saved, state, model, average, objectives)
-            task.carried = {k.removeprefix("carried."): v for k, v in tensors.items() if k.startswith("carried.")}
+            task.carried = checkpoint.unpack(tensors, saved["optimizers"], model, average, objectives)
         val = task.datasets["val"]
         journal = _Journal(folder, state, listeners)
         if not resume:
@@ -146,26 +122,33 @@ def fit(
         while not state.done:
             epoch, whole = ahead.batch(state.step, state.progress, state.plan.total_steps, per_epoch)
             torch.manual_seed(_mix(task.config.seed, state.step) + distributed.rank())  # dropout and the like
-            batch = distributed.share(whole)
 
             model.train()
-            losses = {}
-            for objective in objectives:
-                losses[objective.name] = optimise(objective, batch, state, task.config.clip_norm)
-            state.add(losses)
-            average.update_parameters(model)
-            state.step += 1
-            state.progress += 1 / state.plan.total_steps
-            state.done = state.progress > 1 - 0.5 / state.plan.total_steps
-            state.seconds = time.perf_counter() - started
-            journal.tell({"event": "step", "step": state.step, "progress": state.progress, **losses})
+            try:
+                losses = {o.name: optimise(o, whole, state, task.config.clip_norm) for o in objectives}
+                average.update_parameters(model)
+                state.add(losses)
+                state.step += 1
+                state.progress += 1 / state.plan.total_steps
+                state.done = state.progress > 1 - 0.5 / state.plan.total_steps
+                state.seconds = time.perf_counter() - started
+                journal.tell({"event": "step", "step": state.step, "progress": state.progress, **losses})
+                looked = state.step % state.plan.evaluate_every == 0 or state.done
+                record = _look(task, model, average, val, state) if looked else {}
+            except DivergenceError as error:
+                journal.write(state.go_back(error, objectives, beginning))
+                assert state.good is not None
+                task.carried = state.good.restore(model, average, objectives)
+                ahead.forget()
+                pace = (state.step, time.perf_counter())
+                continue
 
-            looked = state.step % state.plan.evaluate_every == 0 or state.done
             if looked:
-                record = _look(task, average.module, val, state)
                 state.done |= state.looks_without_gain >= (task.config.patience or math.inf)
-                record |= {"grad_norms": grad_norms(model)}
-                journal.write({"event": "look", "epoch": epoch, **state.mean_losses(), **record})
+                means = state.mean_losses()
+                journal.write({"event": "look", "epoch": epoch, **means, **record, "grad_norms": grad_norms(model)})
+                if not state.done and not any(has_exploded(values, state.first_losses) for values in (means, losses)):
+                    state.good = GoodState.copy(state.counters(), model, average, objectives, task.carried)
             # Looks may be far apart, and another program may take half of the machine in between.
             overdue = time.perf_counter() - pace[1] > REPLAN_EVERY_S
             if seconds is not None and not state.done and (looked or distributed.any_of(overdue, device)):
@@ -182,7 +165,7 @@ def fit(
             if stop or state.done or time.perf_counter() - saved_at > CHECKPOINT_EVERY_S:
                 journal.settle()
                 if distributed.rank() == 0:
-                    _save(folder, task, state, model, average, objectives)
+                    save_state(folder, task, state, model, average, objectives)
                 saved_at = time.perf_counter()
             if stop and not state.done:
                 raise Interrupted(f"stopped at step {state.step} of {state.plan.total_steps}; the state is saved")
@@ -224,31 +207,56 @@ class _Ahead:
         self.next = self.pool.submit(self.make, step + 1, progress + 1 / total_steps, num_epochs)
         return found
 
+    def forget(self) -> None:
+        """Another step comes next than was expected."""
+        if self.next is not None:
+            wait([self.next])
+        self.next = None
+
 
 def optimise(objective: Objective, batch: Batch, state: State, clip_norm: float | None) -> float:
     """One step of one objective: gradients of all micro-batches and processes, then its optimisers.
 
+    Args:
+        objective: what to minimise.
+        batch: of all processes; each takes its share.
+        state: tells the plan and the progress.
+        clip_norm: largest norm of the gradient.
+
     Returns:
         The mean loss over the global batch.
+
+    Raises:
+        DivergenceError: a loss or the gradient is not finite; no weight was changed.
     """
-    plan, parameters = state.plan, objective.parameters()
-    size, device = len(next(iter(batch.values()))), parameters[0].device
+    plan, parameters, device = state.plan, objective.parameters(), objective.parameters()[0].device
     for p in parameters:
         p.grad = None
     total, weight = torch.zeros((), device=device), 0.0
-    num_parts = math.ceil(size / plan.micro_batch_size)
+    largest = math.ceil(len(next(iter(batch.values()))) / distributed.world())
+    num_parts = math.ceil(largest / plan.micro_batch_size)  # equally many on all processes: they agree on each loss
+    mine = distributed.share(batch)
     for number in range(num_parts):
-        part = {k: v.tensor_split(num_parts)[number] for k, v in batch.items()}
-        with autocast(plan.precision, device):
-            loss = objective.loss(part)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        total, weight = total + loss.total.detach(), weight + loss.weight
+        part = {k: v.tensor_split(num_parts)[number] for k, v in mine.items()}
+        loss = None
+        if len(next(iter(part.values()))):
+            with autocast(plan.precision, device):
+                loss = objective.loss(part)
+        value = distributed.sum_of(torch.zeros_like(total) if loss is None else loss.total)
+        if not math.isfinite(value):  # before a backward pass, whose operators may index by such values
+            raise DivergenceError(objective.name, value, state.step + 1)
+        if loss is not None:
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            total, weight = total + loss.total.detach(), weight + loss.weight
     mean = distributed.divide_gradients(parameters, total, weight).item()
-    factor = objective.schedule(state.progress)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not math.isfinite(mean):
-        raise MachineError(_diverged(objective, mean, state, factor))
+        raise DivergenceError(objective.name, mean, state.step + 1)
+    if not math.isfinite(norm):
+        raise DivergenceError(f"gradient of the {objective.name}", float(norm), state.step + 1)
     if clip_norm is not None:
-        nn.utils.clip_grad_norm_(parameters, clip_norm)
+        nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+    factor = objective.schedule(state.progress) * state.rate
     for optimizer in objective.optimizers:
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -264,10 +272,16 @@ def _mix(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(2))
 
 
-def _look(task: AnyTask, model: nn.Module, val: Any, state: State) -> Record:
-    """Evaluate on validation; remember the weights where they are the best so far."""
-    model.eval()
+def _look(task: AnyTask, model: nn.Module, average: AveragedModel, val: Dataset, state: State) -> Record:
+    """Evaluate the averaged weights on validation; remember them where they are the best so far.
+
+    Raises:
+        DivergenceError: weights or answers are not finite.
+    """
+    require_finite("weights", [*model.state_dict().values(), *average.state_dict().values()], state.step)
+    model = average.module.eval()
     outputs = gather_outputs(task, model, val, precision=state.plan.precision, quick=True)
+    require_numbers(outputs, state.step)
     evaluation = task.evaluate(outputs, val, intervals=False)
     name, way = task.monitor, task.METRICS[task.monitor].better
     score = evaluation.metrics[name]
@@ -297,15 +311,6 @@ def grad_norms(model: nn.Module) -> dict[str, float]:
     return {layer: float(f"{math.sqrt(square / count):.4g}") for layer, (square, count) in sums.items()}
 
 
-def _diverged(objective: Objective, value: float, state: State, factor: float) -> str:
-    rate = objective.optimizers[0].param_groups[0].get("initial_lr", objective.optimizers[0].param_groups[0]["lr"])
-    return (
-        f"the {objective.name} became {value} at step {state.step + 1} of {state.plan.total_steps} (learning rate "
-        f"{rate * factor:.3g}, {state.plan.precision}): train again with a smaller rate, --lr {rate / 4:.2g}, or with "
-        "--clip-norm 1, or with --precision fp32"
-    )
-
-
 class _Journal:
     """``metrics.jsonl``: one JSON object a line, cut back on resuming to what the checkpoint knows."""
 
@@ -330,41 +335,6 @@ class _Journal:
         """Remember the length that belongs to the checkpoint about to be written."""
         if distributed.rank() == 0:
             self.state.metrics_bytes = self.path.stat().st_size
-
-
-def _save(folder: Path, task: AnyTask, state: State, model: nn.Module, average: AveragedModel, objectives: Any) -> None:
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
-    tensors |= {f"best.{k}": v for k, v in state.best_weights.items()}
-    tensors |= {f"carried.{k}": v for k, v in task.carried.items()}
-    rest = {}
-    for objective in objectives:
-        for i, optimizer in enumerate(objective.optimizers):
-            prefix = f"optimizer.{objective.name}.{i}"
-            packed, rest[prefix] = checkpoint.pack_optimizer(prefix, optimizer)
-            tensors |= packed
-    values = {k: v for k, v in vars(state).items() if k != "best_weights"} | {"plan": state.plan.to_json()}
-    checkpoint.write(folder, tensors, {"state": values, "optimizers": rest})
-
-
-def _restore(
-    tensors: dict[str, Tensor],
-    saved: Record,
-    state: State,
-    model: nn.Module,
-    average: AveragedModel,
-    objectives: Any,
-) -> None:
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-    model.load_state_dict(part("model."))
-    average.load_state_dict(part("average."))
-    state.best_weights = part("best.")
-    for objective in objectives:
-        for i, optimizer in enumerate(objective.optimizers):
-            prefix = f"optimizer.{objective.name}.{i}"
-            checkpoint.unpack_optimizer(prefix, optimizer, tensors, saved["optimizers"][prefix])
 
 
 @contextmanager

@@ -98,10 +98,11 @@ def _data(run: RunFiles) -> str:
 
 def _training(run: RunFiles) -> str:
     facts = [(n, v) for n, v in run.facts() if n in ("model", "training", "machine")]
-    notes = run.plan.get("notes", [])
-    if not facts and not notes:
+    if not facts and not run.notes:
         return ""
-    return "\n".join(["## Training", "", *(f"- {n}: {text(v)}" for n, v in facts), *(f"- {text(n)}" for n in notes)])
+    return "\n".join(
+        ["## Training", "", *(f"- {n}: {text(v)}" for n, v in facts), *(f"- {text(n)}" for n in run.notes)]
+    )
 
 
 def _quality(run: RunFiles) -> str:

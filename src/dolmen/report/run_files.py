@@ -31,7 +31,8 @@ class RunFiles:
         evaluation: evaluation.json, by split.
         check: check.json, or None.
         plan: the plan's record of metrics.jsonl.
-        looks: its records of the looks at validation.
+        looks: its records of the looks at validation, without those that a diverged training went back behind.
+        setbacks: its records of where the training diverged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,8 +45,19 @@ class RunFiles:
         check = folder / CHECK
         self.check = CheckReport.model_validate_json(check.read_text("utf-8")) if check.exists() else None
         records = read_journal(folder / METRICS)
-        self.looks: list[Record] = [r for r in records if r.get("event") == "look"]
+        self.setbacks: list[Record] = [r for r in records if r.get("event") == "diverged"]
+        self.looks: list[Record] = []
+        for record in records:
+            if record.get("event") == "look":
+                self.looks.append(record)
+            elif record.get("event") == "diverged":
+                self.looks = [r for r in self.looks if r["step"] <= record["back_to"]]
         self.plan: Record = next((r for r in records if r.get("event") == "plan"), {})
+
+    @property
+    def notes(self) -> list[str]:
+        """What was decided for the training and why, and where it diverged."""
+        return [*self.plan.get("notes", []), *(sentence(r["message"]) for r in self.setbacks)]
 
     @property
     def name(self) -> str:

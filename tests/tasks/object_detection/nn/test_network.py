@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -159,3 +161,22 @@ def test_it_learns_two_pictures() -> None:
         optimizer.step()
         losses.append(float(loss.total.detach()))
     assert losses[-1] < 0.4 * losses[0]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_regions_that_are_no_numbers_are_not_read_from_memory(value: float) -> None:
+    """A network that has diverged proposes such; the gradient of the interpolation went wherever they point."""
+    features = torch.ones(2, 4, 8, 12, requires_grad=True)
+    pooled = pool_regions(features, torch.full((2, 700, 4), value), 64, 96)
+    pooled.sum().backward()
+    assert features.grad is not None
+    assert (pooled == 1).all()
+    assert float(features.grad.sum()) == pooled.numel()
+
+
+def test_the_loss_of_a_network_that_has_diverged_is_no_number() -> None:
+    model, (pixels, boxes, labels) = detector().train(), batch()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(math.nan)
+    assert not detection_loss(model, pixels, boxes, labels, boxes).total.isfinite()

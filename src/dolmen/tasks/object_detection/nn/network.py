@@ -126,6 +126,7 @@ def pool_regions(features: Tensor, regions: Tensor, height: int, width: int) -> 
         (B R, F, BINS, BINS), fp32.
     """
     b, r = regions.shape[0], regions.shape[1]
+    regions = regions.nan_to_num()  # the gradient of the interpolation reads and writes where these point
     cells = (torch.arange(BINS, device=regions.device, dtype=torch.float32) + 0.5) / BINS
     x = regions[..., 0:1] + (regions[..., 2:3] - regions[..., 0:1]) * cells  # (B, R, BINS)
     y = regions[..., 1:2] + (regions[..., 3:4] - regions[..., 1:2]) * cells
