@@ -12,6 +12,7 @@ from dolmen.tasks.object_detection.nn import losses as detection_losses
 from dolmen.tasks.object_detection.nn.builders import build_detector
 from dolmen.tasks.object_detection.nn.losses import IGNORED, NONE, assign_anchors, detection_loss, pairwise_iou
 from dolmen.tasks.object_detection.nn.network import (
+    BACKGROUND,
     BINS,
     STRIDES,
     SUPPRESSED,
@@ -148,6 +149,21 @@ def test_the_loss_adds_up_over_pictures_and_ignores_what_it_should() -> None:
         model, pixels[1:], torch.tensor([[[0.0, 0, 96, 64]]]), torch.tensor([[IGNORED]]), boxes[1:, :1]
     )
     assert float(crowd.total.detach()) < float(parts[1].total.detach())
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 80])
+def test_before_it_has_learnt_anything_a_region_is_background(num_classes: int) -> None:
+    """Else the many regions without an object make a first loss that no learning rate for the rest of them survives."""
+    torch.manual_seed(0)
+    model = build_detector(
+        "edge", Normalise([127.5] * 3, [64.0] * 3), anchor_shapes=SHAPES, height=64, width=96, num_classes=num_classes,
+        num_proposals=100,
+    ).train()  # fmt: skip
+    pixels, boxes, labels = batch()
+    shares = model(pixels).logits.softmax(-1)
+    torch.testing.assert_close(shares[..., -1], torch.full((2, 100), BACKGROUND), atol=0.03, rtol=0)
+    loss = detection_loss(model, pixels, boxes, labels.clamp(max=num_classes - 1), boxes)
+    assert float(loss.total.detach()) / loss.weight < 10 + math.log(num_classes)
 
 
 def test_it_learns_two_pictures() -> None:
