@@ -4,7 +4,7 @@ config.json            task, data, the command, every choice (defaults included)
 processor.json         raw input -> arrays and outputs -> predictions, fitted
 weights.safetensors    there when the training has ended
 seen.safetensors       digests of the examples that training and validation used
-metrics.jsonl          one line for the plan and one for each look at validation
+metrics.jsonl          one line for the plan, for each look at validation, and for each time that training diverged
 environment.json       what it ran on
 check.json             what was in the data
 evaluation.json        validation and test figures

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from dolmen.engine import checkpoint
 from dolmen.engine.divergence import MAX_SETBACKS, SMALLER, DivergenceError, GoodState
 from dolmen.engine.planner import Plan
-from dolmen.tasks.task import Objective, Task
+from dolmen.tasks.task import AnyTask, Objective
 from dolmen.types import MachineError
 
 Record = dict[str, Any]
