@@ -322,9 +322,22 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
     require_finite("weights", [torch.ones(3), torch.full((2,), 3e38), torch.tensor(1)], 5)
     with pytest.raises(DivergenceError, match=f"^the weights became {value} at step 5$"):
         require_finite("weights", [torch.ones(3), torch.tensor([1.0, value])], 5)
-    answers = {"logits": np.array([[1.0, value]], np.float32), "labels": np.array([1])}
-    if value == -math.inf:
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1.0, math.inf]], "became inf at step 5"),
+        ([[math.nan, math.nan]], "became nan at step 5"),
+        ([[1.0, math.nan]], None),
+        ([[1.0, -math.inf]], None),
+        ([[]], None),
+    ],
+)
+def test_answers_that_cannot_be_measured_are_refused(values: list[list[float]], message: str | None) -> None:
+    answers = {"labels": np.array([1]), "logits": np.array(values, np.float32)}
+    if message is None:
         require_numbers(answers, 5)
         return
-    with pytest.raises(DivergenceError, match=f"output on validation became {value} at step 5"):
+    with pytest.raises(DivergenceError, match=f"^the network's output on validation {message}$"):
         require_numbers(answers, 5)

@@ -97,13 +97,17 @@ def require_finite(what: str, tensors: Iterable[Tensor], step: int) -> None:
 
 
 def require_numbers(outputs: Arrays, step: int) -> None:
-    """Refuse a network's answers that are not numbers: metrics sort them and index by them.
+    """Refuse a network's answers that hold inf, or nothing but nan: there is nothing to measure.
 
-    Minus infinity is one, the logarithm of nothing.
+    Some nan may be among them, where a text's last window has no token; minus infinity is the logarithm of nothing.
 
     Raises:
-        DivergenceError: there is one that is nan or inf.
+        DivergenceError: an output is of that sort.
     """
     for values in outputs.values():
-        if np.issubdtype(values.dtype, np.floating) and (bad := np.isnan(values) | np.isposinf(values)).any():
-            raise DivergenceError("network's output on validation", float(values[bad][0]), step)
+        if not np.issubdtype(values.dtype, np.floating) or not values.size:
+            continue
+        if np.isposinf(values).any():
+            raise DivergenceError("network's output on validation", math.inf, step)
+        if np.isnan(values).all():
+            raise DivergenceError("network's output on validation", math.nan, step)
