@@ -183,7 +183,10 @@ class Budget(Protocol):
         loss: Callable[[nn.Module, Tensor], Tensor],
         optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> float:
-        """Measure one training step: ``loss`` of the model on inputs, its gradients, and the optimisers' steps."""
+        """Measure one training step: ``loss`` of the model on inputs, its gradients, and the optimisers' steps.
+
+        Where there are several objectives, ``loss`` is the sum of theirs.
+        """
         ...
 
 
