@@ -13,6 +13,7 @@ from dolmen.catalogue import load_predictor
 from dolmen.runtime.manifest import Manifest, UnreadableManifestError, first_line, read_manifest
 from dolmen.runtime.model import Model
 from dolmen.runtime.network import ArraySpec
+from dolmen.runtime.onnx_file import refusal
 from dolmen.runtime.onnx_network import OnnxNetwork
 from dolmen.runtime.predictor import Predictor
 from dolmen.types import UserError
@@ -64,6 +65,8 @@ class Bundle(Model):
     def _network(self, name: str, content: Mapping[str, bytes]) -> OnnxNetwork:
         """Open a graph and compare it with what ``bundle.json`` says of it."""
         entry = self.manifest.graphs[name]
+        if reason := refusal(content[entry.file]):
+            raise _damaged(self.path, f"{entry.file}: {reason}")
         try:
             network = OnnxNetwork(
                 content[entry.file], entry.states, self.threads, dequantise_at_load=entry.dequantise_at_load
