@@ -23,7 +23,7 @@ from dolmen.exporting.graphs import to_onnx
 from dolmen.nn.torch_network import TorchNetwork
 from dolmen.runtime.network import Network, Streams
 from dolmen.runtime.onnx_network import OnnxNetwork
-from dolmen.types import UserError
+from dolmen.types import MachineError, UserError
 
 ENTRY = TaskEntry(
     "RNN", "words", "accuracy", "exporting", "toy_translation:ToyTranslation", "toy_translation:ToyPredictor", needs=()
@@ -222,9 +222,7 @@ def test_a_spoilt_decoder_is_named(run: Any, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(exporting, "to_onnx", write)
     monkeypatch.setattr(exporting, "first_difference", lambda graph, tolerance: f"in {type(graph.module).__name__}")
-    with pytest.raises(
-        dolmen.MachineError, match=r"graph decoder differs .* it begins in Decoder; nothing was written"
-    ):
+    with pytest.raises(MachineError, match=r"graph decoder differs .* it begins in Decoder; nothing was written"):
         dolmen.export(run, tmp_path / "b.dolmen")
     assert not list(tmp_path.iterdir())
 

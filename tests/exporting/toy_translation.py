@@ -31,9 +31,9 @@ LONGEST = 6
 class Encoder(nn.Module):
     """(B, S) letters and (B,) lengths to a memory (B, S, D) and the decoder's first state (1, B, H)."""
 
-    def __init__(self, embedding: nn.Embedding, size: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.embedding = embedding
+        self.embedding = nn.Embedding(NUM_TOKENS, size)
         self.layers = GRU(size, size, batch_first=True, bidirectional=True)
         self.bridge = nn.Linear(2 * size, size)
 
@@ -47,9 +47,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(B, T) letters, state (1, B, H), memory and lengths to logits (B, T, V), attention (B, T, S) and state."""
 
-    def __init__(self, embedding: nn.Embedding, size: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.embedding = embedding
+        self.embedding = nn.Embedding(NUM_TOKENS, size)
         self.layers = GRU(size, size, batch_first=True)
         self.query = nn.Linear(size, 2 * size)
         self.head = nn.Linear(3 * size, NUM_TOKENS)
@@ -66,8 +66,7 @@ class Translator(nn.Module):
     def __init__(self, size: int = 32) -> None:
         super().__init__()
         self.size = size
-        embedding = nn.Embedding(NUM_TOKENS, size)
-        self.encoder, self.decoder = Encoder(embedding, size), Decoder(embedding, size)
+        self.encoder, self.decoder = Encoder(size), Decoder(size)
 
     def forward(self, source: Tensor, lengths: Tensor, tokens: Tensor) -> Tensor:
         memory, hidden = self.encoder(source, lengths)

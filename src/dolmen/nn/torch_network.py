@@ -85,13 +85,23 @@ class TorchNetwork:
 
 
 class GraphSteps:
-    """One stream through a graph whose first input is what is read and whose first output is what is made of it."""
+    """One stream through a graph whose first input is what is read and whose first output is what is made of it.
+
+    Raises:
+        ValueError: an input that is the same in each step is missing, or the start is of several streams.
+    """
 
     def __init__(self, network: TorchNetwork, start: Arrays) -> None:
         self.network, graph = network, network.graph
         self.input, *others = graph.inputs
         self.output = next(name for name in graph.outputs if name not in graph.states)
-        self.constants = {name: start[name] for name in others if name not in graph.states.values()}
+        constants = [name for name in others if name not in graph.states.values()]
+        if missing := [name for name in constants if name not in start]:
+            raise ValueError(f"a stream of this network needs {', '.join(missing)} to start with")
+        for name, values in start.items():
+            if (num_streams := values.shape[graph.inputs[name].shape.index("batch")]) != 1:
+                raise ValueError(f"these steps are of one stream, and the start is of {num_streams}")
+        self.constants = {name: start[name] for name in constants}
         self.start = {
             name: np.ascontiguousarray(start[name], np.float32)
             if name in start

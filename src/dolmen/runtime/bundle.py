@@ -72,8 +72,8 @@ class Bundle(Model):
                 content[entry.file], entry.states, self.threads, dequantise_at_load=entry.dequantise_at_load
             )
         except Exception as error:
-            # ONNX Runtime's own errors have no base class but Exception.
-            if isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime"):
+            # ONNX Runtime's own errors have no base class but Exception; a message of damaged bytes is no UTF-8.
+            if isinstance(error, RuntimeError | ValueError) or type(error).__module__.startswith("onnxruntime"):
                 raise _damaged(self.path, f"{entry.file}: {first_line(error)}") from None
             raise
         for listed, specs in ((entry.inputs, network.inputs), (entry.outputs, network.output_specs)):

@@ -49,7 +49,12 @@ class OnnxNetwork:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Its own format, which it would take for a graph as well, is nothing that export writes.
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            content,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it would print, and try the same
+        )
         self.states = dict(states or {})
         self.inputs, self.output_specs = _specs(self.session.get_inputs()), _specs(self.session.get_outputs())
         self.outputs = list(self.output_specs)
