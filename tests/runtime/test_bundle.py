@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def without(*place: str) -> Callable[[dict[str, Any]], None]:
         (changed("files", "model.onnx", "bytes", to=5), r"model\.onnx is not as export writes it"),
         (changed("files", "model.onnx", "sha256", to="x"), r"files\.model\.onnx\.sha256: String should match"),
         (changed("graphs", "model", "file", to="/etc/passwd"), r"its graphs are in /etc/passwd, and its files model"),
-        (changed("graphs", "model", "states", to={"a": 1}), r"graphs\.model\.states\.a: Input should be a valid string"),
+        (changed("graphs", "model", "states", to={"a": 1}), r"graphs\.model\.states\.a: Input should be a valid str"),
         (changed("graphs", "model", "states", to={"a": "b"}), r"model\.onnx lacks a state that bundle\.json names"),
         (changed("graphs", "model", "run", to="me"), r"graphs\.model\.run: Extra inputs are not permitted"),
         (changed("graphs", "model", "inputs", "images", "shape", to=["batch"]), r"has other inputs or outputs than"),
@@ -135,7 +135,7 @@ def without(*place: str) -> Callable[[dict[str, Any]], None]:
         (changed("processor", to=[]), r"processor: Input should be an object"),
         (changed("processor", to={}), r"its processor can't be read: .* validation error"),
         (changed("processor", "classes", to=["a", "b"]), r"logits are batch x 3 in its graph model, and batch x 2 by"),
-        (changed("processor", "classes", to=[*CLASSES, "d"]), r"logits are batch x 3 in its graph model, and batch x 4"),
+        (changed("processor", "classes", to=[*"abcd"]), r"logits are batch x 3 in its graph model, and batch x 4 by"),
         (changed("processor", "height", to=8), r"images are batch x 4 x 4 x 1 in its graph model, and batch x 8 x 4 x"),
         (changed("graphs", to={"other": {"file": "model.onnx"}}), r"has a graph called model, and this one has none"),
     ],
@@ -233,53 +233,48 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         dolmen.load(folder)
 
 
-def opens_or_is_refused(path: Path, content: bytes) -> bool:
-    path.write_bytes(content)
+def opens(path: Path) -> bool:
+    """Whether it opens; or it is refused in one sentence."""
+    reason = ""
     try:
         load_bundle(path, threads=1)
     except UserError as error:
-        assert "\n" not in str(error)
-        return False
-    return True
+        reason = str(error)
+    assert len(reason.splitlines()) <= 1
+    return not reason
+
+
+def flipped(content: bytes, step: int = 1) -> Iterator[bytes]:
+    """The content with one bit changed, of one byte after the other."""
+    for at in range(0, len(content), step):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << at % 8
+        yield bytes(damaged)
 
 
 def test_every_byte_of_the_manifest_may_be_wrong(tmp_path: Path) -> None:
     content = graph()
     text = json.dumps(manifest(content)).encode()
-    folder = tmp_path / "b"
-    folder.mkdir()
-    (folder / "model.onnx").write_bytes(content)
-    opened = 0
-    for at in range(len(text)):
-        damaged = bytearray(text)
-        damaged[at] ^= 1 << at % 8
-        (folder / "bundle.json").write_bytes(damaged)
-        try:
-            load_bundle(folder, threads=1)
-            opened += 1
-        except UserError as error:
-            assert "\n" not in str(error)
-    assert 0 < opened < 0.5 * len(text)
+    (tmp_path / "model.onnx").write_bytes(content)
+    num_opened = 0
+    for damaged in flipped(text):
+        (tmp_path / "bundle.json").write_bytes(damaged)
+        num_opened += opens(tmp_path)
+    assert 0 < num_opened < 0.5 * len(text)
 
 
 def test_every_byte_of_the_graph_may_be_wrong_and_have_the_right_digest(tmp_path: Path) -> None:
-    content, path = graph(), tmp_path / "b.dolmen"
-    for at in range(len(content)):
-        damaged = bytearray(content)
-        damaged[at] ^= 1 << at % 8
-        about = manifest(bytes(damaged))
-        write(path, about, bytes(damaged))
-        try:
-            load_bundle(path, threads=1)
-        except UserError as error:
-            assert "\n" not in str(error)
+    content = graph()
+    num_opened = sum(opens(write(tmp_path / "b.dolmen", manifest(damaged), damaged)) for damaged in flipped(content))
+    assert 0 < num_opened < 0.5 * len(content)
 
 
 def test_every_byte_of_the_archive_may_be_wrong(tmp_path: Path) -> None:
     content, path = graph(), tmp_path / "b.dolmen"
     whole = write(path, manifest(content), content).read_bytes()
-    for at in range(0, len(whole), 3):
-        damaged = bytearray(whole)
-        damaged[at] ^= 1 << at % 8
-        opens_or_is_refused(path, bytes(damaged))
-    assert not any(opens_or_is_refused(path, whole[:end]) for end in range(0, len(whole), 97))
+    for damaged in flipped(whole, 3):
+        path.write_bytes(damaged)
+        opens(path)
+    for end in range(0, len(whole), 97):
+        path.write_bytes(whole[:end])
+        assert not opens(path)
