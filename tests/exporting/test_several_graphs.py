@@ -86,19 +86,17 @@ def dequantised(proto: Any) -> Any:
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_search_on_eight_bits(bundles: Any, width: int) -> None:
-    """The same as a network with those weights in fp32, however they are dequantised."""
+    """The same as a network whose weights numpy has dequantised."""
     small = bundles["int8"]
     protos = {name: onnx.load(small.path / f"{name}.onnx") for name in ("encoder", "decoder")}
     states = {"encoder": {}, "decoder": {"next_hidden": "hidden"}}
     reference = {n: OnnxNetwork(dequantised(p).SerializeToString(), states[n], 1) for n, p in protos.items()}
-    at_each_call = {n: OnnxNetwork(p.SerializeToString(), states[n], 1) for n, p in protos.items()}
     for number, longest in ((1, 4), (7, LONGEST)):
         inputs = words(number, longest)
         tokens, logp = beam_search(begun(reference, inputs), width, LONGEST + 1)
-        for networks in (small.predictor.networks, at_each_call):
-            other, other_logp = beam_search(begun(networks, inputs), width, LONGEST + 1)
-            np.testing.assert_array_equal(tokens, other)
-            np.testing.assert_allclose(logp, other_logp, atol=1e-4)
+        other, other_logp = beam_search(begun(small.predictor.networks, inputs), width, LONGEST + 1)
+        np.testing.assert_array_equal(tokens, other)
+        np.testing.assert_allclose(logp, other_logp, atol=1e-4)
 
 
 def test_the_bundle_holds_both_graphs(run: Any, bundles: Any) -> None:
@@ -110,7 +108,8 @@ def test_the_bundle_holds_both_graphs(run: Any, bundles: Any) -> None:
     assert set(large.about["files"]) == {"encoder.onnx", "decoder.onnx"}
     assert {row["graph"] for row in large.about["parity"]["compared"]} == {"encoder", "decoder"}
     assert large.about["parity"]["largest_difference"] < 1e-5
-    assert large.about["parity"]["run"] == pytest.approx(large.about["parity"]["fp32"]) > 0.9
+    assert large.about["parity"]["run"] > 0.9
+    assert large.about["parity"]["fp32"] == pytest.approx(large.about["parity"]["run"])
     int8 = small.about["parity"]["int8"]
     assert int8["lost"] <= int8["allowed"]
     assert int8["float_layers"] == {"encoder": [], "decoder": []}
