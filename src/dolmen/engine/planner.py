@@ -134,7 +134,7 @@ def make_plan(task: AnyTask, build: Callable[[], nn.Module], *, seconds: float |
     probe = _Probe(task, build, batch_size)
     micro = min(math.ceil(batch_size / distributed.world()), config.micro_batch_size or probe.fitting_micro_batch())
     if micro < batch_size / distributed.world():
-        notes.append(f"each batch of {batch_size} is worked off in parts of {micro}; gradients add up")
+        notes.append(f"each batch of {batch_size} is computed in parts of {micro}; gradients add up")
     num_threads, quicker = probe.threads(micro)
     with hardware.computing_threads(num_threads):  # of threads that wait for each other, no other time tells anything
         precision, step_s, why = probe.precision(config.precision, micro)

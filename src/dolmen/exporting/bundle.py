@@ -46,8 +46,8 @@ def export(
         int8: weights, and of convolutions activations too, on eight bits.
         opset: of ONNX.
         data: where the run's data are now; None for where they were.
-        say: told what was compared.
-        progress: told how far reading is.
+        say: gets a line on what was compared.
+        progress: gets how far reading is.
 
     Returns:
         The parity report, as it stands in the bundle.
@@ -128,7 +128,7 @@ class Int8Gate:
         val: what the metric is measured on.
         before: the metric in fp32.
         metric: its name, and which way is better.
-        say: told what was decided.
+        say: gets a line on what was decided.
     """
 
     def __init__(
@@ -141,8 +141,8 @@ class Int8Gate:
         self.allowed = MAX_LOST * max(1.0, abs(before))
         if abs(before) <= 1:  # one example more or less says nothing
             self.allowed = max(self.allowed, 1 / len(val))
+        # Inputs of the graphs without recurrent layers: those have their activations on eight bits, too.
         self.examples: dict[str, Arrays] = {}
-        """Of graphs without recurrent layers: those have their activations on eight bits, too."""
 
     def quantised(self, train: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
         """The graphs, and what the report says of them. Layers that cost too much stay in fp32.
@@ -250,17 +250,17 @@ def _write(run: Run, out: Path, protos: Mapping[str, Any], graphs: Mapping[str, 
     text = json.dumps(_finite(about), indent=1, ensure_ascii=False).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
-        made = Path(name) / out.name
+        unfinished = Path(name) / out.name
         try:
             if out.suffix == SUFFIX:
-                with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
+                with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
                     for file, content in {BUNDLE: text, **files}.items():
                         archive.writestr(zipfile.ZipInfo(file), content)
             else:
-                made.mkdir()
+                unfinished.mkdir()
                 for file, content in {**files, BUNDLE: text}.items():
-                    write_whole(made / file, content)
-            made.replace(out)
+                    write_whole(unfinished / file, content)
+            unfinished.replace(out)
         except OSError as error:
             raise MachineError(
                 f"{out} can't be written: {error.strerror}; make room, or choose another --out"

@@ -15,7 +15,7 @@ from dolmen.tasks.task import AnyTask, Dataset
 from dolmen.types import Arrays
 
 TOLERANCE = 1e-4
-"""Of fp32, on outputs as large as 1; of larger ones a share of the largest."""
+"""What fp32 may differ by, on outputs as large as 1; on larger ones a share of the largest."""
 SIZES, BATCHES = (1, 7, 40), (1, 5)
 MOST_EXAMPLES, MOST_TOKENS = 2000, 50_000
 """Validation examples, or tokens of text, that the task's metric is measured on."""

@@ -37,9 +37,9 @@ def weights_to_int8(proto: Any) -> Any:
     Recurrent layers stay ONNX's own nodes this way, GRU included, which ONNX Runtime has no int8 kernel for; files get
     smaller, and steps are as quick as before. The largest value of a row becomes 127 (symmetric, to the nearest).
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    graph = made.graph
+    small = onnx.ModelProto()
+    small.CopyFrom(proto)
+    graph = small.graph
     users: dict[str, list[tuple[Any, int]]] = {}
     for node in _nodes(graph):
         for at, name in enumerate(node.input):
@@ -66,7 +66,7 @@ def weights_to_int8(proto: Any) -> Any:
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
-    return made
+    return small
 
 
 def _nodes(graph: Any) -> Iterator[Any]:

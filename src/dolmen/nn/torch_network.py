@@ -85,7 +85,7 @@ class TorchNetwork:
 
 
 class GraphSteps:
-    """One stream through a graph whose first input is what is read and whose first output is what is made of it.
+    """One stream through a graph: its first input is read, and its first output is given.
 
     Raises:
         ValueError: an input that is the same in each step is missing, or the start is of several streams.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dolmen.runtime.network import MODEL, ArraySpec
 from dolmen.types import UserError
 
-FORMAT = 2
+FORMAT: Final = 2
 """2: several graphs by name; 1 had one, which is called "model" now."""
 MAX_FILE_BYTES = 1 << 31
 """No ONNX file is larger."""

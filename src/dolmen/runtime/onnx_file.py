@@ -17,7 +17,7 @@ FIELDS: dict[str, dict[int, str]] = {
     "tensor": {13: "other file", 14: "location"},
 }
 OWN_DOMAINS = {b"", b"ai.onnx"}
-"""Of the operators that ONNX itself defines; export writes no others."""
+"""The domains of operators that ONNX itself defines; export writes no others."""
 VARINT, EIGHT_BYTES, MESSAGE, FOUR_BYTES = 0, 1, 2, 5
 
 

@@ -72,7 +72,7 @@ class OnnxNetwork:
 
 
 class OnnxSteps:
-    """One stream through a graph whose first input is what is read and whose first output is what is made of it.
+    """One stream through a graph: its first input is read, and its first output is given.
 
     States go from output to input without being copied: two sets of buffers take turns.
 
@@ -97,7 +97,7 @@ class OnnxSteps:
         self.start, self.constants = begin(network.inputs, network.states, start or {}, sizes)
         self.constant_values = {name: value(array) for name, array in self.constants.items()}
         self.buffers = [{name: value(array.copy()) for name, array in self.start.items()} for _ in range(2)]
-        # One step after the other is what streams do most: all that this needs is made here, once.
+        # One step after the other is what streams do most: all that this needs is prepared here, once.
         read, given = network.inputs[self.input], network.output_specs[self.output]
         self.one, self.at = np.zeros(_of_one(read.shape), read.dtype), 0
         self.one_value, self.output_value = value(self.one), value(np.zeros(_of_one(given.shape), np.float32))
