@@ -72,9 +72,8 @@ class TwoObjectives(Toy):
 
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> TwoObjectives:
-    task = TwoObjectives(TaskConfig(minutes=1, threads=1))
+    task = TwoObjectives.from_prepared(TwoObjectives.prepare(TaskConfig(minutes=1, threads=1)))
     task.machine = Machine()
-    task.prepare()
     monkeypatch.setattr(planner.time, "perf_counter", lambda: task.machine.time_s)
     monkeypatch.setattr(planner, "_used_memory", lambda device: task.machine.peak_bytes)
     monkeypatch.setattr(planner, "_free_memory", lambda device: 1000)

@@ -14,31 +14,33 @@ from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import linear
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.runtime.network import Network
-from dolmen.tasks.task import Batch, Dataset, Objective, Task, TaskConfig
+from dolmen.tasks.task import Batch, Objective, Prepared, Task, TaskConfig
 from dolmen.types import Arrays, CheckReport, Evaluation
 
 NOISE, SIDE = 8, 8
 
 
-class ToyGan(Task[TaskConfig]):
+class ToyGan(Task[TaskConfig, Any, Points, nn.ModuleDict]):
     name = "toy-gan"
     Config = TaskConfig
     headline = ("distance", "min")
     monitor = ("distance", "min")
     used: tuple[str, ...] = ("generator",)
+    asked: list[str]
+    """Of which graphs inputs were asked for."""
 
-    def prepare(self, data: str = "", **_: Any) -> CheckReport:
-        self.asked: list[str] = []
-        rng = np.random.default_rng(0)
+    @classmethod
+    def prepare(cls, config: TaskConfig, data: str = "", **_: Any) -> Prepared[TaskConfig, Any, Points]:
+        rng, datasets = np.random.default_rng(0), {}
         for split, n in (("train", 64), ("val", 32)):
             pictures = rng.normal(size=(n, SIDE * SIDE)).astype(np.float32)
-            self.datasets[split] = Points(pictures, np.zeros(n, np.int64))
-        return CheckReport(task=self.name, source=data, num_files=1, num_used=1)
+            datasets[split] = Points(pictures, np.zeros(n, np.int64))
+        return Prepared(CheckReport(task=cls.name, source=data, num_files=1, num_used=1), config, None, datasets)
 
-    def open(self, data: str, **_: Any) -> Dataset:
+    def open(self, data: str, **_: Any) -> Points:
         raise NotImplementedError
 
-    def build_model(self) -> nn.Module:
+    def build_model(self) -> nn.ModuleDict:
         torch.manual_seed(0)
         generator = nn.Sequential(
             nn.Linear(NOISE, 16 * 16), nn.ReLU(), nn.Unflatten(1, (16, 4, 4)), nn.Upsample(scale_factor=2),
@@ -52,9 +54,7 @@ class ToyGan(Task[TaskConfig]):
     def noise(self, number: int) -> Arrays:
         return {"noise": np.random.default_rng(1).normal(size=(number, NOISE)).astype(np.float32)}
 
-    def objectives(self, model: nn.Module) -> Sequence[Objective]:
-        assert isinstance(model, nn.ModuleDict)
-
+    def objectives(self, model: nn.ModuleDict) -> Sequence[Objective]:
         def fakes(batch: Batch) -> torch.Tensor:
             made: torch.Tensor = model["generator"](torch.from_numpy(self.noise(len(batch["points"]))["noise"]))
             return made
@@ -75,8 +75,7 @@ class ToyGan(Task[TaskConfig]):
             for name, loss in (("discriminator", discriminator), ("generator", generator))
         ]
 
-    def graphs(self, model: nn.Module) -> dict[str, Graph]:
-        assert isinstance(model, nn.ModuleDict)
+    def graphs(self, model: nn.ModuleDict) -> dict[str, Graph]:
         graphs = {
             "generator": Graph(model["generator"], {"noise": Input("float32", ("batch", NOISE))}, ("images",)),
             "discriminator": Graph(
@@ -90,22 +89,19 @@ class ToyGan(Task[TaskConfig]):
         images = batch["points"].reshape(-1, 1, SIDE, SIDE).numpy()
         return self.noise(len(batch["points"])) if name == "generator" else {"images": images}
 
-    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
-        assert isinstance(model, nn.ModuleDict)
+    def outputs(self, model: nn.ModuleDict, batch: Batch) -> Batch:
         return {"images": model["generator"](torch.from_numpy(self.noise(len(batch["points"]))["noise"]))}
 
-    def outputs_by(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
+    def network_outputs(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
         return networks["generator"](self.noise(len(batch["points"])))
 
-    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
-        assert isinstance(dataset, Points)
+    def evaluate(self, outputs: Arrays, dataset: Points, *, intervals: bool = True) -> Evaluation:
         distance = float(np.abs(outputs["images"].reshape(len(dataset), -1) - dataset.points).mean())
         return Evaluation(self.name, len(dataset), {"distance": distance})
 
 
 def gan(graphs: tuple[str, ...] = ("generator",)) -> ToyGan:
     """A prepared task."""
-    task = ToyGan(TaskConfig(epochs=1, precision="fp32", threads=1))
-    task.used = graphs
-    task.prepare()
+    task = ToyGan.from_prepared(ToyGan.prepare(TaskConfig(epochs=1, precision="fp32", threads=1)))
+    task.used, task.asked = graphs, []
     return task

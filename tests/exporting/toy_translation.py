@@ -19,7 +19,7 @@ from dolmen.nn.recurrent.state import State
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.runtime.network import Network, Streams
 from dolmen.runtime.predictor import Predictor, Session
-from dolmen.tasks.task import Batch, Dataset, Objective, Task, TaskConfig
+from dolmen.tasks.task import Batch, Objective, Prepared, Task, TaskConfig
 from dolmen.types import Arrays, CheckReport, Evaluation, Prediction, UserError
 
 LETTERS = "abcdefgh"
@@ -219,7 +219,7 @@ def pairs(number: int, seed: int) -> Pairs:
     return Pairs(source, lengths)
 
 
-class ToyTranslation(Task[TaskConfig]):
+class ToyTranslation(Task[TaskConfig, Letters, Pairs, Translator]):
     name = "toy-translation"
     Config = TaskConfig
     Processor = Letters
@@ -227,37 +227,35 @@ class ToyTranslation(Task[TaskConfig]):
     headline = ("accuracy", "max")
     monitor = ("loss", "min")
 
-    def prepare(self, data: str = "", **_: Any) -> CheckReport:
-        self.processor = Letters()
-        self.datasets = {"train": pairs(400, 0), "val": pairs(60, 1)}
-        return CheckReport(task=self.name, source=data, num_files=1, num_used=1)
+    @classmethod
+    def prepare(cls, config: TaskConfig, data: str = "", **_: Any) -> Prepared[TaskConfig, Letters, Pairs]:
+        report = CheckReport(task=cls.name, source=data, num_files=1, num_used=1)
+        return Prepared(report, config, Letters(), {"train": pairs(400, 0), "val": pairs(60, 1)})
 
-    def open(self, data: str, **_: Any) -> Dataset:
+    def open(self, data: str, **_: Any) -> Pairs:
         return pairs(60, 1)
 
-    def build_model(self) -> nn.Module:
+    def build_model(self) -> Translator:
         torch.manual_seed(self.config.seed)
         return Translator()
 
-    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+    def objectives(self, model: Translator) -> Sequence[Objective]:
         def loss(batch: Batch) -> Loss:
             logits = model(batch["source"], batch["lengths"], batch["tokens"][:, :-1])
             return cross_entropy(logits.flatten(0, 1), batch["tokens"][:, 1:].flatten())
 
         return [Objective("loss", loss, (torch.optim.Adam(model.parameters(), 0.01),), linear())]
 
-    def outputs(self, model: nn.Module, batch: Batch) -> Batch:
+    def outputs(self, model: Translator, batch: Batch) -> Batch:
         return {"logits": model(batch["source"], batch["lengths"], batch["tokens"][:, :-1])}
 
-    def graphs(self, model: nn.Module) -> dict[str, Graph]:
-        assert isinstance(model, Translator)
+    def graphs(self, model: Translator) -> dict[str, Graph]:
         return model.graphs()
 
-    def outputs_by(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
+    def network_outputs(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
         return {"logits": begun(networks, batch).read(batch["tokens"][:, :-1])["logits"]}
 
-    def evaluate(self, outputs: Arrays, dataset: Dataset, *, intervals: bool = True) -> Evaluation:
-        assert isinstance(dataset, Pairs)
+    def evaluate(self, outputs: Arrays, dataset: Pairs, *, intervals: bool = True) -> Evaluation:
         logits, targets = outputs["logits"].astype(np.float64), dataset.tokens[:, 1:]
         logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         nll = -np.take_along_axis(logp, targets[..., None], -1).mean()
