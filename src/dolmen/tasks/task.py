@@ -183,10 +183,7 @@ class Budget(Protocol):
         loss: Callable[[nn.Module, Tensor], Tensor],
         optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> float:
-        """Measure one training step: ``loss`` of the model on inputs, its gradients, and the optimisers' steps.
-
-        Where there are several objectives, ``loss`` is the sum of theirs.
-        """
+        """Measure one training step: ``loss`` (the sum over all objectives), its gradients, the optimisers' steps."""
         ...
 
 
@@ -392,12 +389,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         """The parts of the model that prediction needs, arrays in, arrays out: ``{MODEL: graph}`` where it is one."""
 
     def graph_inputs(self, name: str, batch: Batch) -> Arrays:
-        """What a graph reads when it predicts a batch of stored values; its ranges on eight bits are taken from it.
-
-        Args:
-            name: of ``graphs``.
-            batch: stored values.
-        """
+        """What the graph of this name reads when it predicts a batch of stored values; int8 takes its ranges from it."""
         del name
         return {k: v.numpy() for k, v in batch.items()}
 
