@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from engine.toy import Toy, toy
+from torch import nn
 
 from dolmen.engine import hardware, planner
 from dolmen.nn.losses import Loss
+from dolmen.tasks.task import Batch, Objective, TaskConfig
 from dolmen.types import MachineError
 
 
@@ -56,3 +60,82 @@ def test_a_loss_that_is_no_number_from_the_beginning_is_a_clear_error(monkeypatc
     task = toy()
     with pytest.raises(MachineError, match=r"^the loss is nan before the first step \(fp32\): see with dolmen check"):
         planner.make_plan(task, task.build_model, seconds=None)
+
+
+class Machine:
+    """A clock and a memory that only the losses of a task move."""
+
+    def __init__(self) -> None:
+        self.time_s, self.peak_bytes = 0.0, 0
+
+
+class TwoObjectives(Toy):
+    """A cheap objective and one that costs three times as much, of two layers of one network, like a GAN's."""
+
+    machine: Machine
+    opposite = ""
+    """The objective whose gradient is another one in bf16."""
+
+    def objectives(self, model: nn.Module) -> Sequence[Objective]:
+        layers = {"cheap": model[1], "dear": model[4]}  # type: ignore[index]
+        return [
+            self._objective(name, model, layer, 0.1 * cost, cost)
+            for cost, (name, layer) in zip((1, 3), layers.items(), strict=True)
+        ]
+
+    def _objective(self, name: str, model: nn.Module, layer: nn.Module, cost_s: float, num_bytes: int) -> Objective:
+        rest = super().objectives(model)[0]
+
+        def loss(batch: Batch) -> Loss:
+            in_bf16 = torch.is_autocast_enabled("cpu")
+            self.machine.time_s += cost_s / 2 if in_bf16 else cost_s
+            self.machine.peak_bytes = max(self.machine.peak_bytes, num_bytes * len(batch["points"]))
+            result = rest.loss(batch)
+            return Loss(-result.total, result.weight) if in_bf16 and name == self.opposite else result
+
+        return Objective(name, loss, (torch.optim.SGD(layer.parameters(), 0.1),), rest.schedule)
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> TwoObjectives:
+    task = TwoObjectives.from_prepared(TwoObjectives.prepare(TaskConfig(minutes=1, threads=1)))
+    task.machine = Machine()
+    monkeypatch.setattr(planner.time, "perf_counter", lambda: task.machine.time_s)
+    monkeypatch.setattr(planner, "_used_memory", lambda device: task.machine.peak_bytes)
+    monkeypatch.setattr(planner, "_free_memory", lambda device: 1000)
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cpu"))
+    return task
+
+
+def test_a_step_is_of_all_objectives(two: TwoObjectives) -> None:
+    plan = planner.make_plan(two, two.build_model, seconds=30.0)
+    assert plan.precision == "bf16"
+    assert plan.seconds_per_step == pytest.approx((0.1 + 0.3) / 2)
+    assert plan.total_steps == int(30.0 * planner.SPARE / (0.2 * (1 + planner.EVALUATION_SHARE)))
+
+
+@pytest.mark.parametrize("opposite", ["cheap", "dear"])
+def test_bf16_has_to_suit_all_objectives(two: TwoObjectives, opposite: str) -> None:
+    two.opposite = opposite
+    plan = planner.make_plan(two, two.build_model, seconds=30.0)
+    assert plan.precision == "fp32"
+    assert plan.seconds_per_step == pytest.approx(0.1 + 0.3)
+    assert "fp32: bf16 changes the gradient here (cosine -1.00)" in plan.notes
+
+
+def test_memory_is_that_of_the_objective_that_needs_most(two: TwoObjectives) -> None:
+    probe = planner._Probe(two, two.build_model, 203)
+    assert probe.fitting_micro_batch() == int(0.5 * 1000 / 3)
+
+
+def test_gradients_are_of_the_own_parameters_alone(two: TwoObjectives) -> None:
+    probe = planner._Probe(two, two.build_model, 32)
+    torch.manual_seed(0)
+    model = two.build_model()
+    both = probe.step(model, 32, "fp32")
+    assert all(p.grad is None for p in model.parameters())
+    for (_, gradient), objective in zip(both, two.objectives(model), strict=True):
+        loss = objective.loss(probe.batch)
+        expected = torch.autograd.grad(loss.total, objective.parameters())
+        torch.testing.assert_close(gradient, torch.cat([g.reshape(-1) for g in expected]))

@@ -88,8 +88,8 @@ class Toy(Task[TaskConfig, Any, Points, nn.Module]):
     def batch_size(self, num_examples: int) -> int:
         return 32
 
-    def graph(self, model: nn.Module) -> Graph:
-        return Graph(model, {"points": Input("float32", ("batch", 4))}, ("logits",))
+    def graphs(self, model: nn.Module) -> dict[str, Graph]:
+        return {"model": Graph(model, {"points": Input("float32", ("batch", 4))}, ("logits",))}
 
     def outputs(self, model: nn.Module, batch: Batch) -> Batch:
         return {"logits": model(batch["points"])}

@@ -52,7 +52,9 @@ def test_a_graph_that_differs_is_not_written(run: Any, tmp_path: Path, monkeypat
     monkeypatch.setattr(
         exporting, "first_difference", lambda graph, tolerance: "at conv"
     )  # tested below; it takes long
-    with pytest.raises(MachineError, match=r"differs from the network by .*; it begins at conv; nothing was written"):
+    with pytest.raises(
+        MachineError, match=r"model differs from the network by .*; it begins at conv; nothing was written"
+    ):
         dolmen.export(run, tmp_path / "b.dolmen")
     assert not list(tmp_path.iterdir())
 
@@ -77,9 +79,9 @@ def test_layers_that_lose_too_much_stay_in_fp32(run: Any, tmp_path: Path, monkey
         return made if float_layers or only else worthless(made)
 
     monkeypatch.setattr(exporting.quantise, "static_int8", harmful)
-    monkeypatch.setattr(exporting, "MOST_LOST", 0.05)
+    monkeypatch.setattr(exporting, "MAX_LOST", 0.05)
     made = dolmen.load(dolmen.export(run, tmp_path / "b.dolmen", int8=True))
-    kept = made.about["parity"]["int8"]["float_layers"]
+    kept = made.about["parity"]["int8"]["float_layers"]["model"]
     assert kept
     assert asked[0] == ()
     assert asked[-1] == tuple(kept)
@@ -98,7 +100,7 @@ def test_eight_bits_that_cost_too_much_are_refused(run: Any, tmp_path: Path, mon
     monkeypatch.setattr(
         exporting.quantise, "static_int8", lambda *a, only=(), **k: worthless(honest(*a, only=only, **k))
     )
-    monkeypatch.setattr(exporting, "MOST_LOST", 0.001)
+    monkeypatch.setattr(exporting, "MAX_LOST", 0.001)
     with pytest.raises(
         MachineError, match=r"int8 takes accuracy from .* in fp32\); nothing was written: export without"
     ):

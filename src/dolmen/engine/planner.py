@@ -137,7 +137,7 @@ def make_plan(task: AnyTask, build: Callable[[], nn.Module], *, seconds: float |
     probe = _Probe(task, build, batch_size)
     micro = min(math.ceil(batch_size / distributed.world()), config.micro_batch_size or probe.fitting_micro_batch())
     if micro < batch_size / distributed.world():
-        notes.append(f"each batch of {batch_size} is worked off in parts of {micro}; gradients add up")
+        notes.append(f"each batch of {batch_size} is computed in parts of {micro}; gradients add up")
     num_threads, quicker = probe.threads(micro)
     with hardware.computing_threads(num_threads):  # of threads that wait for each other, no other time tells anything
         precision, step_s, why = probe.precision(config.precision, micro)
@@ -170,30 +170,35 @@ class _Probe:
         stored = {k: v.to(self.device) for k, v in task.training_batch(0, batch_size)[1].items()}
         self.batch = task.augment(stored, Moment(0, 0.5, 50.0, torch.Generator().manual_seed(0)))
 
-    def step(self, model: nn.Module, size: int, precision: str, *, update: bool = False) -> tuple[float, Tensor]:
-        """One pass of the first objective on ``size`` examples, maybe with its update: mean loss and gradient."""
-        objective = self.task.objectives(model)[0]
+    def step(self, model: nn.Module, size: int, precision: str, *, update: bool = False) -> list[tuple[float, Tensor]]:
+        """One pass of all objectives on ``size`` examples, as training goes through them, maybe with their updates.
+
+        Returns:
+            Of each objective its mean loss and the gradient of its own parameters.
+        """
         part: Batch = {k: v[:size] for k, v in self.batch.items()}
-        torch.manual_seed(0)
-        with autocast(precision, self.device):
-            loss = objective.loss(part)
-        if not math.isfinite(value := float(loss.total.detach())):
-            raise MachineError(
-                f"the {objective.name} is {value} before the first step ({precision}): see with dolmen check whether "
-                "the data are sound, or train with --precision fp32"
-            )
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        with autocast(precision, self.device):
-            for optimizer in objective.optimizers if update else ():
-                for group in optimizer.param_groups:
-                    group["lr"] = 0.0  # as long, and nothing can diverge: there is no warm-up here
-                optimizer.step()
+        results = []
+        for objective in self.task.objectives(model):
+            torch.manual_seed(0)
+            with autocast(precision, self.device):
+                loss = objective.loss(part)
+            if not math.isfinite(value := float(loss.total.detach())):
+                raise MachineError(
+                    f"the {objective.name} is {value} before the first step ({precision}): see with dolmen check "
+                    "whether the data are sound, or train with --precision fp32"
+                )
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            with autocast(precision, self.device):
+                for optimizer in objective.optimizers if update else ():
+                    for group in optimizer.param_groups:
+                        group["lr"] = 0.0  # as long, and nothing can diverge: there is no warm-up here
+                    optimizer.step()
+            grads = [p.grad.reshape(-1).float() for p in objective.parameters() if p.grad is not None]
+            results.append((value / loss.weight, torch.cat(grads)))
+            for p in model.parameters():  # a generator's loss leaves gradients at the discriminator as well
+                p.grad = None
         synchronise(self.device)
-        grads = [p.grad.reshape(-1).float() for p in objective.parameters() if p.grad is not None]
-        gradient = torch.cat(grads)
-        for p in objective.parameters():
-            p.grad = None
-        return float(loss.total.detach()) / loss.weight, gradient
+        return results
 
     def fitting_micro_batch(self) -> int:
         """The largest part of the batch that takes at most half of the memory that is free."""
@@ -244,12 +249,14 @@ class _Probe:
         quick_s = seconds("bf16")
         if quick_s > 0.95 * exact_s:
             return "fp32", exact_s, f"fp32: bf16 is not faster here ({exact_s / quick_s:.2f}x)"
-        loss, gradient = self.step(self.build().train(), micro, "fp32")
-        loss16, gradient16 = self.step(self.build().train(), micro, "bf16")
-        agreement = float(torch.nn.functional.cosine_similarity(gradient, gradient16, dim=0))
-        # What a detector proposes is a choice, and its loss jumps with it: the same gradient is enough.
-        if agreement < (0.99 if abs(loss16 - loss) > 0.05 * abs(loss) else 0.9):
-            return "fp32", exact_s, f"fp32: bf16 changes the gradient here (cosine {agreement:.2f})"
+        agreement = 1.0
+        exact, rounded = (self.step(self.build().train(), micro, precision) for precision in ("fp32", "bf16"))
+        for (loss, gradient), (loss16, gradient16) in zip(exact, rounded, strict=True):
+            cosine = float(torch.nn.functional.cosine_similarity(gradient, gradient16, dim=0))
+            # What a detector proposes is a choice, and its loss jumps with it: the same gradient is enough.
+            if not cosine >= (0.99 if abs(loss16 - loss) > 0.05 * abs(loss) else 0.9):
+                return "fp32", exact_s, f"fp32: bf16 changes the gradient here (cosine {cosine:.2f})"
+            agreement = min(agreement, cosine)
         return (
             "bf16",
             quick_s,

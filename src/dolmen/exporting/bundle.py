@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,20 @@ from dolmen.files import write_whole
 from dolmen.nn.torch_network import Graph, TorchNetwork
 from dolmen.run import Run, read_json
 from dolmen.run_folder import CONFIG
-from dolmen.runtime.bundle import BUNDLE, FORMAT, SUFFIX, digest
+from dolmen.runtime.bundle import BUNDLE, SUFFIX, digest
+from dolmen.runtime.manifest import FORMAT, FileEntry, GraphEntry, Manifest
+from dolmen.runtime.network import Network
 from dolmen.runtime.onnx_network import OnnxNetwork
-from dolmen.tasks.task import Dataset, Progress
+from dolmen.tasks.task import AnyTask, Dataset, Progress
 from dolmen.types import Arrays, MachineError, UserError
 
-MODEL = "model.onnx"
-MOST_LOST = 0.003
+MAX_LOST = 0.003
 """What int8 may cost: 0.3 points of a metric that is a share, 0.3 % of one that may be over 1."""
-CALIBRATED_ON, RANKED_ON = 256, 64
+MAX_CALIBRATION, MAX_RANKING = 256, 64
 """Training examples that ranges are taken from, and that layers are ranked by."""
 
 Say = Callable[[str], None]
+Networks = Mapping[str, Network]
 
 
 def export(
@@ -45,8 +47,8 @@ def export(
         int8: weights, and of convolutions activations too, on eight bits.
         opset: of ONNX.
         data: where the run's data are now; None for where they were.
-        say: told what was compared.
-        progress: told how far reading is.
+        say: gets a line on what was compared.
+        progress: gets how far reading is.
 
     Returns:
         The parity report, as it stands in the bundle.
@@ -58,39 +60,47 @@ def export(
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out")
     task, model = run.task, run.model.cpu()
-    graph = task.graph(model)
+    graphs = task.graphs(model)
     datasets = _datasets(run, data, progress)
     val = parity.few_of(task, datasets["val"])
-    proto = to_onnx(graph, opset)
-    reference, candidate = TorchNetwork(graph), OnnxNetwork(proto.SerializeToString(), graph.states)
-    rows = parity.differences(graph, reference, candidate)
+    protos = {name: to_onnx(graph, opset) for name, graph in graphs.items()}
+    references: Networks = {name: TorchNetwork(graph) for name, graph in graphs.items()}
+    candidates = _networks(graphs, protos)
+    rows = [
+        {"graph": name, **row}
+        for name, graph in graphs.items()
+        for row in parity.differences(graph, references[name], candidates[name])
+    ]
     worst = max(rows, key=lambda row: row["difference"])
     if not worst["difference"] <= parity.TOLERANCE:
-        where = first_difference(graph, parity.TOLERANCE)
+        where = first_difference(graphs[worst["graph"]], parity.TOLERANCE)
         raise MachineError(
-            f"the exported graph differs from the network by {worst['difference']:.2g} with {worst['what']}, and at "
-            f"most {parity.TOLERANCE:g} is allowed{where and f'; it begins {where}'}; nothing was written"
+            f"the exported graph {worst['graph']} differs from the network by {worst['difference']:.2g} with "
+            f"{worst['what']}, and at most {parity.TOLERANCE:g} is allowed{where and f'; it begins {where}'}; "
+            "nothing was written"
         )
-    told, found = (parity.measure(task, network, val) for network in (reference, candidate))
-    name = task.headline if task.headline in told else task.monitor
+    torch_metrics, onnx_metrics = (parity.measure(task, networks, val) for networks in (references, candidates))
+    name = task.headline if task.headline in torch_metrics else task.monitor
     direction = task.METRICS[name].better
     report: dict[str, Any] = {
         "tolerance": parity.TOLERANCE, "largest_difference": worst["difference"], "compared": rows, "metric": name,
-        "measured_on": f"{len(val):,} of {len(datasets['val']):,} validation examples", "run": told[name],
-        "fp32": found[name],
+        "measured_on": f"{len(val):,} of {len(datasets['val']):,} validation examples", "run": torch_metrics[name],
+        "fp32": onnx_metrics[name],
     }  # fmt: skip
     say(
-        f"fp32: largest difference {worst['difference']:.1e} in {len(rows)} comparisons; {name} {told[name]:.4f} by "
-        f"the run and {found[name]:.4f} by the graph, on {report['measured_on']}"
+        f"fp32: largest difference {worst['difference']:.1e} in {len(rows)} comparisons; {name} "
+        f"{torch_metrics[name]:.4f} by the run and {onnx_metrics[name]:.4f} by the "
+        f"{'graph' if len(graphs) == 1 else 'graphs'}, on {report['measured_on']}"
     )
-    if abs(found[name] - told[name]) > 10 * parity.TOLERANCE * max(1.0, abs(told[name])):
+    if not abs(onnx_metrics[name] - torch_metrics[name]) <= 10 * parity.TOLERANCE * max(1.0, abs(torch_metrics[name])):
         raise MachineError(
-            f"{name} is {told[name]:.4f} by the run and {found[name]:.4f} by the graph; nothing was written"
+            f"{name} is {torch_metrics[name]:.4f} by the run and {onnx_metrics[name]:.4f} by the graph; "
+            "nothing was written"
         )
-    chosen = proto
     if int8:
-        chosen, report["int8"] = _int8(run, graph, proto, datasets["train"], val, found[name], (name, direction), say)
-    _write(run, out, chosen, graph, report)
+        gate = Int8Gate(run.task, graphs, protos, val, onnx_metrics[name], (name, direction), say)
+        protos, report["int8"] = gate.quantised(datasets["train"])
+    _write(run, out, protos, graphs, report)
     smaller = f", {report['int8']['fp32_bytes'] / report['int8']['bytes']:.1f} times less than fp32" if int8 else ""
     say(f"{out}: {_size(out) / 1e6:.2f} MB{smaller}")
     return report
@@ -110,94 +120,149 @@ def _datasets(run: Run, data: str | None, progress: Progress | None) -> Mapping[
     return datasets
 
 
-def _int8(
-    run: Run, graph: Graph, proto: Any, train: Dataset, val: Dataset, before: float, metric: tuple[str, str], say: Say
-) -> tuple[Any, dict[str, Any]]:
-    """The graph on eight bits, and what it cost; layers that cost too much stay in fp32."""
-    name, direction = metric
-    allowed = MOST_LOST * max(1.0, abs(before))
-    if abs(before) <= 1:  # one example more or less says nothing
-        allowed = max(allowed, 1 / len(val))
+class Int8Gate:
+    """The graphs on eight bits, and what that costs all of them together.
 
-    def lost(candidate: Any) -> tuple[float, float]:
-        value = parity.measure(run.task, OnnxNetwork(candidate.SerializeToString(), graph.states, widen=True), val)[
-            name
-        ]
-        return (before - value if direction == "max" else value - before), value
+    Args:
+        task: of the run.
+        graphs: by name.
+        protos: the same in ONNX and fp32.
+        val: what the metric is measured on.
+        before: the metric in fp32.
+        metric: its name, and which way is better.
+        say: gets a line on what was decided.
+    """
 
-    if quantise.is_recurrent(proto):
-        made, float_layers = quantise.weights_to_int8(proto), list[str]()
-        loss, value = lost(made)
-    else:
-        examples = _examples(graph, train, CALIBRATED_ON)
-        made, float_layers, ranked = quantise.static_int8(proto, examples), [], None
-        loss, value = lost(made)
-        while loss > allowed:
-            if ranked is None:
-                few = {k: v[:RANKED_ON] for k, v in examples.items()}
-                first = next(iter(OnnxNetwork(proto.SerializeToString())(few).values()))
-                ranked = quantise.most_sensitive(proto, few, first)
+    def __init__(
+        self, task: AnyTask, graphs: Mapping[str, Graph], protos: Mapping[str, Any], val: Dataset, before: float,
+        metric: tuple[str, str], say: Say,
+    ) -> None:  # fmt: skip
+        self.task, self.graphs, self.protos, self.val, self.before = task, graphs, protos, val, before
+        self.name, self.direction = metric
+        self.say = say
+        self.allowed = MAX_LOST * max(1.0, abs(before))
+        if abs(before) <= 1:  # one example more or less says nothing
+            self.allowed = max(self.allowed, 1 / len(val))
+        # Inputs of the graphs without recurrent layers: those have their activations on eight bits, too.
+        self.examples: dict[str, Arrays] = {}
+
+    def quantised(self, train: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The graphs, and what the report says of them. Layers that cost too much stay in fp32.
+
+        Raises:
+            MachineError: they cost too much all the same.
+        """
+        for name, graph in self.graphs.items():
+            if not quantise.is_recurrent(self.protos[name]):
+                self.examples[name] = _examples(self.task, name, graph, train, MAX_CALIBRATION)
+        float_layers: list[tuple[str, str]] = []
+        small = {name: self._small(name, float_layers) for name in self.graphs}
+        loss, value = self._loss(small)
+        ranked: list[tuple[str, str]] | None = None
+        while loss > self.allowed and self.examples:
+            ranked = self._ranked() if ranked is None else ranked
             if len(float_layers) >= len(ranked) - 1:
                 break
             more = max(1, len(ranked) // 8)
             float_layers = ranked[: min(len(ranked) - 1, len(float_layers) + more)]
-            say(f"int8: {name} {value:.4f} loses {100 * loss:.2f} points; {', '.join(float_layers)} back to fp32")
-            made = quantise.static_int8(proto, examples, float_layers)
-            loss, value = lost(made)
-    if not loss <= allowed:
-        raise MachineError(
-            f"int8 takes {name} from {before:.4f} to {value:.4f}, and at most {allowed:.4f} may be lost"
-            + (f" (with {', '.join(float_layers)} in fp32)" if float_layers else "")
-            + "; nothing was written: export without --int8, or train longer"
-        )
-    found = {"value": value, "lost": loss, "allowed": allowed, "float_layers": float_layers,
-             "bytes": len(made.SerializeToString()), "fp32_bytes": len(proto.SerializeToString())}  # fmt: skip
-    kind = "weights" if quantise.is_recurrent(proto) else "weights and activations"
-    say(f"int8 ({kind}): {name} {value:.4f}, {100 * loss:+.2f} points lost")
-    return made, found
+            self.say(
+                f"int8: {self.name} {value:.4f} loses {100 * loss:.2f} points; {self._named(float_layers)} back to fp32"
+            )
+            small |= {name: self._small(name, float_layers) for name in self.examples}
+            loss, value = self._loss(small)
+        if not loss <= self.allowed:
+            raise MachineError(
+                f"int8 takes {self.name} from {self.before:.4f} to {value:.4f}, and at most {self.allowed:.4f} may be "
+                + (f"lost (with {self._named(float_layers)} in fp32)" if float_layers else "lost")
+                + "; nothing was written: export without --int8, or train longer"
+            )
+        layers = {name: [layer for graph, layer in float_layers if graph == name] for name in self.graphs}
+        bytes_of = [sum(len(p.SerializeToString()) for p in protos.values()) for protos in (small, self.protos)]
+        report = {"value": value, "lost": loss, "allowed": self.allowed, "float_layers": layers,
+                  "bytes": bytes_of[0], "fp32_bytes": bytes_of[1]}  # fmt: skip
+        stored = "weights and activations" if self.examples else "weights"
+        self.say(f"int8 ({stored}): {self.name} {value:.4f}, {100 * loss:+.2f} points lost")
+        return small, report
+
+    def _small(self, name: str, float_layers: Sequence[tuple[str, str]]) -> Any:
+        if name not in self.examples:
+            return quantise.weights_to_int8(self.protos[name])
+        own = [layer for graph, layer in float_layers if graph == name]
+        return quantise.static_int8(self.protos[name], self.examples[name], own)
+
+    def _loss(self, protos: Mapping[str, Any]) -> tuple[float, float]:
+        """By how much the metric is worse, and its value."""
+        value = parity.measure(self.task, _networks(self.graphs, protos, dequantise_at_load=True), self.val)[self.name]
+        return (self.before - value if self.direction == "max" else value - self.before), value
+
+    def _ranked(self) -> list[tuple[str, str]]:
+        """Graph and layer, the most harmful first."""
+        harm: dict[tuple[str, str], float] = {}
+        for name, examples in self.examples.items():
+            few = {k: v[:MAX_RANKING] for k, v in examples.items()}
+            first = next(iter(OnnxNetwork(self.protos[name].SerializeToString())(few).values()))
+            harm |= {(name, layer): h for layer, h in quantise.harms(self.protos[name], few, first).items()}
+        return sorted(harm, key=lambda layer: -harm[layer])
+
+    def _named(self, layers: Sequence[tuple[str, str]]) -> str:
+        return ", ".join(layer if len(self.graphs) == 1 else f"{layer} of {graph}" for graph, layer in layers)
 
 
-def _examples(graph: Graph, train: Dataset, number: int) -> Arrays:
-    """Inputs of the graph from the training data."""
-    rows = np.sort(np.random.default_rng(0).permutation(len(train))[:number])
-    batch = train.batch(rows)
-    return {k: np.ascontiguousarray(batch[k].numpy()) for k in graph.inputs}
-
-
-def _write(run: Run, out: Path, proto: Any, graph: Graph, report: dict[str, Any]) -> None:
-    files = {MODEL: proto.SerializeToString()}
-    about = {
-        "format": FORMAT,
-        "dolmen": __version__,
-        "task": run.task_name,
-        "made_of": run.path.name,
-        "precision": "int8" if "int8" in report else "fp32",
-        "graph": {
-            "file": MODEL,
-            "opset": proto.opset_import[0].version,
-            "states": dict(graph.states),
-            "widen": "int8" in report and quantise.is_recurrent(proto),
-        },
-        "processor": run.task.processor.to_json(),
-        "files": {name: {"sha256": digest(content), "bytes": len(content)} for name, content in files.items()},
-        "evaluation": {k: v["metrics"] for k, v in run.evaluation.items()},
-        "parity": report,
-        "licences": [licence.model_dump() for licence in run.licences()],
+def _networks(
+    graphs: Mapping[str, Graph], protos: Mapping[str, Any], *, dequantise_at_load: bool = False
+) -> dict[str, Network]:
+    return {
+        name: OnnxNetwork(proto.SerializeToString(), graphs[name].states, dequantise_at_load=dequantise_at_load)
+        for name, proto in protos.items()
     }
+
+
+def _examples(task: AnyTask, name: str, graph: Graph, train: Dataset, number: int) -> Arrays:
+    """Inputs of a graph from the training data."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(train))[:number])
+    inputs = task.graph_inputs(name, train.batch(rows))
+    return {k: np.ascontiguousarray(inputs[k]) for k in graph.inputs}
+
+
+def _write(run: Run, out: Path, protos: Mapping[str, Any], graphs: Mapping[str, Graph], report: dict[str, Any]) -> None:
+    files = {f"{name}.onnx": proto.SerializeToString() for name, proto in protos.items()}
+    entries = {}
+    for name, proto in protos.items():
+        content, states = files[f"{name}.onnx"], dict(graphs[name].states)
+        network = OnnxNetwork(content, states)
+        entries[name] = GraphEntry(
+            file=f"{name}.onnx", opset=proto.opset_import[0].version, inputs=network.inputs,
+            outputs=network.output_specs, states=states,
+            dequantise_at_load="int8" in report and quantise.is_recurrent(proto),
+        )  # fmt: skip
+    manifest = Manifest(
+        format=FORMAT,
+        dolmen=__version__,
+        task=run.task_name,
+        made_of=run.path.name,
+        precision="int8" if "int8" in report else "fp32",
+        graphs=entries,
+        processor=run.task.processor.to_json(),
+        files={name: FileEntry(sha256=digest(content), bytes=len(content)) for name, content in files.items()},
+        evaluation={k: v["metrics"] for k, v in run.evaluation.items()},
+        parity=report,
+        licences=[licence.model_dump() for licence in run.licences()],
+    )
+    about = manifest.model_dump()
     text = json.dumps(_finite(about), indent=1, ensure_ascii=False).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
-        made = Path(name) / out.name
+        unfinished = Path(name) / out.name
         try:
             if out.suffix == SUFFIX:
-                with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as archive:
+                with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
                     for file, content in {BUNDLE: text, **files}.items():
                         archive.writestr(zipfile.ZipInfo(file), content)
             else:
-                made.mkdir()
+                unfinished.mkdir()
                 for file, content in {**files, BUNDLE: text}.items():
-                    write_whole(made / file, content)
-            made.replace(out)
+                    write_whole(unfinished / file, content)
+            unfinished.replace(out)
         except OSError as error:
             raise MachineError(
                 f"{out} can't be written: {error.strerror}; make room, or choose another --out"

@@ -18,7 +18,7 @@ from dolmen.nn.torch_network import Graph, Input
 from dolmen.types import Arrays, UserError
 
 OPSET = 20
-"""Of ONNX; what ONNX Runtime 1.17 (2024) and later read."""
+"""ONNX's set of operators that ONNX Runtime 1.17 (2024) and later read."""
 OLDEST, NEWEST = 18, 23
 DIRECTIONS = {False: "forward", True: "reverse"}
 CELLS = {"rnn_tanh": "RNN", "rnn_relu": "RNN", "lstm": "LSTM", "gru": "GRU"}
@@ -30,7 +30,7 @@ def to_onnx(graph: Graph, opset: int | None = None) -> Any:
     """Write a graph with dynamic dimensions wherever ``Input.shape`` has a name; an ``onnx.ModelProto``.
 
     Raises:
-        UserError: a network of this kind can't be written.
+        UserError: a network with such layers can't be written.
     """
     program = _program(graph, opset)
     _fold(program.model)
@@ -44,17 +44,17 @@ def to_onnx(graph: Graph, opset: int | None = None) -> Any:
 
 
 def first_difference(graph: Graph, tolerance: float) -> str:
-    """The first place of a network at which its graph gives something else, in words; "" if none is found."""
+    """The first place of a network at which its graph gives something else, in words; "" if there is none."""
     from torch.onnx.verification import verify_onnx_program
 
     program = _program(graph, None)
     inputs = tuple(torch.from_numpy(v) for v in example(graph.inputs, {}).values())
     try:
         with _quietly():
-            found = verify_onnx_program(program, inputs, compare_intermediates=True)
+            differences = verify_onnx_program(program, inputs, compare_intermediates=True)
     except Exception:  # it is asked when something is wrong already, and may meet that itself
         return ""
-    name = next((v.name for v in found if not v.max_abs_diff <= tolerance), None)
+    name = next((v.name for v in differences if not v.max_abs_diff <= tolerance), None)
     nodes = {node.name: node for node in program.exported_program.graph.nodes}
     node: Any = nodes.get(name)
     if node is None:
@@ -96,16 +96,16 @@ def example(inputs: dict[str, Input] | Any, sizes: dict[str, int], seed: int = 0
         sizes: of the named dimensions; 2, 3, ... where not given, since 0 and 1 are special to compilers.
         seed: of the draws.
     """
-    rng, made = np.random.default_rng(seed), {}
+    rng, arrays = np.random.default_rng(seed), {}
     names = dict.fromkeys(n for i in inputs.values() for n in i.shape if isinstance(n, str))
     chosen = {name: sizes.get(name, at + 2) for at, name in enumerate(names)}
     for name, i in inputs.items():
         shape = tuple(chosen[d] if isinstance(d, str) else d for d in i.shape)
-        kind = np.dtype(i.dtype)
+        dtype = np.dtype(i.dtype)
         most = chosen[i.up_to] + i.least if i.up_to else i.most
-        values: NDArray[Any] = rng.standard_normal(shape) if kind.kind == "f" else rng.integers(i.least, most, shape)
-        made[name] = values.astype(kind)
-    return made
+        values: NDArray[Any] = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(i.least, most, shape)
+        arrays[name] = values.astype(dtype)
+    return arrays
 
 
 def _recurrence(
@@ -175,7 +175,7 @@ def _fold(model: Any) -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """The exporter tells its own story on standard output and in warnings; ours is told by the gate."""
+    """The exporter tells its own story on standard output and in warnings; the gate tells ours."""
     levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "torch.export", "onnxscript")}
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -10,12 +10,12 @@ import numpy as np
 
 from dolmen.exporting.graphs import example
 from dolmen.nn.torch_network import Graph
-from dolmen.runtime.network import Network
+from dolmen.runtime.network import BATCH, Network
 from dolmen.tasks.task import AnyTask, Dataset
 from dolmen.types import Arrays
 
 TOLERANCE = 1e-4
-"""Of fp32, on outputs as large as 1; of larger ones a share of the largest."""
+"""What fp32 may differ by, on outputs as large as 1; on larger ones a share of the largest."""
 SIZES, BATCHES = (1, 7, 40), (1, 5)
 MOST_EXAMPLES, MOST_TOKENS = 2000, 50_000
 """Validation examples, or tokens of text, that the task's metric is measured on."""
@@ -31,44 +31,47 @@ def differences(graph: Graph, reference: Network, candidate: Network) -> list[di
     names = [n for n in dict.fromkeys(d for i in graph.inputs.values() for d in i.shape) if isinstance(n, str)]
     for batch in BATCHES:
         for size in SIZES if len(names) > 1 else SIZES[:1]:
-            sizes = dict.fromkeys(names, size) | {"batch": batch}
+            # Equal sizes would hide dimensions that are taken for each other.
+            sizes = {n: size + (at if size > 1 else 0) for at, n in enumerate(n for n in names if n != BATCH)}
+            sizes[BATCH] = batch
             inputs = example(graph.inputs, sizes, seed=size + batch)
             inputs |= {name: np.tanh(inputs[name]) for name in graph.states.values()}  # what states look like
-            told, found = reference(inputs), candidate(inputs)
-            of = " x ".join(f"{name} {n}" for name, n in sizes.items())
-            rows.append({"what": of, "difference": _apart(told, found, inputs)})
+            expected, outputs = reference(inputs), candidate(inputs)
+            what = " x ".join(f"{name} {sizes[name]}" for name in names)
+            rows.append({"what": what, "difference": _apart(graph, expected, outputs, inputs)})
             if graph.states and size > 1:
-                rows.append(
-                    {
-                        "what": f"{of}, in chunks",
-                        "difference": _apart(told, in_chunks(graph, candidate, inputs), inputs),
-                    }
-                )
+                outputs = in_chunks(graph, candidate, inputs)
+                rows.append({"what": f"{what}, in chunks", "difference": _apart(graph, expected, outputs, inputs)})
     return rows
 
 
 def in_chunks(graph: Graph, network: Network, inputs: Arrays) -> Arrays:
     """The outputs of a stream that is fed in three parts, the state going from one to the next."""
     states = {name: inputs[name] for name in graph.states.values()}
-    fed = [name for name in graph.inputs if name not in states]
+    read, *others = graph.inputs
+    constants = {name: inputs[name] for name in others if name not in states}
     parts: dict[str, list[Any]] = {}
-    length = inputs[fed[0]].shape[1]
+    length = inputs[read].shape[1]
     cuts = sorted({0, 1, length // 2, length})
     for start, stop in itertools.pairwise(cuts):
-        found = network({**{name: np.ascontiguousarray(inputs[name][:, start:stop]) for name in fed}, **states})
-        states = {name: found[output] for output, name in graph.states.items()}
+        outputs = network({read: np.ascontiguousarray(inputs[read][:, start:stop]), **constants, **states})
+        states = {name: outputs[output] for output, name in graph.states.items()}
         for name in graph.outputs:
-            parts.setdefault(name, []).append(found[name])
+            parts.setdefault(name, []).append(outputs[name])
     return {k: v[-1] if k in graph.states else np.concatenate(v, 1) for k, v in parts.items()}
 
 
-def _apart(told: Arrays, found: Arrays, inputs: Arrays) -> float:
+def _apart(graph: Graph, expected: Arrays, outputs: Arrays, inputs: Arrays) -> float:
     """The largest difference; that behind the end of a sequence means nothing."""
+    read = next(iter(graph.inputs))
+    counted = "lengths" in inputs and graph.inputs["lengths"].up_to in graph.inputs[read].shape
+    lengths = inputs["lengths"] if counted else None
     worst = 0.0
-    for name, reference in told.items():
-        apart = np.abs(found[name].astype(np.float64) - reference) / max(1.0, float(np.abs(reference).max()))
-        if "lengths" in inputs:
-            apart = apart[np.arange(apart.shape[1]) < inputs["lengths"][:, None]]
+    for name, reference in expected.items():
+        apart = np.abs(outputs[name].astype(np.float64) - reference) / max(1.0, float(np.abs(reference).max()))
+        # What goes along the sequence that has these lengths, and not a state at its end.
+        if lengths is not None and apart.shape[:2] == inputs[read].shape[:2]:
+            apart = apart[np.arange(apart.shape[1]) < lengths[:, None]]
         worst = max(worst, float(apart.max()) if np.isfinite(apart).all() else float("inf"))
     return worst
 
@@ -84,14 +87,14 @@ def few_of(task: AnyTask, dataset: Dataset) -> Dataset:
     return dataset.subset(np.sort(np.random.default_rng(0).permutation(len(dataset))[:most]))
 
 
-def measure(task: AnyTask, network: Network, dataset: Dataset) -> Mapping[str, float]:
-    """The task's metrics by this network."""
+def measure(task: AnyTask, networks: Mapping[str, Network], dataset: Dataset) -> Mapping[str, float]:
+    """The task's metrics by these networks."""
     parts: dict[str, list[Any]] = {}
     step = len(dataset) if task.ordered else 64
     for start in range(0, len(dataset), step):
         rows = np.arange(start, min(start + step, len(dataset)))
         batch = {k: v.numpy() for k, v in dataset.batch(rows).items()}
-        for name, value in task.network_outputs(network, batch).items():
+        for name, value in task.network_outputs(networks, batch).items():
             parts.setdefault(name, []).append(value)
     outputs = {k: np.concatenate(v) for k, v in parts.items()}
     return task.evaluate(outputs, dataset, intervals=False).metrics

@@ -32,19 +32,19 @@ def is_recurrent(proto: Any) -> bool:
 
 
 def weights_to_int8(proto: Any) -> Any:
-    """Store large weights as int8 with a scale for each of their rows, widened when the graph is opened.
+    """Store large weights as int8 with a scale for each of their rows, dequantised when the graph is opened.
 
     Recurrent layers stay ONNX's own nodes this way, GRU included, which ONNX Runtime has no int8 kernel for; files get
     smaller, and steps are as quick as before. The largest value of a row becomes 127 (symmetric, to the nearest).
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    graph = made.graph
+    small = onnx.ModelProto()
+    small.CopyFrom(proto)
+    graph = small.graph
     users: dict[str, list[tuple[Any, int]]] = {}
     for node in _nodes(graph):
         for at, name in enumerate(node.input):
             users.setdefault(name, []).append((node, at))
-    kept, widened = [], []
+    kept, dequantised = [], []
     for tensor in graph.initializer:
         axis = _row_axis(users.get(tensor.name, ()), len(tensor.dims))
         if tensor.data_type != onnx.TensorProto.FLOAT or int(np.prod(tensor.dims)) < LEAST_WEIGHTS or axis is None:
@@ -59,14 +59,14 @@ def weights_to_int8(proto: Any) -> Any:
             numpy_helper.from_array(rounded, f"{name}_int8"),
             numpy_helper.from_array(scale.ravel(), f"{name}_scale"),
         ]
-        widened.append(
+        dequantised.append(
             helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], f"{name}_widen", axis=axis)
         )
-    nodes = [*widened, *graph.node]
+    nodes = [*dequantised, *graph.node]
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
-    return made
+    return small
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
@@ -142,7 +142,7 @@ def static_int8(proto: Any, examples: Arrays, float_layers: Collection[str] = ()
 
 
 def _quantised(proto: Any) -> list[str]:
-    """What stands between quantised layers has to be quantised too, or numbers are widened and narrowed in between."""
+    """What stands between quantised layers has to be quantised too, or numbers go to fp32 and back in between."""
     return [*STATIC, *sorted(BETWEEN & {n.op_type for n in proto.graph.node})]
 
 
@@ -168,8 +168,8 @@ def _outside(proto: Any) -> list[str]:
     ]
 
 
-def most_sensitive(proto: Any, examples: Arrays, reference: NDArray[Any]) -> list[str]:
-    """The layers, most harmful first: how far the first output moves when one layer alone has eight bits.
+def harms(proto: Any, examples: Arrays, reference: NDArray[Any]) -> dict[str, float]:
+    """How far the first output moves when one layer alone has eight bits: its mean square error by its mean square.
 
     Args:
         proto: the graph in fp32.
@@ -178,11 +178,11 @@ def most_sensitive(proto: Any, examples: Arrays, reference: NDArray[Any]) -> lis
     """
     from dolmen.runtime.onnx_network import OnnxNetwork
 
-    harm = {}
+    harm, size = {}, max(float(np.square(reference).mean()), 1e-30)
     for name in layers_of(proto):
-        found = OnnxNetwork(static_int8(proto, examples, only=[name]).SerializeToString())(examples)
-        harm[name] = float(np.square(next(iter(found.values())) - reference).mean())
-    return sorted(harm, key=lambda name: -harm[name])
+        outputs = OnnxNetwork(static_int8(proto, examples, only=[name]).SerializeToString())(examples)
+        harm[name] = float(np.square(next(iter(outputs.values())) - reference).mean()) / size
+    return harm
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ class Model:
 
     @property
     def predictor(self) -> Predictor[Any]:
-        """See the class."""
+        """Inputs, as a person has them, to predictions."""
         raise NotImplementedError
 
     @property
@@ -40,7 +40,7 @@ class Model:
 
     @property
     def network(self) -> Network:
-        """Arrays to arrays."""
+        """Arrays to arrays, of a task with one network; ``predictor.networks`` has them all by name."""
         return self.predictor.network
 
     @property

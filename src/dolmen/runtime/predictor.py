@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from dolmen.runtime.network import Network
+from dolmen.runtime.network import MODEL, Network
 from dolmen.types import Arrays, Prediction, UserError
 
 P = TypeVar("P")
@@ -33,7 +33,7 @@ class Predictor(ABC, Generic[P]):
 
     Attributes:
         processor: raw input to arrays, outputs to predictions.
-        network: arrays to arrays.
+        networks: arrays to arrays, by name; a task that has only one calls it "model".
         takes: what an input is: the bytes of a picture file, or a text.
         open_model: opens a run or a bundle that an option names; None where there is nothing to open them with.
     """
@@ -50,9 +50,23 @@ class Predictor(ABC, Generic[P]):
     Watching: ClassVar[type[BaseModel]] = NoOptions
     """That, and what can be chosen for a source that is watched."""
 
-    def __init__(self, processor: P, network: Network) -> None:
-        self.processor, self.network = processor, network
+    def __init__(self, processor: P, networks: Network | Mapping[str, Network]) -> None:
+        self.processor = processor
+        self.networks: Mapping[str, Network] = networks if isinstance(networks, Mapping) else {MODEL: networks}
         self.open_model: Callable[[Path], Any] | None = None
+
+    @property
+    def network(self) -> Network:
+        """The network of a task that has only one."""
+        (only,) = self.networks.values()
+        return only
+
+    def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
+        """The shapes of inputs and outputs that fit the processor, by network; a bundle is compared when it is opened.
+
+        What is not a number (a batch, a length) is a name, and fits everything.
+        """
+        return {}
 
     @abstractmethod
     def predict(

@@ -20,7 +20,7 @@ from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import Schedule
 from dolmen.nn.torch_network import Graph, TorchNetwork
 from dolmen.runtime import predictor
-from dolmen.runtime.network import Network
+from dolmen.runtime.network import MODEL, Network
 from dolmen.types import Arrays, CheckReport, Evaluation, Finding, Metric, Section, UserError
 
 Batch = dict[str, Tensor]
@@ -182,7 +182,7 @@ class Budget(Protocol):
         loss: Callable[[nn.Module, Tensor], Tensor],
         optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> float:
-        """Measure one training step: ``loss`` of the model on inputs, its gradients, and the optimisers' steps."""
+        """Measure one training step: ``loss`` (the sum over all objectives), its gradients, the optimisers' steps."""
         ...
 
 
@@ -389,19 +389,28 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         return self.outputs(model, batch)
 
     @abstractmethod
-    def graph(self, model: ModelT) -> Graph:
-        """The part of the model that prediction needs: arrays in, arrays out."""
+    def graphs(self, model: ModelT) -> dict[str, Graph]:
+        """The parts of the model that prediction needs, arrays in, arrays out: ``{MODEL: graph}`` where it is one."""
+
+    def graph_inputs(self, name: str, batch: Batch) -> Arrays:
+        """What the graph of this name reads when it predicts a batch of stored values; int8 takes its ranges from it."""
+        del name
+        return {k: v.numpy() for k, v in batch.items()}
+
+    def networks(self, model: ModelT) -> dict[str, Network]:
+        """The graphs, which torch computes."""
+        return {name: TorchNetwork(graph) for name, graph in self.graphs(model).items()}
 
     def predictor(self, model: ModelT) -> predictor.Predictor[Any]:
         """Inputs, as a person has them, to predictions."""
-        return self.Predictor(self.processor, TorchNetwork(self.graph(model)))
+        return self.Predictor(self.processor, self.networks(model))
 
-    def network_outputs(self, network: Network, batch: Arrays) -> Arrays:
-        """What ``outputs`` gives, by a network that need not be torch's: to measure an exported one.
+    def network_outputs(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
+        """What ``outputs`` gives, by networks that need not be torch's: to measure those that were exported.
 
-        By default the network's own outputs; a task overrides it where ``outputs`` makes something else of them.
+        By default the only network's own outputs; a task overrides it where ``outputs`` makes something else of them.
         """
-        return network(batch)
+        return networks[MODEL](batch)
 
     def tokens_each(self, dataset: DatasetT) -> int:
         """Tokens of an example, where few examples are much to compute; 0 where examples are counted."""

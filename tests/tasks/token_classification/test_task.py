@@ -124,7 +124,7 @@ def test_an_encoder_reads_along(tmp_path: Path) -> None:
         assert mine.confidences == pytest.approx(theirs.confidences, abs=1e-4)
     # What training works out from the characters is what prediction is given.
     batch = run.task.datasets["train"].batch(np.arange(5))
-    outside = run.task.network_outputs(run.network, {k: v.numpy() for k, v in batch.items()})["emissions"]
+    outside = run.task.network_outputs(run.predictor.networks, {k: v.numpy() for k, v in batch.items()})["emissions"]
     with torch.no_grad():
         inside = run.task.outputs(run.model, batch)["emissions"].numpy()
     np.testing.assert_allclose(outside, inside, atol=1e-4)

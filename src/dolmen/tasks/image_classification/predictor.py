@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from dolmen.predictions import Classes
 from dolmen.processors.images.image import ImageProcessor
+from dolmen.runtime.network import BATCH, MODEL
 from dolmen.runtime.pictures import ImagePredictor
 from dolmen.types import Prediction, UserError
 
@@ -23,6 +24,11 @@ class ClassificationPredictor(ImagePredictor[ImageProcessor]):
     """See the module."""
 
     Processor: ClassVar[type[Any]] = ImageProcessor
+
+    def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
+        """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
+        p = self.processor
+        return {MODEL: {"images": (BATCH, p.height, p.width, p.channels), "logits": (BATCH, len(p.classes))}}
 
     def predict(
         self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64

@@ -29,9 +29,10 @@ from dolmen.nn.convolutional.blocks import Normalise
 from dolmen.nn.convolutional.classifiers import NETWORKS, ViewAverage, build_classifier, initialise_from_data
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
-from dolmen.nn.torch_network import Graph, Input, TorchNetwork
+from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.images.image import ImageProcessor
 from dolmen.report.numbers import classes_text, count, listed
+from dolmen.runtime.network import MODEL
 from dolmen.tasks.image_classification import views
 from dolmen.tasks.image_classification.data.labels import suspect_labels
 from dolmen.tasks.image_classification.data.sample import write_image_sample
@@ -259,14 +260,15 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
         """``{"logits": (B, K)}`` from the pictures as they are."""
         return {"logits": model(batch["images"].permute(0, 3, 1, 2).float()).float()}
 
-    def graph(self, model: nn.Module) -> Graph:
+    def graphs(self, model: nn.Module) -> dict[str, Graph]:
         """``images`` (B, H, W, C) uint8 to ``logits`` (B, K)."""
         p = self.processor
         shape = ("batch", p.height, p.width, p.channels)
-        return Graph(ViewAverage(model, p.views()), {"images": Input("uint8", shape)}, ("logits",))
+        graph = Graph(ViewAverage(model, p.views()), {"images": Input("uint8", shape)}, ("logits",))
+        return {MODEL: graph}
 
     def predictor(self, model: nn.Module) -> ClassificationPredictor:
-        return ClassificationPredictor(self.processor, TorchNetwork(self.graph(model)))
+        return ClassificationPredictor(self.processor, self.networks(model))
 
     def evaluate(self, outputs: Arrays, dataset: ImageDataset, *, intervals: bool = True) -> Evaluation:
         """Decide for the most probable class, or by the threshold where one was asked for, and compare."""

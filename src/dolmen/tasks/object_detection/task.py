@@ -21,9 +21,10 @@ from dolmen.data.splits import assign_splits, leave_out_few_copies
 from dolmen.nn.convolutional.blocks import Normalise
 from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import classifier_optimizers, cosine
-from dolmen.nn.torch_network import Graph, Input, TorchNetwork
+from dolmen.nn.torch_network import Graph, Input
 from dolmen.predictions import Boxes
 from dolmen.report.numbers import classes_text, count, listed
+from dolmen.runtime.network import MODEL
 from dolmen.tasks.object_detection import views
 from dolmen.tasks.object_detection.data import augment as box_augment
 from dolmen.tasks.object_detection.data.anchors import Shapes, fit_anchors, size_iou
@@ -273,14 +274,14 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
         outputs = model(batch["images"].permute(0, 3, 1, 2).float())
         return {"boxes": outputs.boxes, "scores": scores_of(outputs), "proposals": outputs.proposals}
 
-    def graph(self, model: Detector) -> Graph:
+    def graphs(self, model: Detector) -> dict[str, Graph]:
         """``images`` (B, H, W, C) uint8 to ``boxes`` (B, R, 4) and ``scores`` (B, R, K)."""
         p = self.processor
         shape = ("batch", p.height, p.width, p.channels)
-        return Graph(DetectorGraph(model), {"images": Input("uint8", shape)}, ("boxes", "scores"))
+        return {MODEL: Graph(DetectorGraph(model), {"images": Input("uint8", shape)}, ("boxes", "scores"))}
 
     def predictor(self, model: Detector) -> DetectionPredictor:
-        return DetectionPredictor(self.processor, TorchNetwork(self.graph(model)))
+        return DetectionPredictor(self.processor, self.networks(model))
 
     def evaluate(self, outputs: Arrays, dataset: BoxDataset, *, intervals: bool = True) -> Evaluation:
         p = self.processor

@@ -19,9 +19,9 @@ from dolmen.data.sources.layout import choose_split
 from dolmen.metrics.alarms import alarm_curve, threshold_for
 from dolmen.nn.losses import Loss, nothing
 from dolmen.nn.optimizers import linear, recurrent_optimizers
-from dolmen.nn.torch_network import Graph, Input, TorchNetwork
+from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.audio.log_mel import LogMel, mono
-from dolmen.runtime.network import Network
+from dolmen.runtime.network import MODEL, Network, Streams
 from dolmen.tasks.speech_recognition import metrics, negatives, views
 from dolmen.tasks.speech_recognition.data.augment import Spoken, Strength, coloured, flat_targets, mask, vary
 from dolmen.tasks.speech_recognition.data.checks.check import check_recordings
@@ -285,35 +285,34 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
             row[: len(part)] = part
         return frames, steps
 
-    def graph(self, model: Recogniser) -> Graph:
+    def graphs(self, model: Recogniser) -> dict[str, Graph]:
         """Steps and all that a stream carries to log-probabilities; or whole recordings and their lengths."""
         p = self.processor
         frames = Input("float32", ("batch", "time", p.stride, p.front.num_mels))
         if model.bidirectional:
             lengths = Input("int64", ("batch",), least=1, up_to="time")
-            return Graph(WholeGraph(model), {"frames": frames, "lengths": lengths}, ("log_probabilities",))
+            return {MODEL: Graph(WholeGraph(model), {"frames": frames, "lengths": lengths}, ("log_probabilities",))}
         before, maps, state = model.begun(1)
         carried = {"before": before, "maps": maps}
         states = {name: Input("float32", ("batch", *value.shape[1:])) for name, value in carried.items()}
         for name in ("hidden", "cell")[: 1 + (state.cell is not None)]:
             states[name] = Input("float32", (len(state.hidden), "batch", state.hidden.shape[2]))
-        return Graph(
+        graph = Graph(
             StreamGraph(model), {"frames": frames, **states},
             ("log_probabilities", *(f"next_{name}" for name in states)), {f"next_{name}": name for name in states},
         )  # fmt: skip
+        return {MODEL: graph}
 
     def predictor(self, model: Recogniser) -> SpeechPredictor:
-        return SpeechPredictor(self.processor, TorchNetwork(self.graph(model)))
+        return SpeechPredictor(self.processor, self.networks(model))
 
-    def network_outputs(self, network: Network, batch: Arrays) -> Arrays:
+    def network_outputs(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
         """``{"log_probabilities": (M, V)}``, as ``outputs`` gives."""
         frames, steps = self._steps(batch["audio"], batch["num_samples"])
         if self.processor.streams:
-            axes = {"before": 0, "maps": 0}
-            state = {k: np.repeat(v, len(frames), axes.get(k, 1)) for k, v in network.steps().state.items()}
-            padded = network({"frames": frames, **state})["log_probabilities"]
+            padded = Streams(networks[MODEL], num_streams=len(frames)).read(frames)["log_probabilities"]
         else:
-            padded = network({"frames": frames, "lengths": steps})["log_probabilities"]
+            padded = networks[MODEL]({"frames": frames, "lengths": steps})["log_probabilities"]
         return {"log_probabilities": np.concatenate([row[:n] for row, n in zip(padded, steps, strict=True)])}
 
     def evaluate(self, outputs: Arrays, dataset: RecordingDataset, *, intervals: bool = True) -> Evaluation:

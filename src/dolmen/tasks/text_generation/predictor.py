@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dolmen.files import write_whole
 from dolmen.predictions import Text
 from dolmen.processors.text.tokens import END_OF_LINE, TextProcessor
-from dolmen.runtime.network import Network
+from dolmen.runtime.network import BATCH, MODEL, Network
 from dolmen.runtime.predictor import Predictor, Session, text_of, text_pieces
 from dolmen.tasks.text_generation.predictions import Reading
 from dolmen.tasks.text_generation.processors.sampling import Sampler, Speller
@@ -128,6 +128,10 @@ class TextPredictor(Predictor[TextProcessor]):
     Options = GenerationOptions
     streams = True
     briefly: ClassVar[dict[str, Any]] = {"length": 16}
+
+    def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
+        """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
+        return {MODEL: {"tokens": (BATCH, "time"), "logits": (BATCH, "time", len(self.processor))}}
 
     def predict(
         self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from dolmen.nn.recurrent.language_model import LanguageGraph, LanguageModel
 from dolmen.nn.recurrent.state import State
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.text.tokens import TextProcessor, fit_text
-from dolmen.runtime.network import Network
+from dolmen.runtime.network import MODEL, Network, Streams
 from dolmen.tasks.task import (
     Batch,
     Budget,
@@ -310,31 +309,31 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
         assert hidden is not None
         return State(hidden, chosen("cell"))
 
-    def graph(self, model: LanguageModel) -> Graph:
+    def graphs(self, model: LanguageModel) -> dict[str, Graph]:
         """``tokens`` (B, T) and the state to ``logits`` (B, T, V) of the next tokens and the state after them."""
         layers = model.layers
         state = Input("float32", (layers.num_layers, "batch", layers.hidden_size))
         states = {"hidden": state} | ({"cell": state} if layers.has_memory else {})
         tokens = Input("int64", ("batch", "time"), len(self.processor))
-        return Graph(
+        graph = Graph(
             LanguageGraph(model), {"tokens": tokens, **states}, ("logits", *(f"next_{name}" for name in states)),
             {f"next_{name}": name for name in states}, lambda: LanguageSteps(model),
         )  # fmt: skip
+        return {MODEL: graph}
 
-    def network_outputs(self, network: Network, batch: Arrays) -> Arrays:
+    def network_outputs(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
         """``{"nll": (B, W)}`` with the state carried from window to window, in a few streams that begin empty."""
         tokens = batch["tokens"]
         nll = np.full((len(tokens), tokens.shape[1] - 1), np.nan, np.float32)
-        length, state = math.ceil(len(tokens) / STREAMS), dict[str, NDArray[np.float32]]()
-        first = network.steps().state
+        length = math.ceil(len(tokens) / STREAMS)
+        streams = Streams(networks[MODEL], num_streams=len(range(0, len(tokens), length)))
         for j in range(length):
             rows = np.arange(j, len(tokens), length)
-            state = {k: (state[k][:, : len(rows)] if state else np.repeat(v, len(rows), 1)) for k, v in first.items()}
+            streams = streams[: len(rows)]  # the last may have run out
             for start in range(0, nll.shape[1], 64):  # all logits of a window are many
                 part = np.maximum(tokens[rows, start : start + 65], 0).astype(np.int64)
-                outputs = network({"tokens": np.ascontiguousarray(part[:, :-1]), **state})
-                state = {k: outputs[f"next_{k}"] for k in first}
-                z = outputs["logits"] - outputs["logits"].max(-1, keepdims=True)
+                logits = streams.read(part[:, :-1])["logits"]
+                z = logits - logits.max(-1, keepdims=True)
                 own = np.take_along_axis(z, part[:, 1:, None], -1)[..., 0]
                 nll[rows, start : start + part.shape[1] - 1] = np.log(np.exp(z).sum(-1)) - own
         return {"nll": np.where(tokens[:, 1:] < 0, np.nan, nll)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from dolmen.runtime.network import BATCH, MODEL
 from dolmen.runtime.predictor import Predictor, Session, text_of, text_pieces
 from dolmen.tasks.token_classification.predictions import Spans
-from dolmen.tasks.token_classification.processor import TagProcessor
+from dolmen.tasks.token_classification.processor import LONGEST_WORD, TagProcessor
 from dolmen.types import Arrays, Example, Prediction, UserError
 
 MOST_TOKENS = 1 << 14
@@ -37,6 +38,16 @@ class SentencePredictor(Predictor[TagProcessor]):
     Processor: ClassVar[type[Any]] = TagProcessor
     takes: ClassVar[str] = "text"
     Options = TaggingOptions
+
+    def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
+        """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
+        p = self.processor
+        shapes: dict[str, tuple[int | str, ...]] = {
+            "words": (BATCH, "time"),
+            "characters": (BATCH, "time", LONGEST_WORD),
+            "emissions": (BATCH, "time", len(p.labels)),
+        }
+        return {MODEL: shapes | ({} if p.encoder is None else {"reading": (BATCH, "read")})}
 
     def predict(
         self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64

@@ -18,10 +18,10 @@ from dolmen.data.sources.layout import choose_split
 from dolmen.nn.losses import Loss, cross_entropy, nothing
 from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.recurrent.language_model import LanguageModel
-from dolmen.nn.torch_network import Graph, Input, TorchNetwork
+from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.text.tokens import END_OF_LINE, TextProcessor
 from dolmen.report.numbers import classes_text, count, listed
-from dolmen.runtime.network import Network
+from dolmen.runtime.network import MODEL, Network
 from dolmen.tasks.task import (
     Batch,
     Budget,
@@ -264,7 +264,7 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
             outputs["transitions"] = model.crf.transitions()[None]
         return outputs
 
-    def graph(self, model: Tagger) -> Graph:
+    def graphs(self, model: Tagger) -> dict[str, Graph]:
         """Words, characters, shapes and lengths, and what a language model reads along, to emissions (B, T, K)."""
         p = self.processor
         inputs = {
@@ -276,15 +276,15 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
         if p.encoder is not None:
             inputs["reading"] = Input("int64", ("batch", "read"), p.encoder.num_tokens)
             inputs["ends"] = Input("int64", ("batch", "time"), up_to="read")
-        return Graph(model, inputs, ("emissions",))
+        return {MODEL: Graph(model, inputs, ("emissions",))}
 
     def predictor(self, model: Tagger) -> SentencePredictor:
-        return SentencePredictor(self.processor, TorchNetwork(self.graph(model)))
+        return SentencePredictor(self.processor, self.networks(model))
 
-    def network_outputs(self, network: Network, batch: Arrays) -> Arrays:
+    def network_outputs(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
         """As ``outputs``, with the transitions of the processor."""
         lengths = batch["lengths"]
-        emissions = SentencePredictor(self.processor, network).emissions(
+        emissions = SentencePredictor(self.processor, networks).emissions(
             [
                 self._example({k: batch[k][i, :n] for k in ("words", "characters", "shapes")})
                 for i, n in enumerate(lengths)

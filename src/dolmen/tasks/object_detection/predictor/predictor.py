@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from dolmen.processors.images.image import Pixels, open_image
 from dolmen.processors.video.frame import FRAME_S, Frame
 from dolmen.processors.video.source import frames, of_pictures
 from dolmen.processors.video.writer import VideoWriter
-from dolmen.runtime.network import Network
+from dolmen.runtime.network import BATCH, MODEL, Network
 from dolmen.runtime.pictures import ImagePredictor
 from dolmen.tasks.object_detection.predictor.session import Following, FollowSession, Watching, event_line, tally_lines
 from dolmen.tasks.object_detection.processor import DetectionProcessor
@@ -43,6 +43,12 @@ class DetectionPredictor(ImagePredictor[DetectionProcessor]):
     Options: ClassVar[type[BaseModel]] = DetectionOptions
     Streaming: ClassVar[type[BaseModel]] = Following
     Watching: ClassVar[type[BaseModel]] = Watching
+
+    def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
+        """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
+        p = self.processor
+        images = (BATCH, p.height, p.width, p.channels)
+        return {MODEL: {"images": images, "boxes": (BATCH, "boxes", 4), "scores": (BATCH, "boxes", len(p.classes))}}
 
     def predict(
         self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from dolmen.processors.audio.files import LOUDEST, SUFFIXES, decode, read_in_pieces
 from dolmen.processors.audio.log_mel import Resampler, resample
 from dolmen.runtime.microphone import from_int16, listen
+from dolmen.runtime.network import BATCH, MODEL
 from dolmen.runtime.predictor import Predictor, Session
 from dolmen.tasks.speech_recognition.predictions import Transcript, Word
 from dolmen.tasks.speech_recognition.predictor.options import Hearing, Live, decoding
@@ -47,6 +48,12 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
         """See ``Predictor.step``."""
         p = self.processor
         return np.zeros((1, p.stride, p.front.num_mels), np.float32)
+
+    def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
+        """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
+        p = self.processor
+        frames = (BATCH, "time", p.stride, p.front.num_mels)
+        return {MODEL: {"frames": frames, "log_probabilities": (BATCH, "time", len(p.units))}}
 
     def predict(
         self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
