@@ -12,11 +12,14 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "dolmen"
 
+INTERFACE = {"tasks.task", "tasks.config"}
+"""What a task is; these two know no task."""
+
 # What each floor may import of ours. A floor is a folder or a file at the top; a task's folder has the same floors.
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "predictions": {"types"},
-    "catalogue": {"types", "runtime.predictor", "tasks.task"},  # the latter two to name a type
+    "catalogue": {"types", "runtime.predictor", *INTERFACE},  # the latter two to name a type
     "choices": {"types"},
     "files": {"types"},
     "run_folder": set(),
@@ -28,15 +31,15 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"types", "predictions", "files", "run_folder", "processors", "report"},
     "runtime": {"types", "predictions", "catalogue", "choices", "files", "processors", "runtime"},
     "tasks": {
-        "types", "predictions", "files", "data", "processors", "runtime", "nn", "metrics", "report", "tasks.task",
+        "types", "predictions", "files", "data", "processors", "runtime", "nn", "metrics", "report", *INTERFACE,
     },
-    "engine": {"types", "files", "run_folder", "tasks.task", "nn.fp32", "engine"},
-    "run": {"types", "catalogue", "files", "run_folder", "runtime", "tasks.task", "engine", "report"},
-    "exporting": {"types", "files", "run_folder", "processors", "runtime", "nn", "tasks.task", "run", "exporting"},
-    "training": {"types", "files", "run_folder", "tasks.task", "engine", "report", "run", "display"},
+    "engine": {"types", "files", "run_folder", *INTERFACE, "nn.fp32", "engine"},
+    "run": {"types", "catalogue", "files", "run_folder", "runtime", *INTERFACE, "engine", "report"},
+    "exporting": {"types", "files", "run_folder", "processors", "runtime", "nn", *INTERFACE, "run", "exporting"},
+    "training": {"types", "files", "run_folder", *INTERFACE, "engine", "report", "run", "display"},
     "installation": {"types", "catalogue", "engine.hardware", "data.cache", "processors.video"},
     "verbs": {
-        "types", "catalogue", "choices", "exporting", "files", "runtime", "data", "tasks.task", "engine", "report",
+        "types", "catalogue", "choices", "exporting", "files", "runtime", "data", *INTERFACE, "engine", "report",
         "run", "run_folder", "training", "display", "installation",
     },
     "cli": {
@@ -98,7 +101,7 @@ def imports(source: str) -> Iterator[str]:
 def floor_of(module: str) -> tuple[str, str]:
     """The floor whose rules hold for a module, and the task that it belongs to ("" for the kernel's)."""
     parts = module.split(".")
-    if parts[0] != "tasks" or parts[1:2] == ["task"] or len(parts) == 1:
+    if parts[0] != "tasks" or parts[1:2] in (["task"], ["config"]) or len(parts) == 1:
         return parts[0], ""
     return INSIDE_A_TASK.get(parts[2], "?") if len(parts) > 2 else "types", parts[1]
 

@@ -25,7 +25,8 @@ from dolmen.engine.train import fit
 from dolmen.files import write_json, write_whole
 from dolmen.report.card import table
 from dolmen.run import Run
-from dolmen.tasks.task import AnyTask, Calibrated, Prepared, TaskConfig
+from dolmen.tasks.config import TaskConfig
+from dolmen.tasks.task import AnyTask, Calibrated, Prepared
 from dolmen.types import CheckReport, Evaluation, MachineError, Metric, UserError
 
 

@@ -24,7 +24,8 @@ from dolmen.runtime.model import Model
 from dolmen.types import CheckReport, Evaluation, Prediction, UserError
 
 if TYPE_CHECKING:
-    from dolmen.tasks.task import AnyTask, Dataset, TaskConfig
+    from dolmen.tasks.config import TaskConfig
+    from dolmen.tasks.task import AnyTask, Dataset
 
 __all__ = [
     "Run",

@@ -11,7 +11,8 @@ from torch import nn
 
 from dolmen.engine import hardware, planner
 from dolmen.nn.losses import Loss
-from dolmen.tasks.task import Batch, Objective, TaskConfig
+from dolmen.tasks.config import TaskConfig
+from dolmen.tasks.task import Batch, Objective
 from dolmen.types import MachineError
 
 

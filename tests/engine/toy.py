@@ -16,7 +16,8 @@ from dolmen.nn.convolutional.blocks import BatchNorm2d
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear
 from dolmen.nn.torch_network import Graph, Input
-from dolmen.tasks.task import Batch, Moment, Objective, Prepared, Task, TaskConfig
+from dolmen.tasks.config import TaskConfig
+from dolmen.tasks.task import Batch, Moment, Objective, Prepared, Task
 from dolmen.types import Arrays, CheckReport, Evaluation
 
 

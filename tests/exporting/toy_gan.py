@@ -14,7 +14,8 @@ from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import linear
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.runtime.network import Network
-from dolmen.tasks.task import Batch, Objective, Prepared, Task, TaskConfig
+from dolmen.tasks.config import TaskConfig
+from dolmen.tasks.task import Batch, Objective, Prepared, Task
 from dolmen.types import Arrays, CheckReport, Evaluation
 
 NOISE, SIDE = 8, 8

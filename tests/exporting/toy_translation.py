@@ -19,7 +19,8 @@ from dolmen.nn.recurrent.state import State
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.runtime.network import Network, Streams
 from dolmen.runtime.predictor import Predictor, Session
-from dolmen.tasks.task import Batch, Objective, Prepared, Task, TaskConfig
+from dolmen.tasks.config import TaskConfig
+from dolmen.tasks.task import Batch, Objective, Prepared, Task
 from dolmen.types import Arrays, CheckReport, Evaluation, Prediction, UserError
 
 LETTERS = "abcdefgh"

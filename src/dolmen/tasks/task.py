@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dolmen.nn.losses import Loss
@@ -21,6 +20,7 @@ from dolmen.nn.optimizers import Schedule
 from dolmen.nn.torch_network import Graph, TorchNetwork
 from dolmen.runtime import predictor
 from dolmen.runtime.network import MODEL, Network
+from dolmen.tasks.config import TaskConfig
 from dolmen.types import Arrays, CheckReport, Evaluation, Finding, Metric, Section, UserError
 
 Batch = dict[str, Tensor]
@@ -53,53 +53,6 @@ Progress = Callable[[str, int, int], None]
 def stage_progress(progress: Progress | None, stage: str) -> Callable[[int, int], None] | None:
     """Turn ``progress`` into what one stage calls with ``(done, total)``; None where nobody asked."""
     return None if progress is None else lambda done, total: progress(stage, done, total)
-
-
-class TaskConfig(BaseModel):
-    """What can be chosen for any task. ``None`` means: decided by the data, the budget and the machine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    minutes: float | None = Field(
-        None, gt=0, description="budget for the whole command; 10 if no other budget is given"
-    )
-    epochs: int | None = Field(None, gt=0, description="budget in passes over the training data, instead of minutes")
-    patience: int | None = Field(
-        None, gt=0, description="stop when this many evaluations in a row brought no gain on validation"
-    )
-    batch_size: int | None = Field(None, gt=0, description="examples in one step, over all processes")
-    micro_batch_size: int | None = Field(
-        None, gt=0, description="examples at once in memory; gradients add up to the batch"
-    )
-    lr: float | None = Field(None, gt=0, description="learning rate of the main optimiser")
-    weight_decay: float | None = Field(None, ge=0, description="decoupled weight decay")
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 where it is faster here and gives the same gradient"
-    )
-    threads: int | None = Field(
-        None,
-        gt=0,
-        description="CPU threads that compute; if not given, as many as are quickest here. Sums depend on it in the "
-        "last digit: give it where two trainings have to be equal bit for bit",
-    )
-    seed: int = Field(0, ge=0, description="of everything random: splits, weights, order, augmentation")
-    val_fraction: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="share of the training data held out for validation where the data name none",
-    )
-    test_fraction: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="share of the data held out for the test where the data name no splits at all",
-    )
-
-    def for_loading(self) -> Self:
-        """The choices by which a network is built whose weights are then read from a file."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -393,7 +346,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         """The parts of the model that prediction needs, arrays in, arrays out: ``{MODEL: graph}`` where it is one."""
 
     def graph_inputs(self, name: str, batch: Batch) -> Arrays:
-        """What the graph of this name reads when it predicts a batch of stored values; int8 takes its ranges from it."""
+        """What the graph of this name reads to predict a batch of stored values; int8 takes its ranges from it."""
         del name
         return {k: v.numpy() for k, v in batch.items()}
 

@@ -33,22 +33,12 @@ from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.images.image import ImageProcessor
 from dolmen.report.numbers import classes_text, count, listed
 from dolmen.runtime.network import MODEL
+from dolmen.tasks.config import TaskConfig
 from dolmen.tasks.image_classification import views
 from dolmen.tasks.image_classification.data.labels import suspect_labels
 from dolmen.tasks.image_classification.data.sample import write_image_sample
 from dolmen.tasks.image_classification.predictor import ClassificationPredictor
-from dolmen.tasks.task import (
-    Batch,
-    Budget,
-    Calibrated,
-    Moment,
-    Objective,
-    Prepared,
-    Progress,
-    Task,
-    TaskConfig,
-    stage_progress,
-)
+from dolmen.tasks.task import Batch, Budget, Calibrated, Moment, Objective, Prepared, Progress, Task, stage_progress
 from dolmen.types import Arrays, Evaluation, Finding, Section, UserError
 
 ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large

@@ -25,6 +25,7 @@ from dolmen.nn.torch_network import Graph, Input
 from dolmen.predictions import Boxes
 from dolmen.report.numbers import classes_text, count, listed
 from dolmen.runtime.network import MODEL
+from dolmen.tasks.config import TaskConfig
 from dolmen.tasks.object_detection import views
 from dolmen.tasks.object_detection.data import augment as box_augment
 from dolmen.tasks.object_detection.data.anchors import Shapes, fit_anchors, size_iou
@@ -41,18 +42,7 @@ from dolmen.tasks.object_detection.nn.losses import detection_loss
 from dolmen.tasks.object_detection.nn.network import Detector, DetectorGraph, scores_of
 from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
 from dolmen.tasks.object_detection.processor import DetectionProcessor
-from dolmen.tasks.task import (
-    Batch,
-    Budget,
-    Calibrated,
-    Moment,
-    Objective,
-    Prepared,
-    Progress,
-    Task,
-    TaskConfig,
-    stage_progress,
-)
+from dolmen.tasks.task import Batch, Budget, Calibrated, Moment, Objective, Prepared, Progress, Task, stage_progress
 from dolmen.types import Arrays, Evaluation, Finding, Section, UserError
 
 USUAL_SIZE = 320

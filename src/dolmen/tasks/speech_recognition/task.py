@@ -22,6 +22,7 @@ from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.audio.log_mel import LogMel, mono
 from dolmen.runtime.network import MODEL, Network, Streams
+from dolmen.tasks.config import TaskConfig
 from dolmen.tasks.speech_recognition import metrics, negatives, views
 from dolmen.tasks.speech_recognition.data.augment import Spoken, Strength, coloured, flat_targets, mask, vary
 from dolmen.tasks.speech_recognition.data.checks.check import check_recordings
@@ -39,18 +40,7 @@ from dolmen.tasks.speech_recognition.processors.level import Level
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor, choose_kind, fit_units
 from dolmen.tasks.speech_recognition.processors.text_rules import TextRules, normalise
 from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
-from dolmen.tasks.task import (
-    Batch,
-    Budget,
-    Calibrated,
-    Moment,
-    Objective,
-    Prepared,
-    Progress,
-    Task,
-    TaskConfig,
-    stage_progress,
-)
+from dolmen.tasks.task import Batch, Budget, Calibrated, Moment, Objective, Prepared, Progress, Task, stage_progress
 from dolmen.types import Arrays, Evaluation, Section, UserError
 
 WARPS = 7

@@ -23,16 +23,8 @@ from dolmen.nn.recurrent.state import State
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.text.tokens import TextProcessor, fit_text
 from dolmen.runtime.network import MODEL, Network, Streams
-from dolmen.tasks.task import (
-    Batch,
-    Budget,
-    Objective,
-    Prepared,
-    Progress,
-    Task,
-    TaskConfig,
-    stage_progress,
-)
+from dolmen.tasks.config import TaskConfig
+from dolmen.tasks.task import Batch, Budget, Objective, Prepared, Progress, Task, stage_progress
 from dolmen.tasks.text_generation import metrics, views
 from dolmen.tasks.text_generation.data.checks import check_text
 from dolmen.tasks.text_generation.data.sample import write_text_sample

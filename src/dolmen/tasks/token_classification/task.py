@@ -22,16 +22,8 @@ from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.text.tokens import END_OF_LINE, TextProcessor
 from dolmen.report.numbers import classes_text, count, listed
 from dolmen.runtime.network import MODEL, Network
-from dolmen.tasks.task import (
-    Batch,
-    Budget,
-    Calibrated,
-    Objective,
-    Prepared,
-    Progress,
-    Task,
-    TaskConfig,
-)
+from dolmen.tasks.config import TaskConfig
+from dolmen.tasks.task import Batch, Budget, Calibrated, Objective, Prepared, Progress, Task
 from dolmen.tasks.token_classification import metrics, views
 from dolmen.tasks.token_classification.data.checks import check_tagged
 from dolmen.tasks.token_classification.data.dataset import TaggedDataset
