@@ -23,7 +23,7 @@ from dolmen.data.cache.entries import Column, EntryWriter, free_bytes, open_entr
 from dolmen.data.cache.pool import in_pool
 from dolmen.data.images.appearance import DIGEST_SIZE, THUMBNAIL, Appearance, appearance, difference_hashes
 from dolmen.data.images.set import ImageSet, Raw
-from dolmen.processors.images.image import ImageProcessor, UnreadableImageError, open_image, quiet_pillow
+from dolmen.processors.images.image import ImageFit, UnreadableImageError, open_image, quiet_pillow
 from dolmen.types import MachineError, UserError
 
 FORMAT = 2  # raise it when the meaning of any stored column changes
@@ -62,7 +62,7 @@ class Decoded:
 
 def decode_all(
     images: ImageSet,
-    processor: ImageProcessor,
+    image_fit: ImageFit,
     *,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -71,7 +71,7 @@ def decode_all(
 
     Args:
         images: the set; its pictures are read in storage order, each once.
-        processor: gives the size, the channels and the fit.
+        image_fit: gives the size, the channels and the fit.
         cache: the folder that holds the entries; ``cache_dir() / "decoded"`` when None.
         progress: called with (done, total) while pictures are being decoded.
 
@@ -80,8 +80,8 @@ def decode_all(
         UserError: the source stopped giving pictures (an archive that is cut off, a disk that was unplugged).
     """
     folder = cache if cache is not None else cache_dir() / "decoded"
-    entry = folder / _key(images, processor)
-    columns = _columns(len(images), processor)
+    entry = folder / _key(images, image_fit)
+    columns = _columns(len(images), image_fit)
     decoded = _reuse(entry, columns, images)
     if decoded is not None:
         return decoded
@@ -95,7 +95,7 @@ def decode_all(
                 f" {readable_bytes(free)} free: set DOLMEN_CACHE to a folder on a larger disk."
             )
         with EntryWriter(entry, columns) as writer, quiet_pillow():
-            facts = _decode_into(writer, images, processor, progress)
+            facts = _decode_into(writer, images, image_fit, progress)
             writer.publish(facts, is_valid=lambda: _reuse(entry, columns, images) is not None)
             decoded = _reuse(entry, columns, images)
         prune(folder, keep=entry)
@@ -109,17 +109,17 @@ def decode_all(
     return decoded
 
 
-def _key(images: ImageSet, processor: ImageProcessor) -> str:
-    geometry = (FORMAT, processor.height, processor.width, processor.channels, processor.fit)
+def _key(images: ImageSet, image_fit: ImageFit) -> str:
+    geometry = (FORMAT, image_fit.height, image_fit.width, image_fit.channels, image_fit.fit)
     key = hashlib.blake2b(repr((images.fingerprint, len(images), geometry)).encode(), digest_size=16)
     for name in images.names:  # the rows stand in the order of the names
         key.update(name.encode(errors="surrogateescape") + b"\0")
     return key.hexdigest()
 
 
-def _columns(num_images: int, processor: ImageProcessor) -> dict[str, Column]:
+def _columns(num_images: int, image_fit: ImageFit) -> dict[str, Column]:
     return {
-        "pixels": Column("u1", (num_images, processor.height, processor.width, processor.channels)),
+        "pixels": Column("u1", (num_images, image_fit.height, image_fit.width, image_fit.channels)),
         "digests": Column("u1", (num_images, DIGEST_SIZE)),
         "hashes": Column("<u8", (num_images,)),
         "thumbnails": Column("u1", (num_images, THUMBNAIL, THUMBNAIL)),
@@ -148,7 +148,7 @@ def _reuse(entry: Path, columns: dict[str, Column], images: ImageSet) -> Decoded
 def _decode_into(
     writer: EntryWriter,
     images: ImageSet,
-    processor: ImageProcessor,
+    image_fit: ImageFit,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """Decode all pictures in a small pool, write their rows, and return the facts about them."""
@@ -156,7 +156,7 @@ def _decode_into(
     notes: dict[int, tuple[str, ...]] = {}
     not_opened: list[int] = []
     seen = np.zeros(len(images), np.bool_)
-    for rows in in_pool(lambda chunk: _decode_chunk(chunk, processor), _chunks(images)):
+    for rows in in_pool(lambda chunk: _decode_chunk(chunk, image_fit), _chunks(images)):
         for name, values in rows.columns.items():
             writer.write(name, rows.indices, values)
         problems |= rows.problems
@@ -209,14 +209,14 @@ class _Rows:
     notes: dict[int, tuple[str, ...]]
 
 
-def _decode_chunk(chunk: Chunk, processor: ImageProcessor) -> _Rows:
+def _decode_chunk(chunk: Chunk, image_fit: ImageFit) -> _Rows:
     problems: dict[int, str] = {}
     not_opened: list[int] = []
     notes: dict[int, tuple[str, ...]] = {}
     indices: list[int] = []
     shapes: list[tuple[int, ...]] = []
     looks: list[Appearance] = []
-    pixels = np.empty((len(chunk), processor.height, processor.width, processor.channels), np.uint8)
+    pixels = np.empty((len(chunk), image_fit.height, image_fit.width, image_fit.channels), np.uint8)
     for index, raw in chunk:
         if isinstance(raw, OSError):
             problems[index] = f"can't be opened: {raw.strerror or raw}"
@@ -227,7 +227,7 @@ def _decode_chunk(chunk: Chunk, processor: ImageProcessor) -> _Rows:
         except UnreadableImageError as error:
             problems[index] = str(error)
             continue
-        pixels[len(indices)] = processor.resize(opened.pixels)
+        pixels[len(indices)] = image_fit.resize(opened.pixels)
         indices.append(index)
         shapes.append(opened.pixels.shape)
         looks.append(appearance(opened.pixels))

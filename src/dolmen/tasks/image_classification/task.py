@@ -29,11 +29,11 @@ from dolmen.nn.convolutional.classifiers import NETWORKS, ViewAverage, build_cla
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
 from dolmen.nn.torch_network import Graph, Input, TorchNetwork
-from dolmen.processors.images.image import ImageProcessor
 from dolmen.tasks.image_classification import views
 from dolmen.tasks.image_classification.data.labels import suspect_labels
 from dolmen.tasks.image_classification.data.sample import write_image_sample
 from dolmen.tasks.image_classification.predictor import ClassificationPredictor
+from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.tasks.task import (
     Batch,
     Budget,
@@ -86,12 +86,12 @@ class ImageClassificationConfig(TaskConfig):
         return self.model_copy(update={"weights": "none"})
 
 
-class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageDataset, nn.Module]):
+class ImageClassification(Task[ImageClassificationConfig, ClassificationProcessor, ImageDataset, nn.Module]):
     """Pictures to class probabilities."""
 
     name: ClassVar[str] = "image-classification"
     Config = ImageClassificationConfig
-    Processor = ImageProcessor
+    Processor = ClassificationProcessor
     Predictor = ClassificationPredictor
     headline = ("accuracy", "max")
     monitor = ("calibrated_loss", "min")
@@ -108,13 +108,13 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
         budget: Budget | None = None,
         progress: Progress | None = None,
         open_model: Callable[[Path], Any] | None = None,
-    ) -> Prepared[ImageClassificationConfig, ImageProcessor, ImageDataset]:
+    ) -> Prepared[ImageClassificationConfig, ClassificationProcessor, ImageDataset]:
         del open_model
         images = read_images(data, fetch=fetch, progress=stage_progress(progress, "downloading"))
         require_trainable(images)
         positive = _positive_class(config, images.classes)
         height, width, channels = common_shape(images, config.image_size)
-        processor = ImageProcessor(
+        processor = ClassificationProcessor(
             classes=images.classes, height=height, width=width, channels=channels, fit=config.fit, positive=positive
         )
         config = config.model_copy(
@@ -169,8 +169,8 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
 
     @classmethod
     def _fit_size_to_budget(
-        cls, config: ImageClassificationConfig, processor: ImageProcessor, budget: Budget, num_images: int
-    ) -> ImageProcessor:
+        cls, config: ImageClassificationConfig, processor: ClassificationProcessor, budget: Budget, num_images: int
+    ) -> ClassificationProcessor:
         """Take the largest picture size with which the budget still allows enough passes over the data."""
         for size in [s for s in (160, 128, 96, 64) if s < min(processor.height, processor.width)]:
             images = torch.zeros(32, processor.channels, processor.height, processor.width)
@@ -309,7 +309,9 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
         positive = p.classes.index(p.positive)
         return np.where(probabilities[:, positive] >= p.threshold, positive, 1 - positive)
 
-    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: ImageDataset) -> Calibrated[ImageProcessor]:
+    def calibrate(
+        self, model: nn.Module, outputs: Arrays, dataset: ImageDataset
+    ) -> Calibrated[ClassificationProcessor]:
         """Fit the temperature, and for two classes the operating threshold."""
         del model
         logits, labels = outputs["logits"], dataset.labels
@@ -381,12 +383,12 @@ def _positive_class(config: ImageClassificationConfig, classes: tuple[str, ...])
     return wanted or classes[1]
 
 
-def _default_views(flip: bool, processor: ImageProcessor) -> Literal[1, 2, 6]:
+def _default_views(flip: bool, processor: ClassificationProcessor) -> Literal[1, 2, 6]:
     """Mirrored views where they are right; moved ones too where pictures are so small that a pixel matters."""
     if not flip:
         return 1
     return 6 if max(processor.height, processor.width) <= 48 else 2
 
 
-def _decode(images: ImageSet, processor: ImageProcessor, progress: Progress | None) -> Decoded:
+def _decode(images: ImageSet, processor: ClassificationProcessor, progress: Progress | None) -> Decoded:
     return decode_all(images, processor, progress=stage_progress(progress, "reading pictures"))

@@ -335,7 +335,7 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
 
 
 def _decode(boxes: BoxSet, processor: DetectionProcessor, progress: Progress | None) -> Decoded:
-    return decode_all(boxes.images, processor.picture, progress=stage_progress(progress, "reading pictures"))
+    return decode_all(boxes.images, processor.image_fit, progress=stage_progress(progress, "reading pictures"))
 
 
 def _seen(
