@@ -15,19 +15,21 @@ PACKAGE = Path(__file__).parent.parent / "src" / "dolmen"
 # What each floor may import of ours. A floor is a folder or a file at the top; a task's folder has the same floors.
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
+    "wording": set(),
     "predictions": {"types"},
     "catalogue": {"types", "runtime.predictor", "tasks.task"},  # the latter two to name a type
     "choices": {"types"},
     "files": {"types"},
     "display": {"types"},
     "processors": {"types", "predictions", "processors"},
-    "data": {"types", "files", "processors", "data"},
+    "data": {"types", "wording", "files", "processors", "data"},
     "nn": {"types", "nn"},
     "metrics": {"types", "predictions", "metrics"},
-    "report": {"types", "predictions", "files", "processors", "report"},
+    "report": {"types", "wording", "predictions", "files", "processors", "report"},
     "runtime": {"types", "predictions", "catalogue", "choices", "files", "processors", "runtime"},
     "tasks": {
-        "types", "predictions", "files", "data", "processors", "runtime", "nn", "metrics", "report", "tasks.task",
+        "types", "wording", "predictions", "files", "data", "processors", "runtime", "nn", "metrics", "report",
+        "tasks.task",
     },
     "engine": {"types", "files", "tasks.task", "nn.fp32", "engine"},
     "run": {"types", "catalogue", "runtime", "tasks.task", "engine", "report"},
@@ -53,6 +55,7 @@ INSIDE_A_TASK = {
 
 NO_TORCH = {
     "types",
+    "wording",
     "predictions",
     "catalogue",
     "choices",

@@ -8,8 +8,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from dolmen.files import write_whole
-from dolmen.report.numbers import WHAT, count, interval_text, loss_text, metric_name, metric_text, sentence
+from dolmen.report.numbers import WHAT, interval_text, loss_text, metric_name, metric_text, sentence
 from dolmen.report.run_files import SPLITS, RunFiles
+from dolmen.wording import count
 
 
 class Licence(BaseModel):

@@ -134,11 +134,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def count(number: int, thing: str, things: str | None = None) -> str:
-    """``1,797 pictures``, ``1 picture``."""
-    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
-
-
 def sentence(text: str) -> str:
     """The same with a capital to begin a sentence with: ``accuracy`` -> ``Accuracy``, but ``mAP`` stays."""
     return text if any(c.isupper() for c in text.split(" ")[0]) else text[:1].upper() + text[1:]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from dolmen.files import write_whole
 from dolmen.report import figures
-from dolmen.report.numbers import count, metric_name, metric_text, sentence
+from dolmen.report.numbers import metric_name, metric_text, sentence
 from dolmen.report.run_files import RunFiles
 from dolmen.types import Section
+from dolmen.wording import count
 
 ABOUT_THE_MOMENT = {"event", "epoch", "step", "progress", "seconds", "best"}
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dolmen.files import read_journal
-from dolmen.report.numbers import count, duration, interval_text, metric_name, metric_text, sentence
+from dolmen.report.numbers import duration, interval_text, metric_name, metric_text, sentence
 from dolmen.types import CheckReport
+from dolmen.wording import count
 
 Record = dict[str, Any]
 SPLITS = {

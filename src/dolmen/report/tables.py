@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from dolmen.report.numbers import WHAT, count, interval_text, metric_name, metric_text, percent
+from dolmen.report.numbers import WHAT, interval_text, metric_name, metric_text, percent
 from dolmen.types import Evaluation, Section
+from dolmen.wording import count
 
 
 def numbers(evaluations: dict[str, Evaluation]) -> Section:

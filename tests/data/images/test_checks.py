@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dolmen.data.images.checks import check_images, report_text
+from dolmen.data.images.checks import check_images
 from dolmen.data.images.decoded import decode_all
+from dolmen.data.report_text import report_text
 from dolmen.data.splits import assign_splits
 from dolmen.processors.images.image import ImageFit
 from dolmen.types import CheckReport, Finding, Skipped

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from dolmen.data.wording import choose
 from dolmen.processors.audio.files import read_in_pieces
 from dolmen.tasks.speech_recognition.data.checks.check import long_time
 from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S, recordings_below
 from dolmen.types import Finding
+from dolmen.wording import choose
 
 
 def length_of(negatives: str) -> float:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from dolmen.predictions import Boxes
 from dolmen.processors.images.drawing import Mark, draw_marks, score_text
 from dolmen.report import figures, pictures
-from dolmen.report.numbers import count, decimal, percent, sentence
+from dolmen.report.numbers import decimal, percent, sentence
 from dolmen.report.tables import bar, numbers
 from dolmen.types import Evaluation, Section
+from dolmen.wording import count
 
 Picture = Callable[[str, int], NDArray[np.uint8]]
 Name = Callable[[str, int], str]
