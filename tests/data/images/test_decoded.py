@@ -18,10 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dolmen.data.cache import entries as decoded_cache
+from dolmen.data.cache import columns as cache_columns
+from dolmen.data.cache import store as cache_store
 from dolmen.data.cache.cache_dir import cache_dir
-from dolmen.data.cache.entries import prune, readable_bytes
-from dolmen.data.images import decoded as decoded_module
 from dolmen.data.images.decoded import Decoded, decode_all
 from dolmen.processors.images.image import ImageFit
 from dolmen.types import MachineError, UserError
@@ -225,7 +224,7 @@ def test_two_at_once_both_succeed(make_images, tmp_path):
 
 
 def test_a_full_disk_is_told_before_anything_is_written(make_images, reads, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoded_module, "free_bytes", lambda folder: 1_000)
+    monkeypatch.setattr(cache_store, "free_bytes", lambda folder: 1_000)
     with pytest.raises(MachineError) as caught:
         decode_all(make_images([picture(i) for i in range(5)]), IMAGE_FIT, cache=tmp_path)
     assert str(caught.value) == (
@@ -240,7 +239,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(make_images, tmp_path,
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(decoded_cache._ColumnFile, "write", full)
+    monkeypatch.setattr(cache_columns.ColumnFile, "write", full)
     with pytest.raises(MachineError) as caught:
         decode_all(make_images([picture(i) for i in range(5)]), IMAGE_FIT, cache=tmp_path)
     assert str(caught.value) == (
@@ -297,43 +296,6 @@ def test_the_default_folder_is_in_the_cache(make_images, tmp_path, monkeypatch):
     assert len(entries(cache_dir() / "decoded")) == 1
 
 
-def make_entry(folder: Path, name: str, size: int, age_s: float) -> None:
-    (folder / name).mkdir()
-    (folder / name / "pixels.npy").write_bytes(bytes(size))
-    (folder / name / "entry.json").write_text("")
-    time_ = 1_700_000_000 - age_s
-    os.utime(folder / name / "entry.json", (time_, time_))
-
-
-@pytest.mark.parametrize(
-    ("max_bytes", "keep", "left"),
-    [
-        (1000, None, ["new", "old", "older"]),
-        (250, None, ["new", "old"]),
-        (150, None, ["new"]),
-        (0, None, []),
-        (150, "older", ["older"]),
-        (0, "older", ["older"]),
-    ],
-)
-def test_prune_deletes_the_least_recently_used(tmp_path, max_bytes, keep, left):
-    for age, name in enumerate(("new", "old", "older")):
-        make_entry(tmp_path, name, 100, age * 60.0)
-    prune(tmp_path, max_bytes=max_bytes, keep=tmp_path / keep if keep else None)
-    assert entries(tmp_path) == left
-
-
-def test_prune_deletes_what_a_killed_process_left_and_nothing_else(tmp_path):
-    for name in ("dead.x.partial", "alive.x.partial"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "pixels.npy").write_bytes(b"")
-    (tmp_path / "somebody else's file").write_text("")
-    for path in (tmp_path / "dead.x.partial", tmp_path / "dead.x.partial" / "pixels.npy"):
-        os.utime(path, (0, 0))
-    prune(tmp_path)
-    assert entries(tmp_path) == ["alive.x.partial", "somebody else's file"]
-
-
 def test_reuse_makes_an_entry_young(make_images, tmp_path):
     images = make_images([picture(0)])
     decode_all(images, IMAGE_FIT, cache=tmp_path)
@@ -341,14 +303,6 @@ def test_reuse_makes_an_entry_young(make_images, tmp_path):
     os.utime(facts, (0, 0))
     decode_all(images, IMAGE_FIT, cache=tmp_path)
     assert facts.stat().st_mtime > 0
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (3.21e9, "3.2 GB"), (2e12, "2.0 TB")],
-)
-def test_readable_bytes(num_bytes, text):
-    assert readable_bytes(int(num_bytes)) == text
 
 
 def test_memory_stays_flat_when_the_set_grows_tenfold(make_images, tmp_path, monkeypatch):
@@ -365,13 +319,13 @@ def test_memory_stays_flat_when_the_set_grows_tenfold(make_images, tmp_path, mon
         def __getitem__(self, index: object) -> bytes:
             return one[:]
 
-    processor = IMAGE_FIT.model_copy(update={"height": 64, "width": 64})  # 12 kB a picture
+    image_fit = IMAGE_FIT.model_copy(update={"height": 64, "width": 64})  # 12 kB a picture
 
     def peak(num: int) -> int:
         images = make_images(Endless(num))
         tracemalloc.start()
         try:
-            decode_all(images, processor, cache=tmp_path / str(num))
+            decode_all(images, image_fit, cache=tmp_path / str(num))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

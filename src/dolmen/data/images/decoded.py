@@ -19,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.data.cache.cache_dir import cache_dir
-from dolmen.data.cache.entries import Column, EntryWriter, free_bytes, open_entry, prune, readable_bytes
+from dolmen.data.cache.columns import Column
+from dolmen.data.cache.entries import Entry, EntryWriter
 from dolmen.data.cache.pool import in_pool
+from dolmen.data.cache.store import open_or_fill
 from dolmen.data.images.appearance import DIGEST_SIZE, THUMBNAIL, Appearance, appearance, difference_hashes
 from dolmen.data.images.set import ImageSet, Raw
 from dolmen.processors.images.image import ImageFit, UnreadableImageError, open_image, quiet_pillow
-from dolmen.types import MachineError, UserError
+from dolmen.types import UserError
 
 FORMAT = 2  # raise it when the meaning of any stored column changes
 CHUNK_PICTURES = 64  # a work item for a thread: enough to hide the cost of handing it over,
@@ -80,33 +82,15 @@ def decode_all(
         UserError: the source stopped giving pictures (an archive that is cut off, a disk that was unplugged).
     """
     folder = cache if cache is not None else cache_dir() / "decoded"
-    entry = folder / _key(images, image_fit)
-    columns = _columns(len(images), image_fit)
-    decoded = _reuse(entry, columns, images)
-    if decoded is not None:
-        return decoded
-    needed = sum(column.num_bytes for column in columns.values())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = free_bytes(folder)
-        if needed > free:
-            raise MachineError(
-                f"The decoded pictures need {readable_bytes(needed)} and {folder} has"
-                f" {readable_bytes(free)} free: set DOLMEN_CACHE to a folder on a larger disk."
-            )
-        with EntryWriter(entry, columns) as writer, quiet_pillow():
-            facts = _decode_into(writer, images, image_fit, progress)
-            writer.publish(facts, is_valid=lambda: _reuse(entry, columns, images) is not None)
-            decoded = _reuse(entry, columns, images)
-        prune(folder, keep=entry)
-    except OSError as error:
-        raise MachineError(
-            f"The decoded pictures ({readable_bytes(needed)}) can't be written to {folder}"
-            f" ({error.strerror or error}): free some space or set DOLMEN_CACHE to a folder on another disk."
-        ) from error
-    if decoded is None:
-        raise MachineError(f"The decoded pictures vanished from {folder} just after they were written: run it again.")
-    return decoded
+
+    def fill(writer: EntryWriter) -> dict[str, Any]:
+        with quiet_pillow():
+            return _decode_into(writer, images, image_fit, progress)
+
+    return open_or_fill(
+        folder / _key(images, image_fit), _columns(len(images), image_fit), fill,
+        lambda entry: _reuse(entry, images), "The decoded pictures",
+    )  # fmt: skip
 
 
 def _key(images: ImageSet, image_fit: ImageFit) -> str:
@@ -128,12 +112,9 @@ def _columns(num_images: int, image_fit: ImageFit) -> dict[str, Column]:
     }
 
 
-def _reuse(entry: Path, columns: dict[str, Column], images: ImageSet) -> Decoded | None:
-    """Open an entry unless it is absent, damaged, or a picture that could not be opened then can be now."""
-    opened = open_entry(entry, columns)
-    if opened is None:
-        return None
-    arrays, facts = opened
+def _reuse(entry: Entry, images: ImageSet) -> Decoded | None:
+    """Take what an entry holds unless it is damaged, or a picture that could not be opened then can be now."""
+    arrays, facts = entry.arrays, entry.facts
     try:
         problems = {int(i): str(reason) for i, reason in facts["problems"]}
         notes = {int(i): tuple(texts) for i, texts in facts["notes"]}
