@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dolmen.data.images.arrays import read_digits
-from dolmen.files import fill_folder
+from dolmen.files import fills_folder
 
 NUM_PICTURES, NUM_EMPTY, SIDE = 60, 4, 96
 SMALLEST, LARGEST, AT_MOST = 20, 44, 4
@@ -24,19 +24,9 @@ the classes. Four pictures show nothing. To name splits yourself, write instance
 """
 
 
+@fills_folder
 def write_box_sample(folder: Path) -> None:
-    """Write 60 pictures of 96 x 96 with one to four digits each, four of them with none, whole or not at all.
-
-    Args:
-        folder: new or empty.
-
-    Raises:
-        UserError: it holds something, or can't be made.
-    """
-    fill_folder(folder, _write)
-
-
-def _write(folder: Path) -> None:
+    """Write 60 pictures of 96 x 96 with one to four digits each, four of them with none."""
     (folder / "images").mkdir()
     digits = read_digits()
     stored = dict(digits.read(np.flatnonzero(digits.labels < len(CLASSES)).tolist()))

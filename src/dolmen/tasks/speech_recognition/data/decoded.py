@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dolmen.data.cache.cache_dir import cache_dir
 from dolmen.data.cache.columns import Column, RaggedColumn
 from dolmen.data.cache.entries import Columns, Entry, EntryWriter
-from dolmen.data.cache.pool import in_pool
+from dolmen.data.cache.pool import in_chunks, in_pool
 from dolmen.data.cache.store import open_or_fill
 from dolmen.data.ragged import Ragged
 from dolmen.data.sources.open import reason_of
@@ -155,10 +155,13 @@ def _decode_into(
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """Decode all recordings in a small pool, write their rows, and return the facts about them."""
-    num = len(recordings)
+    num, names = len(recordings), [item.name for item in recordings.items]
+    places = {name: i for i, name in enumerate(names)}
     problems: dict[int, _Problem] = {}
+    files = ((places[name], content) for name, content in recordings.source.read(names))
+    chunks = in_chunks(files, recordings.name, CHUNK_RECORDINGS, CHUNK_BYTES)
     decoded = np.zeros(num, np.bool_)
-    for chunk in in_pool(lambda c: _decode_chunk(c, recordings, rate, longest_s), _chunks(recordings)):
+    for chunk in in_pool(lambda c: _decode_chunk(c, recordings, rate, longest_s), chunks):
         problems |= {i: result for i, result in chunk if isinstance(result, _Problem)}
         good = [(i, result) for i, result in chunk if isinstance(result, _Decoded)]
         indices = np.array([i for i, _ in good], np.int64)
@@ -227,31 +230,6 @@ def _most_common_rate(recordings: Recordings, key: tuple[Any, ...], longest_s: f
         return rate if isinstance(rate, int) and rate > 0 else None
 
     return open_or_fill(_entry(*key, "rate"), {}, look, kept, "The rate of the recordings")
-
-
-def _chunks(recordings: Recordings) -> Iterator[Chunk]:
-    """Read the recordings in storage order, some at a time."""
-    places = {item.name: i for i, item in enumerate(recordings.items)}
-    chunk: Chunk = []
-    num_bytes = 0
-    files = iter(recordings.source.read(list(places)))
-    while True:
-        try:
-            name, content = next(files)
-        except StopIteration:
-            break
-        except OSError as error:
-            raise UserError(
-                f"{recordings.name} could not be read to its end ({error.strerror or error}): check that it is "
-                "complete and try again."
-            ) from error
-        chunk.append((places[name], content))
-        num_bytes += len(content) if isinstance(content, bytes) else 0
-        if len(chunk) >= CHUNK_RECORDINGS or num_bytes >= CHUNK_BYTES:
-            yield chunk
-            chunk, num_bytes = [], 0
-    if chunk:
-        yield chunk
 
 
 def _decode_chunk(

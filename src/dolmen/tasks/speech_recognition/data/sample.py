@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.files import fill_folder
+from dolmen.files import fills_folder
 from dolmen.tasks.speech_recognition.data.decoded import to_int16
 
 RATE = 8000
@@ -33,19 +33,9 @@ The format is a list, manifest.csv, with the columns path, text, speaker and spl
 """
 
 
+@fills_folder
 def write_recordings_sample(folder: Path) -> None:
-    """Write 120 recordings of one to four words in WAV and a list, whole or not at all.
-
-    Args:
-        folder: new or empty.
-
-    Raises:
-        UserError: it holds something, or can't be made.
-    """
-    fill_folder(folder, _write)
-
-
-def _write(folder: Path) -> None:
+    """Write 120 recordings of one to four words in WAV and a list."""
     import soundfile
 
     (folder / "wav").mkdir()

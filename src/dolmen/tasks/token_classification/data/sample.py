@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dolmen.files import fill_folder
+from dolmen.files import fills_folder
 from dolmen.tasks.token_classification.processor import Span, cut_words, tags_of
 
 NOTICE = """Sentences of Python's language reference (the module pydoc_data.topics of this Python), tagged by rules:
@@ -21,19 +21,9 @@ PARTS = {"train.conll": (1, 2, 3, 4, 6, 7, 8, 9), "valid.conll": (0,), "test.con
 _NAME = re.compile(r'"([A-Za-z_]+)(?:\(\))?"')
 
 
+@fills_folder
 def write_tagged_sample(folder: Path) -> None:
-    """Write train.conll, valid.conll and test.conll, whole or not at all.
-
-    Args:
-        folder: new or empty.
-
-    Raises:
-        UserError: it holds something, or can't be made.
-    """
-    fill_folder(folder, _write)
-
-
-def _write(folder: Path) -> None:
+    """Write train.conll, valid.conll and test.conll."""
     sentences = list(dict.fromkeys(_sentences()))
     for name, numbers in PARTS.items():
         chosen = [s for i, s in enumerate(sentences) if i % 10 in numbers]
