@@ -128,7 +128,7 @@ class FolderSource(Source):
         super().__init__(path, files, folders, sorted(lost, key=lambda s: natural(s.name)))
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-        """See ``Source.read``."""
+        """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
         for name in names:
             yield name, read_file(self.path / name)
 

@@ -61,7 +61,7 @@ def check_boxes(
     Args:
         boxes: the set; a picture with split "" is counted as skipped.
         decoded: its pictures.
-        findings: what ``clean`` found.
+        findings: those of ``clean``.
         task: what the report says it is for.
     """
     usable_labels = np.minimum(boxes.images.labels, 0)

@@ -69,15 +69,15 @@ def _in_pixels(boxes: BoxSet, sizes: NDArray[np.int64]) -> Mended:
     scale = np.ones((len(boxes), 2))
     if boxes.relative:
         return _scaled(boxes, sizes[:, ::-1].astype(np.float64)), []
-    said = boxes.said_sizes
-    annotated = (said > 0).all(axis=1) & (sizes > 0).all(axis=1) & (np.abs(said - sizes) > 1).any(axis=1)
+    written = boxes.said_sizes
+    annotated = (written > 0).all(axis=1) & (sizes > 0).all(axis=1) & (np.abs(written - sizes) > 1).any(axis=1)
     if not annotated.any():
         return boxes, []
-    exchanged = annotated & (said == sizes[:, ::-1]).all(axis=1)
-    factors = sizes[:, ::-1] / np.maximum(said[:, ::-1], 1)
-    rounding = 1.5 / np.maximum(np.minimum(said, sizes).min(axis=1), 1)
+    exchanged = annotated & (written == sizes[:, ::-1]).all(axis=1)
+    factors = sizes[:, ::-1] / np.maximum(written[:, ::-1], 1)
+    rounding = 1.5 / np.maximum(np.minimum(written, sizes).min(axis=1), 1)
     same_shape = np.abs(factors[:, 0] - factors[:, 1]) <= rounding * factors.max(axis=1)
-    beyond = (boxes.boxes_xyxy.reshape(-1, 2, 2) > 1.02 * said[boxes.pictures(), None, ::-1] + 1).any(axis=(1, 2))
+    beyond = (boxes.boxes_xyxy.reshape(-1, 2, 2) > 1.02 * written[boxes.pictures(), None, ::-1] + 1).any(axis=(1, 2))
     fits = np.bincount(boxes.pictures()[beyond], minlength=len(boxes)) == 0
     scaled = annotated & ~exchanged & same_shape & fits
     scale[scaled] = factors[scaled]

@@ -60,8 +60,8 @@ def write_box_sample(folder: Path) -> None:
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / "images" / name)
         images.append({"id": number + 1, "file_name": name, "height": SIDE, "width": SIDE})
     categories = [{"id": k, "name": name} for k, name in enumerate(CLASSES, start=1)]
-    found = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "annotations.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "annotations.json").write_text(json.dumps(coco, indent=1), encoding="utf-8")
     (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
 
 

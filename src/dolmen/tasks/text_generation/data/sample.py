@@ -18,13 +18,13 @@ def write_text_sample(folder: Path) -> None:
     """Write train.txt, valid.txt and test.txt."""
     from pydoc_data.topics import topics
 
-    found = []
+    topics_text = []
     seen: set[str] = set()
     for _, text in sorted(topics.items()):  # some topics repeat parts of others, which would leak between splits
         paragraphs = [p for p in text.strip().split("\n\n") if p not in seen]
         seen.update(paragraphs)
-        found.append("\n\n".join(paragraphs))
+        topics_text.append("\n\n".join(paragraphs))
     for name, numbers in PARTS.items():
-        texts = [text for i, text in enumerate(found) if i % 10 in numbers and text]
+        texts = [text for i, text in enumerate(topics_text) if i % 10 in numbers and text]
         (folder / name).write_text("\n\n\n".join(texts) + "\n", encoding="utf-8")
     (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")

@@ -44,18 +44,18 @@ def check_tagged(
     ]
     kinds = sorted({_kind(t) for t in processor.labels if t != "O"})
     counts = {}
-    for split, found in tags.items():
+    for split, tags_of_split in tags.items():
         number = (
-            Counter(s.label for t in found for s in spans_of(t))
+            Counter(s.label for t in tags_of_split for s in spans_of(t))
             if processor.kind == "spans"
-            else Counter(t for one in found for t in one)
+            else Counter(t for one in tags_of_split for t in one)
         )
         counts[split] = {k: number[k] for k in kinds}
-    num = {s: sum(len(one.words) for one in found) for s, found in splits.items()}
+    num = {s: sum(len(one.words) for one in sentences) for s, sentences in splits.items()}
     scheme = f"{tagged.scheme}, learned as BIOES" if tagged.scheme else "none: each word has a label"
     known = set(processor.words)
     summary = {
-        "sentences": ", ".join(f"{s} {len(found):,}" for s, found in splits.items()),
+        "sentences": ", ".join(f"{s} {len(sentences):,}" for s, sentences in splits.items()),
         "words": ", ".join(f"{s} {n:,}" for s, n in num.items()),
         "tag scheme": scheme,
         "vocabulary": f"{len(processor.words) - 1:,} words, {len(processor.characters) - 1:,} characters",
@@ -83,7 +83,8 @@ def _kind(tag: str) -> str:
 
 def _few(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
     train = splits["train"]
-    yield from too_few(tagged.source, SENTENCE, len(train) if splits["val"] else 0, MIN_SENTENCES)
+    at_least = MIN_SENTENCES if splits["val"] else max(MIN_SENTENCES, len(train) + 1)  # none was left for validation
+    yield from too_few(tagged.source, SENTENCE, len(train), at_least)
     if len({t for s in train for t in s.tags}) < 2:
         yield Finding(
             code="one-tag",
@@ -113,8 +114,8 @@ def _unfit(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
     if tagged.scheme in ("", "IOB1"):
         return
     wrong = []
-    for found in splits.values():
-        for s in found:
+    for sentences in splits.values():
+        for s in sentences:
             again = _in_scheme(tags_of(spans_of(s.tags), len(s.tags)), tagged.scheme)
             wrong += [f"{s.place}: {a} where {b} fits" for a, b in zip(s.tags, again, strict=True) if a != b]
     yield from some(
@@ -141,8 +142,8 @@ def _several(splits: Splits, tags: Mapping[str, Sequence[Sequence[str]]], proces
     if processor.kind != "spans":
         return
     labels: dict[str, Counter[str]] = defaultdict(Counter)
-    for split, found in splits.items():
-        for s, t in zip(found, tags[split], strict=True):
+    for split, sentences in splits.items():
+        for s, t in zip(sentences, tags[split], strict=True):
             for span in spans_of(t):
                 labels[" ".join(s.words[span.start : span.stop])][span.label] += 1
     mixed = {text: c for text, c in labels.items() if len(c) > 1}
@@ -159,8 +160,8 @@ def _several(splits: Splits, tags: Mapping[str, Sequence[Sequence[str]]], proces
 def _unseen(tags: Mapping[str, Sequence[Sequence[str]]], processor: TagProcessor) -> Iterator[Finding]:
     known = set(processor.labels)
     for split in ("val", "test"):
-        wrong = Counter(t for found in tags.get(split, ()) for t in found if t not in known)
-        num = sum(not set(found) <= known for found in tags.get(split, ()))
+        wrong = Counter(t for one in tags.get(split, ()) for t in one if t not in known)
+        num = sum(not set(one) <= known for one in tags.get(split, ()))
         yield from some(
             "tags-never-trained",
             "warning",
@@ -172,7 +173,7 @@ def _unseen(tags: Mapping[str, Sequence[Sequence[str]]], processor: TagProcessor
 
 
 def _long(splits: Splits) -> Iterator[Finding]:
-    longest = max((s for found in splits.values() for s in found), key=lambda s: len(s.words))
+    longest = max((s for sentences in splits.values() for s in sentences), key=lambda s: len(s.words))
     median = float(np.median([len(s.words) for s in splits["train"]] or [0]))
     if len(longest.words) >= LONG_SENTENCE:
         yield Finding(

@@ -48,8 +48,8 @@ def _tagged(sentence: str) -> str:
     starts, ends = {s: i for i, (s, _) in enumerate(offsets)}, {e: i + 1 for i, (_, e) in enumerate(offsets)}
     names = [(m.span(1), _label(m[1])) for m in _NAME.finditer(sentence)]
     names += [(m.span(), "PEP") for m in re.finditer(r"\bPEP \d+\b", sentence)]
-    found = [Span(starts[s], ends[e], label) for (s, e), label in names if label and s in starts and e in ends]
-    tags = tags_of(found, len(offsets))
+    spans = [Span(starts[s], ends[e], label) for (s, e), label in names if label and s in starts and e in ends]
+    tags = tags_of(spans, len(offsets))
     return "".join(f"{sentence[s:e]} {tag}\n" for (s, e), tag in zip(offsets, tags, strict=True))
 
 
