@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from dolmen.data.checks.copies import exact_duplicates
+from dolmen.data.checks.clusters import exact_duplicates
 from dolmen.data.images import duplicates
 from dolmen.data.images.appearance import appearance, difference_hashes
 from dolmen.data.images.decoded import Decoded

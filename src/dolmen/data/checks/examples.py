@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.data.checks.clusters import Clusters, exact_duplicates
 from dolmen.data.checks.findings import MAX_ITEMS, Level, some
 from dolmen.types import Finding, Skipped
 from dolmen.wording import count
@@ -62,6 +64,11 @@ class CheckedExamples:
     problems: Mapping[int, str]
     left_out: Mapping[int, str]
     skipped: tuple[Skipped, ...]
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """The used examples that are equal."""
+        return exact_duplicates(self.digests, self.used)
 
     def rows_of(self, split: str) -> list[int]:
         """Indices of the used examples of a split."""

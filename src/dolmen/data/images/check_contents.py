@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dolmen.data.checks import amounts
-from dolmen.data.checks.copies import contradictions, exact_duplicates
+from dolmen.data.checks.clusters import contradictions
 from dolmen.data.checks.findings import some
 from dolmen.data.images.check_view import CheckedImages, size_range
 from dolmen.types import Finding
@@ -69,7 +69,7 @@ def balance(data: CheckedImages) -> Iterator[Finding]:
 def two_labels(data: CheckedImages) -> Iterator[Finding]:
     """Find pictures that are in the set twice, to the last pixel, with different labels."""
     images = data.images
-    pairs = contradictions(exact_duplicates(data.digests, data.used), lambda i: int(images.labels[i]))
+    pairs = contradictions(data.clusters, lambda i: int(images.labels[i]))
     yield from data.some_pairs(
         "same-picture-two-labels",
         "warning",

@@ -24,7 +24,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.data.checks.copies import digest_ids
+from dolmen.data.checks.clusters import digest_ids
 from dolmen.data.images.decoded import Decoded
 
 MAX_BITS = 4

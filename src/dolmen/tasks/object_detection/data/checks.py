@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dolmen.data.boxes.set import BoxSet
 from dolmen.data.checks import amounts, copies
+from dolmen.data.checks.clusters import contradictions
 from dolmen.data.checks.examples import SPLITS
 from dolmen.data.checks.findings import most_serious_first
 from dolmen.data.images import check_contents
@@ -160,7 +161,7 @@ def _other_boxes(boxes: BoxSet, data: CheckedImages) -> Iterator[Finding]:
         numbers = np.column_stack([boxes.labels[rows], boxes.crowd[rows], boxes.boxes_xyxy[rows].round(1)])
         return numbers[np.lexsort(numbers.T)].tobytes()
 
-    pairs = copies.contradictions(copies.exact_duplicates(data.digests, data.used), content)
+    pairs = contradictions(data.clusters, content)
     yield from data.some_pairs(
         "same-picture-other-boxes",
         "warning",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from dolmen.data.checks.copies import contradictions, exact, exact_duplicates, groups_across
+from dolmen.data.checks.clusters import contradictions
+from dolmen.data.checks.copies import exact, groups_across
 from dolmen.data.checks.examples import SPLITS
 from dolmen.data.checks.findings import some
 from dolmen.tasks.speech_recognition.data.checks.view import CheckedRecordings
@@ -15,7 +16,7 @@ from dolmen.wording import listed
 
 def two_texts(data: CheckedRecordings) -> Iterator[Finding]:
     """Find recordings that are in the set twice, to the last sample, with different texts."""
-    pairs = contradictions(exact_duplicates(data.digests, data.used), lambda i: data.texts[i])
+    pairs = contradictions(data.clusters, lambda i: data.texts[i])
     yield from data.some_pairs(
         "same-recording-two-texts",
         "warning",
