@@ -213,8 +213,9 @@ def an_epoch(task: tuple[Any, Any], data: str) -> Work:
 def duplicates(data: str, run: Path) -> Work:
     del run
     task_class, config = a_task()
+    from dolmen.data.checks.clusters import exact_duplicates
     from dolmen.data.images.decoded import decode_all
-    from dolmen.data.images.duplicates import exact_duplicates, near_duplicates
+    from dolmen.data.images.duplicates import near_duplicates
     from dolmen.data.images.read import read_images
 
     before = peak_bytes()

@@ -18,6 +18,7 @@ INTERFACE = {"tasks.task", "tasks.config"}
 # What each floor may import of ours. A floor is a folder or a file at the top; a task's folder has the same floors.
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
+    "wording": set(),
     "predictions": {"types"},
     "catalogue": {"types", "runtime.predictor", *INTERFACE},  # the latter two to name a type
     "choices": {"types"},
@@ -25,13 +26,14 @@ ALLOWED: dict[str, set[str]] = {
     "run_folder": set(),
     "display": {"types"},
     "processors": {"types", "predictions", "processors"},
-    "data": {"types", "files", "processors", "data"},
+    "data": {"types", "wording", "files", "processors", "data"},
     "nn": {"types", "nn"},
     "metrics": {"types", "predictions", "metrics"},
-    "report": {"types", "predictions", "files", "run_folder", "processors", "report"},
+    "report": {"types", "wording", "predictions", "files", "run_folder", "processors", "report"},
     "runtime": {"types", "predictions", "catalogue", "choices", "files", "processors", "runtime"},
     "tasks": {
-        "types", "predictions", "files", "data", "processors", "runtime", "nn", "metrics", "report", *INTERFACE,
+        "types", "wording", "predictions", "files", "data", "processors", "runtime", "nn", "metrics", "report",
+        *INTERFACE,
     },
     "engine": {"types", "files", "run_folder", *INTERFACE, "nn.fp32", "engine"},
     "run": {"types", "catalogue", "files", "run_folder", "runtime", *INTERFACE, "engine", "report"},
@@ -60,6 +62,7 @@ INSIDE_A_TASK = {
 
 NO_TORCH = {
     "types",
+    "wording",
     "predictions",
     "catalogue",
     "choices",

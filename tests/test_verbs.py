@@ -21,7 +21,7 @@ import dolmen
 from dolmen import training
 from dolmen.data.images.dataset import ImageDataset
 from dolmen.engine.train import Interrupted
-from dolmen.processors.images.image import ImageProcessor
+from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.tasks.image_classification.task import ImageClassification, ImageClassificationConfig
 from dolmen.types import MachineError, UserError
 
@@ -319,7 +319,7 @@ def test_check_labels_trains_judges(sample_pictures: Path, tmp_path: Path) -> No
 
 
 def test_suspect_labels_are_named() -> None:
-    processor = ImageProcessor(classes=("cat", "dog"), height=8, width=8, channels=1, fit="crop")
+    processor = ClassificationProcessor(classes=("cat", "dog"), height=8, width=8, channels=1, fit="crop")
     task = ImageClassification(ImageClassificationConfig(), processor)
     labels = np.array([0, 0, 0, 1, 1, 1])
     names = [f"{i}.png" for i in range(6)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,36 @@ def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
             raise
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{folder} can't be written: {reason}; name a folder that you may write to") from error
+
+
+def fills_folder(write: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Decorate a function that writes files into an empty folder: it fills a new or empty one, as ``fill_folder``."""
+
+    @functools.wraps(write)
+    def whole(folder: Path) -> None:
+        fill_folder(folder, write)
+
+    return whole
+
+
+def files_below(inputs: Sequence[str], suffixes: Iterable[str], one: str, many: str) -> Iterator[Path]:
+    """Files as they are; of a folder every one below it that ends so, in order of name.
+
+    Args:
+        inputs: files and folders.
+        suffixes: in lower case.
+        one: what such a file is, for messages: "picture".
+        many: "pictures".
+
+    Raises:
+        UserError: a folder holds none.
+    """
+    for name in inputs:
+        path = Path(name)
+        if not path.is_dir():
+            yield path
+            continue
+        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
+        if not below:
+            raise UserError(f"{name} holds no {many}; name a {one}, or a folder of them")
+        yield from below

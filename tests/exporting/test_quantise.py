@@ -16,8 +16,8 @@ from dolmen.nn.convolutional.blocks import Normalise
 from dolmen.nn.convolutional.classifiers import ViewAverage, build_classifier
 from dolmen.nn.recurrent.language_model import LanguageGraph, LanguageModel
 from dolmen.nn.torch_network import Graph, Input
-from dolmen.processors.images.image import ImageProcessor
 from dolmen.runtime.onnx_network import OnnxNetwork
+from dolmen.tasks.image_classification.processor import ClassificationProcessor
 
 
 def language_graph(cell: str, mogrifier: int) -> Graph:
@@ -50,9 +50,9 @@ def test_recurrent_weights(cell: str, mogrifier: int) -> None:
         assert 0 < apart < 0.03
 
 
-def classifier() -> tuple[Graph, ImageProcessor]:
+def classifier() -> tuple[Graph, ClassificationProcessor]:
     torch.manual_seed(0)
-    p = ImageProcessor(classes=("a", "b", "c"), height=16, width=16, channels=3, num_views=2)
+    p = ClassificationProcessor(classes=("a", "b", "c"), height=16, width=16, channels=3, num_views=2)
     model = build_classifier("resnet8", 3, Normalise([127.5] * 3, [64.0] * 3), 16).eval()
     return Graph(ViewAverage(model, p.views()), {"images": Input("uint8", ("batch", 16, 16, 3))}, ("logits",)), p
 

@@ -104,7 +104,7 @@ def _check(arguments: list[str]) -> int:
     if kind.forms and (given.convert or given.out):
         return _convert(task, given)
     from dolmen import verbs
-    from dolmen.data.images.checks import report_text
+    from dolmen.data.report_text import report_text
 
     report = verbs.check(
         task, given.data, labels=given.labels, fetch=given.fetch, quiet=given.json, **choices(given, config)

@@ -84,7 +84,7 @@ def check_fractions(val_fraction: float | None, test_fraction: float | None) -> 
             raise UserError(f"{name} is {fraction}, expected a share from 0 to below 1: type for example {name}=0.1.")
 
 
-FEW = 0.02
+MAX_SHARE_LEFT_OUT = 0.02
 """Up to this share of a split, exact copies in the data before it are an accident that is mended by leaving them out.
 More of them mean that the splits were made wrongly, which a person has to look at."""
 
@@ -117,7 +117,7 @@ def without_few_copies(splits: Sequence[Split], digests: NDArray[np.uint8]) -> t
             copies = [i for i, s in enumerate(splits) if s == earlier and keys[i] in there]
             touched = {keys[i] for i in copies}
             affected = sum(s == later and k in touched for s, k in zip(splits, keys, strict=True))
-            if 0 < affected <= FEW * num_later:
+            if 0 < affected <= MAX_SHARE_LEFT_OUT * num_later:
                 for i in copies:
                     splits[i] = ""
                     left_out[i] = f"also in {later}, left out of {earlier}"

@@ -8,9 +8,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from dolmen.files import write_whole
-from dolmen.report.numbers import count, interval_text, loss_text, metric_text, percent, sentence
+from dolmen.report.numbers import interval_text, loss_text, metric_text, percent, sentence
 from dolmen.report.run_files import SPLITS, RunFiles
 from dolmen.run_folder import CARD
+from dolmen.wording import count
 
 
 class Licence(BaseModel):

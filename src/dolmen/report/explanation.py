@@ -14,7 +14,8 @@ from PIL import Image
 from dolmen.files import write_whole
 from dolmen.report import pictures
 from dolmen.report.figures import BLUE, INK, LINE, MUTED, drawing
-from dolmen.report.numbers import count, percent
+from dolmen.report.numbers import percent
+from dolmen.wording import count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

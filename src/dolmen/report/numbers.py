@@ -50,14 +50,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def count(number: int, thing: str, things: str | None = None) -> str:
-    """``1,797 pictures``, ``1 picture``."""
-    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
-
-
-def listed(names: Sequence[str], at_most: int = 50) -> str:
-    """The first names with commas between them, and an ellipsis where there are more: ``cat, dog, owl ...``."""
-    return ", ".join(names[:at_most]) + (" ..." if len(names) > at_most else "")
+MAX_NAMES = 50
+"""Classes that are named in a sentence."""
 
 
 def classes_text(names: Sequence[str]) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from dolmen.files import write_whole
 from dolmen.report import figures
-from dolmen.report.numbers import count, sentence
+from dolmen.report.numbers import sentence
 from dolmen.report.run_files import RunFiles
 from dolmen.report.tables import numbers
 from dolmen.run_folder import REPORT
 from dolmen.types import Section
+from dolmen.wording import count
 
 ABOUT_THE_MOMENT = {"event", "epoch", "step", "progress", "seconds", "best"}
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from dolmen.files import read_journal
 from dolmen.report.description import read_description
-from dolmen.report.numbers import count, duration, interval_text, metric_text, sentence
+from dolmen.report.numbers import duration, interval_text, metric_text, sentence
 from dolmen.run_folder import CHECK, CONFIG, ENVIRONMENT, EVALUATION, METRICS
 from dolmen.types import CheckReport
+from dolmen.wording import count
 
 Record = dict[str, Any]
 SPLITS = {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
-from dolmen.report.numbers import count, interval_text, metric_text, percent
+from dolmen.report.numbers import interval_text, metric_text, percent
 from dolmen.report.run_files import RunFiles
 from dolmen.types import Section
+from dolmen.wording import count
 
 
 def numbers(run: RunFiles) -> Section:

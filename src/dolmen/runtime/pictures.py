@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
+from dolmen.files import files_below
 from dolmen.processors.images.image import PICTURE_SUFFIXES, UnreadableImageError, quiet_pillow
 from dolmen.runtime.predictor import Predictor, Session
 from dolmen.types import Arrays, Example, Prediction, UserError
@@ -48,15 +49,7 @@ class ImagePredictor(Predictor[P]):
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
         """Files as they are; of a folder every picture below it, in order of name."""
-        for name in inputs:
-            path = Path(name)
-            if not path.is_dir():
-                yield path
-                continue
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-            if not found:
-                raise UserError(f"{name} holds no pictures; name a picture, or a folder of them")
-            yield from found
+        return files_below(inputs, PICTURE_SUFFIXES, "picture", "pictures")
 
     def example(self) -> Any:
         """Noise of the network's size, so that reading and resizing files is not what is measured."""

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dolmen.data.images.checks import check_images, report_text
+from dolmen.data.images.checks import check_images
 from dolmen.data.images.decoded import decode_all
+from dolmen.data.report_text import report_text
 from dolmen.data.splits import assign_splits
-from dolmen.processors.images.image import ImageProcessor
+from dolmen.processors.images.image import ImageFit
 from dolmen.types import CheckReport, Finding, Skipped
 
-PROCESSOR = ImageProcessor(classes=("cat", "dog"), height=16, width=16, channels=3)
+IMAGE_FIT = ImageFit(height=16, width=16, channels=3)
 
 
 def scene(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
@@ -36,7 +37,7 @@ def check(make_images, tmp_path):
             changes.setdefault("splits", ["train"] * (num - 8) + ["val"] * 4 + ["test"] * 4)
         all_pictures = [(pictures or {}).get(i, scene(i)) for i in range(num)]
         images = make_images(all_pictures, changes.pop("labels"), **changes)
-        decoded = decode_all(images, PROCESSOR, cache=tmp_path / "cache")
+        decoded = decode_all(images, IMAGE_FIT, cache=tmp_path / "cache")
         decoded.notes.update(notes or {})
         return check_images(assign_splits(images, decoded), decoded)
 

@@ -18,15 +18,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dolmen.data.cache import entries as decoded_cache
+from dolmen.data.cache import columns as cache_columns
+from dolmen.data.cache import store as cache_store
 from dolmen.data.cache.cache_dir import cache_dir
-from dolmen.data.cache.entries import prune, readable_bytes
-from dolmen.data.images import decoded as decoded_module
 from dolmen.data.images.decoded import Decoded, decode_all
-from dolmen.processors.images.image import ImageProcessor
+from dolmen.processors.images.image import ImageFit
 from dolmen.types import MachineError, UserError
 
-PROCESSOR = ImageProcessor(classes=("cat", "dog"), height=8, width=8, channels=3)
+IMAGE_FIT = ImageFit(height=8, width=8, channels=3)
 
 
 def picture(seed: int, height: int = 12, width: int = 12, channels: int = 3) -> np.ndarray:
@@ -51,7 +50,7 @@ def assert_same(a: Decoded, b: Decoded) -> None:
 
 def test_columns_describe_every_picture(make_images, tmp_path):
     pictures = [picture(0), saved(picture(1, 20, 30), "PNG"), saved(picture(2, 9, 9, 1), "BMP")]
-    d = decode_all(make_images(pictures), PROCESSOR, cache=tmp_path)
+    d = decode_all(make_images(pictures), IMAGE_FIT, cache=tmp_path)
     assert len(d) == 3
     assert d.pixels.shape == (3, 8, 8, 3)
     assert d.pixels.dtype == np.uint8
@@ -61,11 +60,11 @@ def test_columns_describe_every_picture(make_images, tmp_path):
     assert d.hashes.dtype == np.uint64
     assert d.thumbnails.shape == (3, 16, 16)
     assert d.problems == {}
-    np.testing.assert_array_equal(d.pixels[0], PROCESSOR.resize(pictures[0]))
+    np.testing.assert_array_equal(d.pixels[0], IMAGE_FIT.resize(pictures[0]))
 
 
 def test_pixels_go_to_torch_without_a_warning(make_images, tmp_path):
-    d = decode_all(make_images([picture(0)]), PROCESSOR, cache=tmp_path)
+    d = decode_all(make_images([picture(0)]), IMAGE_FIT, cache=tmp_path)
     assert torch.from_numpy(d.pixels).shape == (1, 8, 8, 3)
 
 
@@ -73,16 +72,16 @@ def test_the_same_picture_in_another_format_has_the_same_digest(make_images, tmp
     grey = picture(3, 10, 10, 1)
     pictures = [saved(picture(0), "PNG"), saved(picture(0), "BMP"), picture(0), picture(1)]
     pictures += [saved(grey, "PNG"), saved(grey.repeat(3, 2), "PNG")]
-    digests = [d.tobytes() for d in decode_all(make_images(pictures), PROCESSOR, cache=tmp_path).digests]
+    digests = [d.tobytes() for d in decode_all(make_images(pictures), IMAGE_FIT, cache=tmp_path).digests]
     assert digests[0] == digests[1] == digests[2] != digests[3]
     assert digests[4] == digests[5]
 
 
 def test_a_second_run_reads_no_picture(make_images, reads, tmp_path):
     images = make_images([picture(i) for i in range(5)])
-    first = decode_all(images, PROCESSOR, cache=tmp_path)
+    first = decode_all(images, IMAGE_FIT, cache=tmp_path)
     assert set(reads.values()) == {1}
-    assert_same(decode_all(images, PROCESSOR, cache=tmp_path), first)
+    assert_same(decode_all(images, IMAGE_FIT, cache=tmp_path), first)
     assert set(reads.values()) == {1}
 
 
@@ -99,25 +98,25 @@ def test_a_second_run_reads_no_picture(make_images, reads, tmp_path):
 )
 def test_other_files_or_another_geometry_make_another_entry(make_images, reads, tmp_path, change):
     images = make_images([picture(0), picture(1)], names=["a.png", "b.png"])
-    decode_all(images, PROCESSOR, cache=tmp_path)
+    decode_all(images, IMAGE_FIT, cache=tmp_path)
     of_set = {k: v for k, v in change.items() if k in ("fingerprint", "names")}
     of_processor = {k: v for k, v in change.items() if k not in of_set}
-    decode_all(images.replace(**of_set), PROCESSOR.model_copy(update=of_processor), cache=tmp_path)
+    decode_all(images.replace(**of_set), IMAGE_FIT.model_copy(update=of_processor), cache=tmp_path)
     assert set(reads.values()) == {2}
     assert len(entries(tmp_path)) == 2
 
 
 def test_classes_and_labels_do_not_matter(make_images, reads, tmp_path):
     images = make_images([picture(0), picture(1)])
-    decode_all(images, PROCESSOR, cache=tmp_path)
-    other = PROCESSOR.model_copy(update={"classes": ("x", "y"), "threshold": 0.5})
+    decode_all(images, IMAGE_FIT, cache=tmp_path)
+    other = IMAGE_FIT.model_copy(update={"classes": ("x", "y"), "threshold": 0.5})
     decode_all(images.replace(labels=np.array([1, 1])), other, cache=tmp_path)
     assert set(reads.values()) == {1}
 
 
 def test_unreadable_pictures_are_recorded_and_their_rows_are_zero(make_images, tmp_path):
     pictures = [picture(0), b"", b"no picture at all", PermissionError(13, "Permission denied"), picture(1)]
-    d = decode_all(make_images(pictures), PROCESSOR, cache=tmp_path)
+    d = decode_all(make_images(pictures), IMAGE_FIT, cache=tmp_path)
     assert sorted(d.problems) == [1, 2, 3]
     assert "empty" in d.problems[1]
     assert "not a picture" in d.problems[2]
@@ -131,16 +130,16 @@ def test_a_picture_that_never_comes_is_recorded(make_images, tmp_path):
     images = make_images([picture(0), picture(1), picture(2)])
     read = images.read
     lossy = images.replace(read=lambda indices: (pair for pair in read(indices) if pair[0] != 1))
-    assert decode_all(lossy, PROCESSOR, cache=tmp_path).problems == {1: "missing from the source"}
+    assert decode_all(lossy, IMAGE_FIT, cache=tmp_path).problems == {1: "missing from the source"}
 
 
 def test_a_picture_that_could_not_be_opened_is_tried_again(make_images, tmp_path):
     pictures: list[object] = [picture(0), PermissionError(13, "Permission denied")]
     images = make_images(pictures)
-    assert list(decode_all(images, PROCESSOR, cache=tmp_path).problems) == [1]
-    assert list(decode_all(images, PROCESSOR, cache=tmp_path).problems) == [1]
+    assert list(decode_all(images, IMAGE_FIT, cache=tmp_path).problems) == [1]
+    assert list(decode_all(images, IMAGE_FIT, cache=tmp_path).problems) == [1]
     pictures[1] = picture(1)  # the person has changed its mode; its name, size and time are what they were
-    assert decode_all(images, PROCESSOR, cache=tmp_path).problems == {}
+    assert decode_all(images, IMAGE_FIT, cache=tmp_path).problems == {}
 
 
 def test_storage_order_gives_the_same_rows(make_images, tmp_path):
@@ -148,27 +147,27 @@ def test_storage_order_gives_the_same_rows(make_images, tmp_path):
     read = images.read
     shuffled = images.replace(read=lambda i: read(np.random.default_rng(0).permutation(list(i)).tolist()))
     assert_same(
-        decode_all(images, PROCESSOR, cache=tmp_path / "a"),
-        decode_all(shuffled, PROCESSOR, cache=tmp_path / "b"),
+        decode_all(images, IMAGE_FIT, cache=tmp_path / "a"),
+        decode_all(shuffled, IMAGE_FIT, cache=tmp_path / "b"),
     )
 
 
 def test_progress_ends_at_the_total(make_images, tmp_path):
     calls: list[tuple[int, int]] = []
     images = make_images([picture(i) for i in range(200)] + [b""])
-    decode_all(images, PROCESSOR, cache=tmp_path, progress=lambda done, total: calls.append((done, total)))
+    decode_all(images, IMAGE_FIT, cache=tmp_path, progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (201, 201)
     assert calls == sorted(calls)
 
 
 def test_warning_filters_are_as_before(make_images, tmp_path):
     before = list(warnings.filters)
-    decode_all(make_images([saved(picture(i), "PNG") for i in range(2000)]), PROCESSOR, cache=tmp_path)
+    decode_all(make_images([saved(picture(i), "PNG") for i in range(2000)]), IMAGE_FIT, cache=tmp_path)
     assert list(warnings.filters) == before
 
 
 def test_an_empty_set(make_images, tmp_path):
-    d = decode_all(make_images([]), PROCESSOR, cache=tmp_path)
+    d = decode_all(make_images([]), IMAGE_FIT, cache=tmp_path)
     assert d.pixels.shape == (0, 8, 8, 3)
 
 
@@ -196,10 +195,10 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_damaged_entry_is_rebuilt(make_images, reads, tmp_path, damage):
     images = make_images([picture(i) for i in range(5)])
-    first = decode_all(images, PROCESSOR, cache=tmp_path / "good")
-    decode_all(images, PROCESSOR, cache=tmp_path / "bad")
+    first = decode_all(images, IMAGE_FIT, cache=tmp_path / "good")
+    decode_all(images, IMAGE_FIT, cache=tmp_path / "bad")
     damage(next((tmp_path / "bad").iterdir()))
-    assert_same(decode_all(images, PROCESSOR, cache=tmp_path / "bad"), first)
+    assert_same(decode_all(images, IMAGE_FIT, cache=tmp_path / "bad"), first)
     assert set(reads.values()) == {3}
     assert len(entries(tmp_path / "bad")) == 1
 
@@ -211,7 +210,7 @@ def test_two_at_once_both_succeed(make_images, tmp_path):
 
     def work() -> None:
         together.wait()
-        results.append(decode_all(images, PROCESSOR, cache=tmp_path))
+        results.append(decode_all(images, IMAGE_FIT, cache=tmp_path))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for t in threads:
@@ -225,9 +224,9 @@ def test_two_at_once_both_succeed(make_images, tmp_path):
 
 
 def test_a_full_disk_is_told_before_anything_is_written(make_images, reads, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoded_module, "free_bytes", lambda folder: 1_000)
+    monkeypatch.setattr(cache_store, "free_bytes", lambda folder: 1_000)
     with pytest.raises(MachineError) as caught:
-        decode_all(make_images([picture(i) for i in range(5)]), PROCESSOR, cache=tmp_path)
+        decode_all(make_images([picture(i) for i in range(5)]), IMAGE_FIT, cache=tmp_path)
     assert str(caught.value) == (
         f"The decoded pictures need 2.4 kB and {tmp_path} has 1.0 kB free:"
         " set DOLMEN_CACHE to a folder on a larger disk."
@@ -240,9 +239,9 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(make_images, tmp_path,
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(decoded_cache._ColumnFile, "write", full)
+    monkeypatch.setattr(cache_columns.ColumnFile, "write", full)
     with pytest.raises(MachineError) as caught:
-        decode_all(make_images([picture(i) for i in range(5)]), PROCESSOR, cache=tmp_path)
+        decode_all(make_images([picture(i) for i in range(5)]), IMAGE_FIT, cache=tmp_path)
     assert str(caught.value) == (
         f"The decoded pictures (2.4 kB) can't be written to {tmp_path} (No space left on device):"
         " free some space or set DOLMEN_CACHE to a folder on another disk."
@@ -256,7 +255,7 @@ def test_a_limit_on_file_size_leaves_nothing_half_written(make_images, tmp_path)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
     try:
         with pytest.raises(MachineError, match=r"can't be written to .* \(File too large\): free some space"):
-            decode_all(make_images([picture(i) for i in range(50)]), PROCESSOR, cache=tmp_path)
+            decode_all(make_images([picture(i) for i in range(50)]), IMAGE_FIT, cache=tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert entries(tmp_path) == []
@@ -265,7 +264,7 @@ def test_a_limit_on_file_size_leaves_nothing_half_written(make_images, tmp_path)
 def test_a_cache_that_is_a_file(make_images, tmp_path):
     (tmp_path / "cache").write_text("")
     with pytest.raises(MachineError, match=r"can't be written to .*: free some space or set DOLMEN_CACHE"):
-        decode_all(make_images([picture(0)]), PROCESSOR, cache=tmp_path / "cache")
+        decode_all(make_images([picture(0)]), IMAGE_FIT, cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a bug")])
@@ -274,7 +273,7 @@ def test_an_interruption_leaves_nothing_half_written(make_images, tmp_path, erro
         raise error
 
     with pytest.raises(type(error)):
-        decode_all(make_images([picture(0)]), PROCESSOR, cache=tmp_path, progress=stop)
+        decode_all(make_images([picture(0)]), IMAGE_FIT, cache=tmp_path, progress=stop)
     assert entries(tmp_path) == []
 
 
@@ -284,7 +283,7 @@ def test_a_source_that_breaks_off_is_the_sources_fault(make_images, tmp_path):
         raise OSError(errno.EIO, "Input/output error")
 
     with pytest.raises(UserError) as caught:
-        decode_all(make_images([picture(0), picture(1)], read=read), PROCESSOR, cache=tmp_path)
+        decode_all(make_images([picture(0), picture(1)], read=read), IMAGE_FIT, cache=tmp_path)
     assert str(caught.value) == (
         "pets could not be read to its end (Input/output error): check that it is complete and try again."
     )
@@ -293,62 +292,17 @@ def test_a_source_that_breaks_off_is_the_sources_fault(make_images, tmp_path):
 
 def test_the_default_folder_is_in_the_cache(make_images, tmp_path, monkeypatch):
     monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "here"))
-    decode_all(make_images([picture(0)]), PROCESSOR)
+    decode_all(make_images([picture(0)]), IMAGE_FIT)
     assert len(entries(cache_dir() / "decoded")) == 1
-
-
-def make_entry(folder: Path, name: str, size: int, age_s: float) -> None:
-    (folder / name).mkdir()
-    (folder / name / "pixels.npy").write_bytes(bytes(size))
-    (folder / name / "entry.json").write_text("")
-    time_ = 1_700_000_000 - age_s
-    os.utime(folder / name / "entry.json", (time_, time_))
-
-
-@pytest.mark.parametrize(
-    ("max_bytes", "keep", "left"),
-    [
-        (1000, None, ["new", "old", "older"]),
-        (250, None, ["new", "old"]),
-        (150, None, ["new"]),
-        (0, None, []),
-        (150, "older", ["older"]),
-        (0, "older", ["older"]),
-    ],
-)
-def test_prune_deletes_the_least_recently_used(tmp_path, max_bytes, keep, left):
-    for age, name in enumerate(("new", "old", "older")):
-        make_entry(tmp_path, name, 100, age * 60.0)
-    prune(tmp_path, max_bytes=max_bytes, keep=tmp_path / keep if keep else None)
-    assert entries(tmp_path) == left
-
-
-def test_prune_deletes_what_a_killed_process_left_and_nothing_else(tmp_path):
-    for name in ("dead.x.partial", "alive.x.partial"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "pixels.npy").write_bytes(b"")
-    (tmp_path / "somebody else's file").write_text("")
-    for path in (tmp_path / "dead.x.partial", tmp_path / "dead.x.partial" / "pixels.npy"):
-        os.utime(path, (0, 0))
-    prune(tmp_path)
-    assert entries(tmp_path) == ["alive.x.partial", "somebody else's file"]
 
 
 def test_reuse_makes_an_entry_young(make_images, tmp_path):
     images = make_images([picture(0)])
-    decode_all(images, PROCESSOR, cache=tmp_path)
+    decode_all(images, IMAGE_FIT, cache=tmp_path)
     facts = next(tmp_path.iterdir()) / "entry.json"
     os.utime(facts, (0, 0))
-    decode_all(images, PROCESSOR, cache=tmp_path)
+    decode_all(images, IMAGE_FIT, cache=tmp_path)
     assert facts.stat().st_mtime > 0
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (3.21e9, "3.2 GB"), (2e12, "2.0 TB")],
-)
-def test_readable_bytes(num_bytes, text):
-    assert readable_bytes(int(num_bytes)) == text
 
 
 def test_memory_stays_flat_when_the_set_grows_tenfold(make_images, tmp_path, monkeypatch):
@@ -365,13 +319,13 @@ def test_memory_stays_flat_when_the_set_grows_tenfold(make_images, tmp_path, mon
         def __getitem__(self, index: object) -> bytes:
             return one[:]
 
-    processor = PROCESSOR.model_copy(update={"height": 64, "width": 64})  # 12 kB a picture
+    image_fit = IMAGE_FIT.model_copy(update={"height": 64, "width": 64})  # 12 kB a picture
 
     def peak(num: int) -> int:
         images = make_images(Endless(num))
         tracemalloc.start()
         try:
-            decode_all(images, processor, cache=tmp_path / str(num))
+            decode_all(images, image_fit, cache=tmp_path / str(num))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from dolmen.data.checks.clusters import exact_duplicates
 from dolmen.data.images import duplicates
 from dolmen.data.images.appearance import appearance, difference_hashes
 from dolmen.data.images.decoded import Decoded
-from dolmen.data.images.duplicates import exact_duplicates, near_duplicates
+from dolmen.data.images.duplicates import near_duplicates
 
 
 def decoded(pictures: Sequence[np.ndarray]) -> Decoded:
@@ -62,14 +63,6 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "more contrast": lambda image: ImageEnhance.Contrast(image).enhance(1.15),
     "grey": lambda image: image.convert("L").convert("RGB"),
 }
-
-
-def test_exact_duplicates_are_clusters_in_order():
-    digests = np.array([[1] * 16, [2] * 16, [1] * 16, [3] * 16, [2] * 16, [1] * 16], np.uint8)
-    clusters = exact_duplicates(digests, np.arange(6))
-    assert [c.tolist() for c in clusters] == [[0, 2, 5], [1, 4]]
-    assert [c.tolist() for c in exact_duplicates(digests, np.array([5, 1, 0]))] == [[0, 5]]
-    assert exact_duplicates(digests, np.array([], np.int64)) == []
 
 
 @pytest.mark.parametrize("change", COPIES.values(), ids=COPIES.keys())

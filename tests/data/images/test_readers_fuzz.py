@@ -27,7 +27,7 @@ from dolmen.data.images.decoded import decode_all
 from dolmen.data.images.read import read_images
 from dolmen.data.images.set import ImageSet
 from dolmen.data.sources.open import open_source
-from dolmen.processors.images.image import ImageProcessor, UnreadableImageError, open_image, quiet_pillow
+from dolmen.processors.images.image import ImageFit, UnreadableImageError, open_image, quiet_pillow
 from dolmen.types import UserError
 
 Tree = dict[str, bytes]
@@ -131,7 +131,7 @@ def test_folder_archive_list_and_array_give_the_same_labels_and_pixels(tmp_path)
         train_labels=np.array([["ant", "bee"].index(c) for _, c in rows]),
         classes=["ant", "bee"],
     )
-    processor = ImageProcessor(classes=("ant", "bee"), height=6, width=5, channels=3)
+    processor = ImageFit(height=6, width=5, channels=3)
     expected = [open_image(tree[n]).pixels for n, _ in rows]
     for path in paths:
         images = read_images(path)
@@ -148,7 +148,7 @@ def test_an_archive_is_passed_over_once_for_all_pictures(container, tmp_path, mo
     monkeypatch.setattr(tarfile, "open", lambda *a, **k: opened.append(a) or real(*a, **k))
     images = read_images(path)
     assert len(opened) == 1
-    processor = ImageProcessor(classes=("a", "b"), height=6, width=5, channels=3)
+    processor = ImageFit(height=6, width=5, channels=3)
     decoded = decode_all(images, processor, cache=tmp_path / "cache")
     assert not decoded.problems
     assert len(opened) == (2 if container == "data.tar.gz" else 1)
@@ -176,7 +176,7 @@ def test_a_huge_picture_is_refused_by_reason_whatever_holds_it(tmp_path):
         struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks
     )
     tree = {"a/0.png": png(0), "a/1.png": bomb, "b/0.png": png(1), "b/1.png": png(2)}
-    processor = ImageProcessor(classes=("a", "b"), height=6, width=5, channels=3)
+    processor = ImageFit(height=6, width=5, channels=3)
     for name, make in CONTAINERS.items():
         decoded = decode_all(read_images(make(tree, tmp_path / name)), processor, cache=tmp_path / "cache")
         assert list(decoded.problems) == [1]

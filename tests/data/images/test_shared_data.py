@@ -10,7 +10,7 @@ import pytest
 
 from dolmen.data.images.decoded import decode_all
 from dolmen.data.images.read import read_images, require_trainable
-from dolmen.processors.images.image import ImageProcessor, open_image
+from dolmen.processors.images.image import ImageFit, open_image
 from dolmen.types import UserError
 
 pytestmark = pytest.mark.shared_data
@@ -27,7 +27,7 @@ def test_cifar10(shared_data: Path, tmp_path: Path) -> None:
         assert np.bincount(here).tolist() == [num] * 10
     assert images.skipped == ()
     assert all(n.split("/")[2] == images.classes[k] for n, k in zip(images.names, images.labels, strict=True))
-    processor = ImageProcessor(classes=CIFAR10, height=32, width=32, channels=3)
+    processor = ImageFit(height=32, width=32, channels=3)
     decoded = decode_all(images, processor, cache=tmp_path)
     assert (decoded.problems, decoded.notes) == ({}, {})
     assert (decoded.sizes == 32).all()

@@ -19,13 +19,11 @@ from pydantic import ValidationError
 from dolmen.processors.images.image import (
     MAX_PIXELS,
     TOO_LARGE,
-    ImageProcessor,
+    ImageFit,
     UnreadableImageError,
     open_image,
     quiet_pillow,
 )
-
-NAMES = ("cat", "dog")
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -387,15 +385,15 @@ def test_many_threads_give_the_same_and_leave_the_filters_alone() -> None:
     assert list(warnings.filters) == before
 
 
-# ---- the processor
+# ---- to one shape
 
 
-def processor(**changes: Any) -> ImageProcessor:
-    return ImageProcessor(**({"classes": NAMES, "height": 8, "width": 8, "channels": 3} | changes))
+def image_fit(**changes: Any) -> ImageFit:
+    return ImageFit(**({"height": 8, "width": 8, "channels": 3} | changes))
 
 
 def test_encode_gives_the_shape_that_was_promised() -> None:
-    image = processor(height=5, width=7).encode(encoded(gradient(40, 40)))["images"]
+    image = image_fit(height=5, width=7).encode(encoded(gradient(40, 40)))["images"]
     assert image.shape == (5, 7, 3)
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
@@ -404,18 +402,18 @@ def test_encode_gives_the_shape_that_was_promised() -> None:
 def test_the_right_size_passes_untouched() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     for fit in ("crop", "pad", "stretch"):
-        assert np.array_equal(processor(fit=fit).resize(pixels), pixels)
+        assert np.array_equal(image_fit(fit=fit).resize(pixels), pixels)
 
 
 def test_crop_keeps_the_middle() -> None:
     pixels = np.zeros((10, 30, 1), np.uint8)
     pixels[:, 10:20] = 255
-    assert (processor(height=10, width=10, channels=1, fit="crop").resize(pixels) == 255).all()
+    assert (image_fit(height=10, width=10, channels=1, fit="crop").resize(pixels) == 255).all()
 
 
 def test_pad_keeps_everything_and_adds_black() -> None:
     pixels = np.full((10, 20, 1), 255, np.uint8)
-    image = processor(height=20, width=20, channels=1, fit="pad").resize(pixels)[:, :, 0]
+    image = image_fit(height=20, width=20, channels=1, fit="pad").resize(pixels)[:, :, 0]
     assert (image[5:15] == 255).all()
     assert (image[:5] == 0).all()
     assert (image[15:] == 0).all()
@@ -423,7 +421,7 @@ def test_pad_keeps_everything_and_adds_black() -> None:
 
 def test_stretch_keeps_everything_in_another_shape() -> None:
     pixels = np.repeat(np.array([[[0], [255]]], np.uint8), 10, 1)
-    image = processor(height=4, width=4, channels=1, fit="stretch").resize(pixels)[:, :, 0]
+    image = image_fit(height=4, width=4, channels=1, fit="stretch").resize(pixels)[:, :, 0]
     assert (image[:, 0] < 10).all()
     assert (image[:, -1] > 245).all()
 
@@ -431,18 +429,18 @@ def test_stretch_keeps_everything_in_another_shape() -> None:
 def test_shrinking_does_not_alias() -> None:
     stripes = np.zeros((64, 64, 1), np.uint8)
     stripes[:, ::2] = 255
-    small = processor(channels=1).resize(stripes)[:, 1:-1]
+    small = image_fit(channels=1).resize(stripes)[:, 1:-1]
     assert abs(small.astype(int) - 128).max() <= 4
 
 
 def test_colour_to_grey_is_luminance() -> None:
-    image = processor(channels=1).encode(np.full((8, 8, 3), RED, np.uint8))["images"]
+    image = image_fit(channels=1).encode(np.full((8, 8, 3), RED, np.uint8))["images"]
     assert image.shape == (8, 8, 1)
     assert int(image[0, 0, 0]) == 76  # ITU-R 601: 0.299 of red
 
 
 def test_grey_to_colour_repeats() -> None:
-    image = processor().encode(np.full((8, 8), 9, np.uint8))["images"]
+    image = image_fit().encode(np.full((8, 8), 9, np.uint8))["images"]
     assert image.shape == (8, 8, 3)
     assert (image == 9).all()
 
@@ -454,46 +452,15 @@ def test_grey_to_colour_repeats() -> None:
 )  # fmt: skip
 def test_any_shape_fits(h: int, w: int, height: int, width: int, channels: Any, stored: int, fit: Any) -> None:
     pixels = np.full((h, w, stored), 200, np.uint8)
-    image = processor(height=height, width=width, channels=channels, fit=fit).resize(pixels)
+    image = image_fit(height=height, width=width, channels=channels, fit=fit).resize(pixels)
     assert image.shape == (height, width, channels)
     if fit != "pad":
         assert (image == 200).all()
 
 
-def test_decode_is_a_softmax() -> None:
-    (answer,) = processor().decode({"logits": np.array([[np.log(3.0), 0.0]], np.float32)})
-    assert answer.names == NAMES
-    assert answer.label == "cat"
-    assert answer.probabilities == pytest.approx([0.75, 0.25])
-
-
-def test_decode_is_stable_for_huge_logits() -> None:
-    (answer,) = processor().decode({"logits": np.array([[3e38, -3e38]], np.float32)})
-    assert answer.probabilities.tolist() == [1.0, 0.0]
-
-
-def test_temperature_divides_the_logits() -> None:
-    (answer,) = processor(temperature=2.0).decode({"logits": np.array([[2 * np.log(3.0), 0.0]])})
-    assert answer.probabilities == pytest.approx([0.75, 0.25])
-
-
-@pytest.mark.parametrize(
-    ("decide", "logits", "label"),
-    [
-        (True, [1.0, 0.0], "dog"),  # P(dog) = 0.27 reaches the threshold
-        (True, [3.0, 0.0], "cat"),  # P(dog) = 0.05 does not
-        (False, [1.0, 0.0], "cat"),
-        (False, [0.0, 1.0], "dog"),
-    ],
-)
-def test_threshold_decides_where_it_was_asked_to(decide: bool, logits: list[float], label: str) -> None:
-    chosen = processor(positive="dog", threshold=0.2, decide_by_threshold=decide)
-    assert chosen.decode({"logits": np.array([logits])})[0].label == label
-
-
 def test_json_round_trip() -> None:
-    before = processor(fit="pad", num_views=2, temperature=1.5, positive="dog", threshold=0.3)
-    assert ImageProcessor.from_json(before.to_json()) == before
+    before = image_fit(fit="pad", channels=1)
+    assert ImageFit.from_json(before.to_json()) == before
 
 
 @pytest.mark.parametrize(
@@ -503,10 +470,8 @@ def test_json_round_trip() -> None:
         ({"height": 0}, "greater than 0"),
         ({"channels": 4}, "Input should be 1 or 3"),
         ({"fit": "zoom"}, "'crop', 'pad' or 'stretch'"),
-        ({"temperature": 0}, "greater than 0"),
-        ({"positive": "bird"}, "positive is 'bird', expected one of cat, dog"),
     ],
 )
 def test_wrong_settings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        ImageProcessor.from_json(processor().to_json() | change)
+        ImageFit.from_json(image_fit().to_json() | change)

@@ -24,8 +24,9 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolmen.processors.audio.log_mel import LogMel
-from dolmen.processors.images.image import ImageProcessor, UnreadableImageError
+from dolmen.processors.images.image import UnreadableImageError
 from dolmen.runtime.model import Model
+from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.tasks.speech_recognition.predictor.predictor import SpeechPredictor
 from dolmen.tasks.speech_recognition.processors.speech import BOUNDARY, SpeechProcessor
 from dolmen.types import Arrays, Boxes, Classes, Prediction, Spans, Text, UserError
@@ -79,7 +80,7 @@ class Pictures(Fake):
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         super().__init__(path, values)
         self.labels = tuple(values.get("classes", ("dark", "light")))
-        self.processor = ImageProcessor(classes=self.labels, height=16, width=16, channels=3)
+        self.processor = ClassificationProcessor(classes=self.labels, height=16, width=16, channels=3)
         self.weights = np.linspace(-1, 1, len(self.labels))
 
     def network(self, inputs: Arrays) -> Arrays:

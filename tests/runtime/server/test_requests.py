@@ -18,7 +18,7 @@ from runtime.server.conftest import Start
 from runtime.server.fakes import png
 from starlette.testclient import TestClient
 
-from dolmen.processors.images.image import ImageProcessor
+from dolmen.processors.images.image import ImageFit
 from dolmen.runtime.server.app import PAGE
 from dolmen.runtime.server.hosting import area, grid
 from dolmen.runtime.server.limits import Limits
@@ -120,7 +120,7 @@ def test_area_knows_the_camera_s_orientation() -> None:
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(file, "JPEG", exif=exif)
-    crop = ImageProcessor(classes=("a",), height=8, width=8, channels=3)
+    crop = ImageFit(height=8, width=8, channels=3)
     pad = crop.model_copy(update={"fit": "pad"})
     assert area(crop, file.getvalue()) == [0, 0.25, 1, 0.75]
     assert area(pad, file.getvalue()) == [-0.5, 0, 1.5, 1]

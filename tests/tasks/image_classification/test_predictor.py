@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dolmen.processors.images.image import ImageProcessor
 from dolmen.tasks.image_classification.predictor import GRID, ClassificationPredictor
+from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.types import Arrays, UserError
 
 
@@ -22,7 +22,7 @@ class Corner:
 
 
 def test_the_heat_map_is_where_the_network_looks() -> None:
-    processor = ImageProcessor(classes=("light", "dark"), height=24, width=24, channels=1)
+    processor = ClassificationProcessor(classes=("light", "dark"), height=24, width=24, channels=1)
     predictor = ClassificationPredictor(processor, Corner())  # type: ignore[arg-type]
     picture = np.full((24, 24), 40, np.uint8)
     picture[4:8, 4:8] = 255

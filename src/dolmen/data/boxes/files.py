@@ -5,22 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from dolmen.data.boxes.set import BoxSet, box_set
+from dolmen.data.checks.findings import Level, some
 from dolmen.data.images.files import Listing, images_of_files, sort_classes
 from dolmen.data.sources.layout import SPLIT_WORDS, Split
 from dolmen.data.sources.open import Source, printable
-from dolmen.data.wording import MAX_ITEMS, listed
 from dolmen.processors.images.image import PICTURE_SUFFIXES
 from dolmen.types import Finding, UserError
+from dolmen.wording import listed
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
-Level = Literal["leak", "error", "warning", "info"]
 NOTES: dict[str, tuple[Level, str, str]] = {
     "unreadable-annotations": (
         "warning",
@@ -107,7 +107,7 @@ class BoxListing:
         self._of: list[int] = []
         self._crowd: list[bool] = []
         self._polygons: dict[int, Any] = {}
-        self._said: dict[int, tuple[int, int]] = {}
+        self._annotated_sizes: dict[int, tuple[int, int]] = {}
         self._unusable: dict[int, str] = {}
         self._notes: dict[str, list[str]] = {}
 
@@ -137,7 +137,7 @@ class BoxListing:
         """Remember what the annotations say of a picture's size, if they do."""
         sides = (number(height), number(width))
         if all(s is not None and 1 <= s < 1e6 for s in sides):
-            self._said[picture] = (int(sides[0] or 0), int(sides[1] or 0))
+            self._annotated_sizes[picture] = (int(sides[0] or 0), int(sides[1] or 0))
 
     def box(self, picture: int, box: Box, label: str, crowd: bool = False, polygon: Any = None) -> None:
         """Add a box."""
@@ -218,9 +218,9 @@ class BoxListing:
         images = images_of_files(self.source, self.name, listing)
         labels = np.zeros(len(order), np.int64)
         labels[rank[list(self._unusable)]] = -1
-        said = np.zeros((len(order), 2), np.int64)
-        if self._said:
-            said[rank[list(self._said)]] = list(self._said.values())
+        said_sizes = np.zeros((len(order), 2), np.int64)
+        if self._annotated_sizes:
+            said_sizes[rank[list(self._annotated_sizes)]] = list(self._annotated_sizes.values())
         index = {c: i for i, c in enumerate(classes)}
         return box_set(
             images.replace(
@@ -234,26 +234,17 @@ class BoxListing:
             self._crowd,
             polygons=self._polygons,
             relative=relative,
-            said_sizes=said,
+            said_sizes=said_sizes,
             num_annotation_files=len(self.used),
             notes=self._findings(),
         )
 
     def _findings(self) -> tuple[Finding, ...]:
-        findings = []
+        findings: list[Finding] = []
         for code, items in self._notes.items():
             level, one, many = NOTES[code]
-            sentence = one if len(items) == 1 else many.format(num=f"{len(items):,}")
-            named = f": {listed(items)}" if code == "unused-classes" else f" (first: {items[0]})"
-            findings.append(
-                Finding(
-                    code=code,
-                    level=level,
-                    message=f"{sentence}{named}.",
-                    count=len(items),
-                    items=tuple(items[:MAX_ITEMS]),
-                )
-            )
+            named = ": {names}" if code == "unused-classes" else " (first: {first})"
+            findings += some(code, level, f"[{one}|{many}]{named}", len(items), items, names=listed(items))
         return tuple(findings)
 
 
@@ -289,10 +280,10 @@ class PictureFinder:
             for folder in folders:
                 if (place := f"{folder}/{tail}" if folder else tail) in self._all:
                     return place
-        found = _closest(self._by_base.get(parts[-1].lower(), []), parts, split)
-        if found is not None and found.endswith("/" + "/".join(parts)):
-            self._outer[split] = found[: -len("/".join(parts)) - 1]
-        return found
+        closest = _closest(self._by_base.get(parts[-1].lower(), []), parts, split)
+        if closest is not None and closest.endswith("/" + "/".join(parts)):
+            self._outer[split] = closest[: -len("/".join(parts)) - 1]
+        return closest
 
     def with_stem(self, path: str, folders: Iterable[str] = (), split: Split = "") -> str | None:
         """Return the picture whose name without its ending is that of ``path`` (a name without its ending)."""
@@ -334,8 +325,8 @@ def is_picture(name: str) -> bool:
 def split_of(name: str) -> Split:
     """The split that a folder of a path names (``train2017`` names train), the outermost first."""
     for part in name.split("/")[:-1]:
-        if found := split_word(part):
-            return found
+        if split := split_word(part):
+            return split
     return ""
 
 
@@ -359,5 +350,5 @@ def number(value: Any) -> float | None:
 
 def numbers(values: Iterable[Any]) -> list[float] | None:
     """Several of them, or None where one is no number."""
-    found = [number(v) for v in values]
-    return None if any(v is None for v in found) else [v for v in found if v is not None]
+    floats = [number(v) for v in values]
+    return None if any(v is None for v in floats) else [v for v in floats if v is not None]

@@ -131,12 +131,12 @@ def _npz_part(path: Path, arrays: dict[str, NDArray[Any]], split: str) -> tuple[
 
 
 def _npz_classes(path: Path, arrays: dict[str, NDArray[Any]], num_classes: int) -> tuple[str, ...]:
-    found = next((arrays[k] for k in ("classes", "class_names") if k in arrays), None)
-    if found is None:
+    names = next((arrays[k] for k in ("classes", "class_names") if k in arrays), None)
+    if names is None:
         return tuple(map(str, range(num_classes)))
-    if found.ndim != 1 or found.dtype.kind not in "USiu":
-        raise UserError(f"the class names of {path} are {found.dtype} {found.shape}, expected texts of (K,)")
-    texts = [n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in found.tolist()]
+    if names.ndim != 1 or names.dtype.kind not in "USiu":
+        raise UserError(f"the class names of {path} are {names.dtype} {names.shape}, expected texts of (K,)")
+    texts = [n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names.tolist()]
     if len(texts) < num_classes:
         raise UserError(f"{path} names {len(texts)} classes and has labels up to {num_classes - 1}; name all of them")
     if len(set(texts)) < len(texts):
@@ -153,10 +153,10 @@ def read_digits() -> ImageSet:
         from sklearn.datasets import load_digits
     except ImportError:
         raise UserError("the digits come with scikit-learn; type: pip install 'dolmen[train]'") from None
-    found = load_digits()
-    pictures = (found.images * (255 / 16)).round().astype(np.uint8)
-    part: Part = ("", "digits", pictures, found.target.astype(np.int64))
-    classes = tuple(str(n) for n in found.target_names)
+    digits = load_digits()
+    pictures = (digits.images * (255 / 16)).round().astype(np.uint8)
+    part: Part = ("", "digits", pictures, digits.target.astype(np.int64))
+    classes = tuple(str(n) for n in digits.target_names)
     return from_parts("digits", [part], classes, "digits-1", licence="CC BY 4.0 (UCI, via scikit-learn)")
 
 

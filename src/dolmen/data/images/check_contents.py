@@ -6,52 +6,30 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dolmen.data.images.check_view import CheckedImages, pictures, size_range
-from dolmen.data.wording import MAX_ITEMS, choose, listed
+from dolmen.data.checks import amounts
+from dolmen.data.checks.clusters import contradictions
+from dolmen.data.checks.findings import some
+from dolmen.data.images.check_view import CheckedImages, size_range
 from dolmen.types import Finding
+from dolmen.wording import choose, count
 
-FEW = 10  # training pictures of a class; with fewer, chance decides what is learnt
-IMBALANCE = 10  # times
 LONG = 3  # times as long as wide, or as wide as long
 TINY = 8  # pixels a side
 CHUNK = 65_536  # pictures; bounds the memory
 BLANK = 2  # grey levels between the darkest and the brightest pixel of each channel
+SKIPPED = "{num} [file|files] of the source [is|are] left out: check that none of them should be "
 
 
 def files(data: CheckedImages) -> Iterator[Finding]:
     """Find what is left out: unreadable, unlabelled, not a picture."""
-    problems, images = data.decoded.problems, data.images
-    if problems:
-        first, num = min(problems), len(problems)
-        yield Finding(
-            code="unreadable-pictures",
-            level="warning",
-            message=f"{pictures(num)} {choose(num, 'is', 'are')} unreadable and left out: repair"
-            f" or delete {choose(num, 'it', 'them')} (first: {images.names[first]}, {problems[first]}).",
-            count=num,
-            items=tuple(f"{images.names[i]}: {problems[i]}" for i in sorted(problems)[:MAX_ITEMS]),
-        )
-    unlabelled = [i for i in np.flatnonzero(images.labels < 0).tolist() if i not in problems]
-    if unlabelled:
-        num = len(unlabelled)
-        yield Finding(
-            code="unlabelled-pictures",
-            level="warning",
-            message=f"{pictures(num)} {choose(num, 'has', 'have')} no label and can't be"
-            f" used: give {choose(num, 'it', 'each')} one.",
-            count=num,
-            items=data.named(unlabelled),
-        )
-    if images.skipped:
-        num = len(images.skipped)
-        yield Finding(
-            code="skipped-files",
-            level="info",
-            message=f"{num:,} file{choose(num, '', 's')} of the source {choose(num, 'is', 'are')}"
-            " left out: check that none of them should be a picture of a class.",
-            count=num,
-            items=tuple(f"{s.name}: {s.reason}" for s in images.skipped[:MAX_ITEMS]),
-        )
+    yield from amounts.unreadable(data)
+    yield from data.some(
+        "unlabelled-pictures",
+        "warning",
+        "{num} [picture has|pictures have] no label and can't be used: give [it|each] one",
+        [i for i in np.flatnonzero(data.images.labels < 0).tolist() if i not in data.problems],
+    )
+    yield from amounts.skipped(data.skipped, SKIPPED + "a picture of a class")
 
 
 def classes(data: CheckedImages) -> Iterator[Finding]:
@@ -59,19 +37,8 @@ def classes(data: CheckedImages) -> Iterator[Finding]:
     counts = data.counts()
     train = counts.get("train", {})
     in_train = [c for c, n in train.items() if n]
-    if not len(data.used):
-        yield Finding(
-            code="no-pictures",
-            level="error",
-            message="No picture can be used: bring readable pictures, such as a folder per class.",
-        )
-    elif not train:
-        yield Finding(
-            code="no-training-pictures",
-            level="error",
-            message=f"None of the {len(data.used):,} pictures is for training: move some into train.",
-        )
-    elif len(in_train) == 1:
+    yield from amounts.none_usable(data, "readable pictures, such as a folder per class")
+    if len(in_train) == 1:
         yield Finding(
             code="one-class",
             level="error",
@@ -80,57 +47,37 @@ def classes(data: CheckedImages) -> Iterator[Finding]:
             items=tuple(in_train),
         )
     anywhere = {c for of_split in counts.values() for c, n in of_split.items() if n}
-    yield from _absent("empty-class", "anywhere: add some, or remove the class", data, anywhere)
+    unused = [c for c in data.images.classes if c not in anywhere] if len(data.used) else []
+    yield from amounts.class_missing(
+        unused, "no usable picture anywhere: add some, or remove the class", code="empty-class"
+    )
     for split, of_split in counts.items():
-        here = {c for c, n in of_split.items() if n} | (set(data.images.classes) - anywhere)
-        what = "so that it can be learnt" if split == "train" else "so that it can be measured"
-        yield from _absent("class-missing-from-split", f"in {split}: move some there {what}", data, here)
+        missing = [c for c in data.images.classes if c in anywhere and not of_split[c]]
+        purpose = "so that it can be learnt" if split == "train" else "so that it can be measured"
+        yield from amounts.class_missing(missing, f"no usable picture in {split}: move some there {purpose}")
     if "train" in counts and "test" not in counts:
-        yield Finding(
-            code="no-test-split",
-            level="info",
-            message="Nothing is set apart as test: evaluate the model on other data than these.",
-        )
-
-
-def _absent(code: str, where: str, data: CheckedImages, present: set[str]) -> Iterator[Finding]:
-    missing = [c for c in data.images.classes if c not in present]
-    if missing and len(data.used):
-        yield Finding(
-            code=code,
-            level="warning",
-            message=f"{choose(len(missing), 'Class', 'Classes')} {listed(missing)}"
-            f" {choose(len(missing), 'has', 'have')} no usable picture {where}.",
-            count=len(missing),
-            items=tuple(missing[:MAX_ITEMS]),
-        )
+        yield amounts.NO_TEST
 
 
 def balance(data: CheckedImages) -> Iterator[Finding]:
     """Find classes with few pictures, and with far fewer than others."""
-    train = {c: n for c, n in data.counts().get("train", {}).items() if n}
-    few = sorted((c for c, n in train.items() if n < FEW), key=lambda c: train[c])
-    if few:
-        yield Finding(
-            code="few-examples",
-            level="warning",
-            message=f"{len(few):,} class{choose(len(few), '', 'es')} {choose(len(few), 'has', 'have')}"
-            f" fewer than {FEW} training pictures ({listed([f'{c} {train[c]}' for c in few])}):"
-            " bring more, or join classes.",
-            count=len(few),
-            items=tuple(f"{c}: {train[c]}" for c in few[:MAX_ITEMS]),
-        )
-    if train and max(train.values()) > IMBALANCE * min(train.values()):
-        most, least = max(train, key=lambda c: train[c]), min(train, key=lambda c: train[c])
-        yield Finding(
-            code="imbalance",
-            level="warning",
-            message=f"{most} has {train[most]:,} training pictures and {least} {train[least]:,}"
-            f" ({train[most] / train[least]:.0f} times fewer): judge by the figures of each class, not by"
-            " accuracy alone.",
-            count=len(train),
-            items=(f"{most}: {train[most]}", f"{least}: {train[least]}"),
-        )
+    train = data.counts().get("train", {})
+    yield from amounts.few_examples(train, "pictures")
+    yield from amounts.imbalance(train, "pictures", "warning", "accuracy")
+
+
+def two_labels(data: CheckedImages) -> Iterator[Finding]:
+    """Find pictures that are in the set twice, to the last pixel, with different labels."""
+    images = data.images
+    pairs = contradictions(data.clusters, lambda i: int(images.labels[i]))
+    yield from data.some_pairs(
+        "same-picture-two-labels",
+        "warning",
+        "{num} [picture is|pictures are] in the set with two different labels: keep the right one (first: {first},"
+        " {labels})",
+        pairs,
+        labels=" and ".join(images.classes[images.labels[i]] for i in pairs[0]) if pairs else "",
+    )
 
 
 def shapes(data: CheckedImages) -> Iterator[Finding]:
@@ -140,35 +87,27 @@ def shapes(data: CheckedImages) -> Iterator[Finding]:
         return
     height, width = data.decoded.pixels.shape[1:3]
     distinct = np.unique(sizes, axis=0)
-    if len(distinct) > 1:
-        yield Finding(
-            code="mixed-sizes",
-            level="info",
-            message=f"The pictures come in {len(distinct):,} sizes, {size_range(sizes)}:"
-            f" all are brought to {height} x {width}.",
-            count=len(distinct),
-        )
+    yield from some(
+        "mixed-sizes",
+        "info",
+        f"The pictures come in {{num}} sizes, {size_range(sizes)}: all are brought to {height} x {width}",
+        len(distinct) if len(distinct) > 1 else 0,
+    )
     least = min(TINY, height, width)
-    tiny = data.used[sizes.min(axis=1) < least]
-    if num := len(tiny):
-        yield Finding(
-            code="tiny-pictures",
-            level="warning",
-            message=f"{pictures(num)} {choose(num, 'is', 'are')} less than {least} pixels high or wide:"
-            " look whether that is a thumbnail or an icon.",
-            count=num,
-            items=data.named(tiny),
-        )
-    long = data.used[sizes.max(axis=1) > LONG * np.maximum(sizes.min(axis=1), 1)]
-    if num := len(long):
-        yield Finding(
-            code="long-pictures",
-            level="warning",
-            message=f"{pictures(num)} {choose(num, 'is', 'are')} more than {LONG} times as long as wide"
-            " (or as wide as long): look at what cropping leaves, or pad instead.",
-            count=num,
-            items=data.named(long),
-        )
+    yield from data.some(
+        "tiny-pictures",
+        "warning",
+        f"{{num}} [picture is|pictures are] less than {least} pixels high or wide: look whether that is a thumbnail or"
+        " an icon",
+        data.used[sizes.min(axis=1) < least],
+    )
+    yield from data.some(
+        "long-pictures",
+        "warning",
+        f"{{num}} [picture is|pictures are] more than {LONG} times as long as wide (or as wide as long): look at what"
+        " cropping leaves, or pad instead",
+        data.used[sizes.max(axis=1) > LONG * np.maximum(sizes.min(axis=1), 1)],
+    )
 
 
 def colours(data: CheckedImages) -> Iterator[Finding]:
@@ -180,7 +119,7 @@ def colours(data: CheckedImages) -> Iterator[Finding]:
         yield Finding(
             code="mixed-colour",
             level="info",
-            message=f"{pictures(num_grey)} {choose(num_grey, 'is', 'are')} grey and {num_colour:,}"
+            message=f"{count(num_grey, 'picture')} {choose(num_grey, 'is', 'are')} grey and {num_colour:,}"
             f" {choose(num_colour, 'is', 'are')} in colour: check that this does not go with the class, or"
             " the model learns it.",
             count=len(rarer),
@@ -191,15 +130,14 @@ def colours(data: CheckedImages) -> Iterator[Finding]:
     for index, notes in sorted(data.decoded.notes.items()):
         for note in notes if index in used else ():
             by_note.setdefault(note, []).append(index)
-    for note, noted in sorted(by_note.items(), key=lambda item: -len(item[1])):
-        num = len(noted)
-        yield Finding(
-            code="converted-pictures",
-            level="info",
-            message=f"{pictures(num)} {choose(num, 'was', 'were')} converted while reading ({note}):"
-            f" look at {data.named(noted)[0]} to see whether that is right.",
-            count=num,
-            items=data.named(noted),
+    for note, rows in sorted(by_note.items(), key=lambda item: -len(item[1])):
+        yield from data.some(
+            "converted-pictures",
+            "info",
+            "{num} [picture was|pictures were] converted while reading ({note}): look at {first} to see whether that is"
+            " right",
+            rows,
+            note=note,
         )
 
 
@@ -210,13 +148,9 @@ def blank(data: CheckedImages) -> Iterator[Finding]:
         thumbnails = data.decoded.thumbnails[data.used[start : start + CHUNK]]
         flat[start : start + CHUNK] = np.ptp(thumbnails, axis=(1, 2)) <= BLANK
     pixels = data.decoded.pixels
-    found = [i for i in data.used[flat].tolist() if np.ptp(pixels[i], axis=(0, 1)).max() <= BLANK]
-    if found:
-        yield Finding(
-            code="blank-pictures",
-            level="warning",
-            message=f"{pictures(len(found))} {choose(len(found), 'is', 'are')} of one colour and"
-            f" {choose(len(found), 'shows', 'show')} nothing: delete {choose(len(found), 'it', 'them')}.",
-            count=len(found),
-            items=data.named(found),
-        )
+    yield from data.some(
+        "blank-pictures",
+        "warning",
+        "{num} [picture is|pictures are] of one colour and [shows|show] nothing: delete [it|them]",
+        [i for i in data.used[flat].tolist() if np.ptp(pixels[i], axis=(0, 1)).max() <= BLANK],
+    )

@@ -1,32 +1,41 @@
-"""What the subjects of a check look at, and how they word what they find."""
+"""What the subjects of a check of pictures look at, and how they word it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.data.checks.examples import SPLITS, CheckedExamples, Noun
 from dolmen.data.images.decoded import Decoded
 from dolmen.data.images.set import ImageSet
-from dolmen.data.wording import MAX_ITEMS, SPLITS, choose
+
+PICTURE = Noun("picture", "pictures", "pixel")
 
 
 @dataclass(frozen=True, eq=False)
-class CheckedImages:
-    """A set, its pictures and its splits.
+class CheckedImages(CheckedExamples):
+    """A set of pictures whose splits are assigned, and its pictures.
 
     Attributes:
-        splits: (N,) strings.
-        used: (M,) indices of the pictures that training or evaluation will see, ascending.
+        images: the set.
+        decoded: its pictures.
     """
 
     images: ImageSet
     decoded: Decoded
-    splits: NDArray[np.str_]
-    used: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, images: ImageSet, decoded: Decoded) -> CheckedImages:
+        """A set, of which pictures with a split and a label are used, unless they are unreadable."""
+        splits = np.array(images.splits, dtype="U5")
+        usable = (splits != "") & (images.labels >= 0)
+        usable[list(decoded.problems)] = False
+        return cls(
+            PICTURE, images.names, splits, np.flatnonzero(usable), decoded.digests, images.groups, decoded.problems,
+            images.left_out, images.skipped, images, decoded,
+        )  # fmt: skip
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return {split: {class: number}} of the used pictures, for the splits that there are."""
@@ -37,20 +46,6 @@ class CheckedImages:
             if len(labels):
                 counts[split] = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
         return counts
-
-    def named(self, indices: Iterable[int]) -> tuple[str, ...]:
-        """Return the names of the first pictures."""
-        return tuple(self.images.names[int(i)] for i in islice(indices, MAX_ITEMS))
-
-    def paired(self, pairs: Iterable[Sequence[int]]) -> tuple[str, ...]:
-        """Return the first pairs as "a = b"."""
-        names = self.images.names
-        return tuple(f"{names[int(a)]} = {names[int(b)]}" for a, b in islice(pairs, MAX_ITEMS))
-
-
-def pictures(num: int) -> str:
-    """Write "1 picture" or "1,234 pictures"."""
-    return f"{num:,} {choose(num, 'picture', 'pictures')}"
 
 
 def size_range(sizes: NDArray[np.int32]) -> str:

@@ -6,26 +6,33 @@ The codes of the findings are stable, their sentences are for a person.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from dolmen.data.images import check_contents, check_leaks
+from dolmen.data.checks import copies
+from dolmen.data.checks.findings import most_serious_first
+from dolmen.data.images import check_contents
 from dolmen.data.images.check_view import CheckedImages, size_range
 from dolmen.data.images.decoded import Decoded
+from dolmen.data.images.duplicates import near_duplicates
 from dolmen.data.images.set import ImageSet
-from dolmen.data.report_text import report_text
-from dolmen.types import CheckReport, Skipped
+from dolmen.types import CheckReport, Finding, Skipped
 
-__all__ = ["LEVELS", "check_images", "picture_facts", "report_text", "skipped_files"]
 
-LEVELS = ("error", "leak", "warning", "info")  # most serious first
-SUBJECTS = (
+def near(data: CheckedImages) -> Iterator[Finding]:
+    """Find pictures that look almost the same."""
+    yield from copies.near(data, near_duplicates(data.decoded, data.used, data.splits))
+
+
+SUBJECTS: tuple[Callable[[CheckedImages], Iterator[Finding]], ...] = (
     check_contents.files,
     check_contents.classes,
     check_contents.balance,
-    check_leaks.exact,
-    check_leaks.groups,
-    check_leaks.near,
+    copies.exact,
+    check_contents.two_labels,
+    copies.groups,
+    near,
     check_contents.blank,
     check_contents.shapes,
     check_contents.colours,
@@ -40,10 +47,7 @@ def check_images(images: ImageSet, decoded: Decoded, *, task: str = "image-class
         decoded: its pictures.
         task: what the report says it is for.
     """
-    splits = np.array(images.splits, dtype="U5")
-    usable = (splits != "") & (images.labels >= 0)
-    usable[list(decoded.problems)] = False
-    data = CheckedImages(images, decoded, splits, np.flatnonzero(usable))
+    data = CheckedImages.of(images, decoded)
     findings = [finding for subject in SUBJECTS for finding in subject(data)]
     return CheckReport(
         task=task,
@@ -53,7 +57,7 @@ def check_images(images: ImageSet, decoded: Decoded, *, task: str = "image-class
         skipped=skipped_files(images, decoded),
         counts=data.counts(),
         summary=picture_facts(data),
-        findings=tuple(sorted(findings, key=lambda f: LEVELS.index(f.level))),
+        findings=most_serious_first(findings),
     )
 
 

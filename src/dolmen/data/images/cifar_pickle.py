@@ -52,8 +52,8 @@ def read_batch(name: str, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np
 
 def read_class_names(name: str, content: bytes) -> list[str]:
     """``batches.meta`` -> the names of the classes."""
-    found = _unpickle(name, content).get(b"label_names")
-    return [n.decode("utf-8", "replace") for n in found if isinstance(n, bytes)] if isinstance(found, list) else []
+    names = _unpickle(name, content).get(b"label_names")
+    return [n.decode("utf-8", "replace") for n in names if isinstance(n, bytes)] if isinstance(names, list) else []
 
 
 def _unpickle(name: str, content: bytes) -> dict[bytes, Any]:

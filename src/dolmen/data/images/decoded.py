@@ -10,7 +10,7 @@ Measured (2 cores, Pillow 13.0): 12,000 JPEG files of 32 x 32 take 1.8 s, openin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.data.cache.cache_dir import cache_dir
-from dolmen.data.cache.entries import Column, EntryWriter, free_bytes, open_entry, prune, readable_bytes
-from dolmen.data.cache.pool import in_pool
+from dolmen.data.cache.columns import Column
+from dolmen.data.cache.entries import Entry, EntryWriter
+from dolmen.data.cache.pool import in_chunks, in_pool
+from dolmen.data.cache.store import open_or_fill
 from dolmen.data.images.appearance import DIGEST_SIZE, THUMBNAIL, Appearance, appearance, difference_hashes
 from dolmen.data.images.set import ImageSet, Raw
-from dolmen.processors.images.image import ImageProcessor, UnreadableImageError, open_image, quiet_pillow
-from dolmen.types import MachineError, UserError
+from dolmen.processors.images.image import ImageFit, UnreadableImageError, open_image, quiet_pillow
 
 FORMAT = 2  # raise it when the meaning of any stored column changes
 CHUNK_PICTURES = 64  # a work item for a thread: enough to hide the cost of handing it over,
@@ -62,7 +63,7 @@ class Decoded:
 
 def decode_all(
     images: ImageSet,
-    processor: ImageProcessor,
+    image_fit: ImageFit,
     *,
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -71,7 +72,7 @@ def decode_all(
 
     Args:
         images: the set; its pictures are read in storage order, each once.
-        processor: gives the size, the channels and the fit.
+        image_fit: gives the size, the channels and the fit.
         cache: the folder that holds the entries; ``cache_dir() / "decoded"`` when None.
         progress: called with (done, total) while pictures are being decoded.
 
@@ -80,46 +81,28 @@ def decode_all(
         UserError: the source stopped giving pictures (an archive that is cut off, a disk that was unplugged).
     """
     folder = cache if cache is not None else cache_dir() / "decoded"
-    entry = folder / _key(images, processor)
-    columns = _columns(len(images), processor)
-    decoded = _reuse(entry, columns, images)
-    if decoded is not None:
-        return decoded
-    needed = sum(column.num_bytes for column in columns.values())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = free_bytes(folder)
-        if needed > free:
-            raise MachineError(
-                f"The decoded pictures need {readable_bytes(needed)} and {folder} has"
-                f" {readable_bytes(free)} free: set DOLMEN_CACHE to a folder on a larger disk."
-            )
-        with EntryWriter(entry, columns) as writer, quiet_pillow():
-            facts = _decode_into(writer, images, processor, progress)
-            writer.publish(facts, is_valid=lambda: _reuse(entry, columns, images) is not None)
-            decoded = _reuse(entry, columns, images)
-        prune(folder, keep=entry)
-    except OSError as error:
-        raise MachineError(
-            f"The decoded pictures ({readable_bytes(needed)}) can't be written to {folder}"
-            f" ({error.strerror or error}): free some space or set DOLMEN_CACHE to a folder on another disk."
-        ) from error
-    if decoded is None:
-        raise MachineError(f"The decoded pictures vanished from {folder} just after they were written: run it again.")
-    return decoded
+
+    def fill(writer: EntryWriter) -> dict[str, Any]:
+        with quiet_pillow():
+            return _decode_into(writer, images, image_fit, progress)
+
+    return open_or_fill(
+        folder / _key(images, image_fit), _columns(len(images), image_fit), fill,
+        lambda entry: _reuse(entry, images), "The decoded pictures",
+    )  # fmt: skip
 
 
-def _key(images: ImageSet, processor: ImageProcessor) -> str:
-    geometry = (FORMAT, processor.height, processor.width, processor.channels, processor.fit)
+def _key(images: ImageSet, image_fit: ImageFit) -> str:
+    geometry = (FORMAT, image_fit.height, image_fit.width, image_fit.channels, image_fit.fit)
     key = hashlib.blake2b(repr((images.fingerprint, len(images), geometry)).encode(), digest_size=16)
     for name in images.names:  # the rows stand in the order of the names
         key.update(name.encode(errors="surrogateescape") + b"\0")
     return key.hexdigest()
 
 
-def _columns(num_images: int, processor: ImageProcessor) -> dict[str, Column]:
+def _columns(num_images: int, image_fit: ImageFit) -> dict[str, Column]:
     return {
-        "pixels": Column("u1", (num_images, processor.height, processor.width, processor.channels)),
+        "pixels": Column("u1", (num_images, image_fit.height, image_fit.width, image_fit.channels)),
         "digests": Column("u1", (num_images, DIGEST_SIZE)),
         "hashes": Column("<u8", (num_images,)),
         "thumbnails": Column("u1", (num_images, THUMBNAIL, THUMBNAIL)),
@@ -128,12 +111,9 @@ def _columns(num_images: int, processor: ImageProcessor) -> dict[str, Column]:
     }
 
 
-def _reuse(entry: Path, columns: dict[str, Column], images: ImageSet) -> Decoded | None:
-    """Open an entry unless it is absent, damaged, or a picture that could not be opened then can be now."""
-    opened = open_entry(entry, columns)
-    if opened is None:
-        return None
-    arrays, facts = opened
+def _reuse(entry: Entry, images: ImageSet) -> Decoded | None:
+    """Take what an entry holds unless it is damaged, or a picture that could not be opened then can be now."""
+    arrays, facts = entry.arrays, entry.facts
     try:
         problems = {int(i): str(reason) for i, reason in facts["problems"]}
         notes = {int(i): tuple(texts) for i, texts in facts["notes"]}
@@ -148,7 +128,7 @@ def _reuse(entry: Path, columns: dict[str, Column], images: ImageSet) -> Decoded
 def _decode_into(
     writer: EntryWriter,
     images: ImageSet,
-    processor: ImageProcessor,
+    image_fit: ImageFit,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """Decode all pictures in a small pool, write their rows, and return the facts about them."""
@@ -156,7 +136,8 @@ def _decode_into(
     notes: dict[int, tuple[str, ...]] = {}
     not_opened: list[int] = []
     seen = np.zeros(len(images), np.bool_)
-    for rows in in_pool(lambda chunk: _decode_chunk(chunk, processor), _chunks(images)):
+    chunks = in_chunks(images.read(range(len(images))), images.source, CHUNK_PICTURES, CHUNK_BYTES)
+    for rows in in_pool(lambda chunk: _decode_chunk(chunk, image_fit), chunks):
         for name, values in rows.columns.items():
             writer.write(name, rows.indices, values)
         problems |= rows.problems
@@ -174,30 +155,6 @@ def _decode_into(
     }
 
 
-def _chunks(images: ImageSet) -> Iterator[Chunk]:
-    """Read the pictures in storage order, some at a time."""
-    chunk: Chunk = []
-    num_bytes = 0
-    pictures = iter(images.read(range(len(images))))
-    while True:
-        try:
-            index, raw = next(pictures)
-        except StopIteration:
-            break
-        except OSError as error:
-            raise UserError(
-                f"{images.source} could not be read to its end ({error.strerror or error}):"
-                " check that it is complete and try again."
-            ) from error
-        chunk.append((index, raw))
-        num_bytes += 0 if isinstance(raw, OSError) else len(raw) if isinstance(raw, bytes) else raw.nbytes
-        if len(chunk) >= CHUNK_PICTURES or num_bytes >= CHUNK_BYTES:
-            yield chunk
-            chunk, num_bytes = [], 0
-    if chunk:
-        yield chunk
-
-
 @dataclass(frozen=True, eq=False)
 class _Rows:
     """The decoded pictures of one chunk: ``columns[name][j]`` belongs to picture ``indices[j]``."""
@@ -209,14 +166,14 @@ class _Rows:
     notes: dict[int, tuple[str, ...]]
 
 
-def _decode_chunk(chunk: Chunk, processor: ImageProcessor) -> _Rows:
+def _decode_chunk(chunk: Chunk, image_fit: ImageFit) -> _Rows:
     problems: dict[int, str] = {}
     not_opened: list[int] = []
     notes: dict[int, tuple[str, ...]] = {}
     indices: list[int] = []
     shapes: list[tuple[int, ...]] = []
     looks: list[Appearance] = []
-    pixels = np.empty((len(chunk), processor.height, processor.width, processor.channels), np.uint8)
+    pixels = np.empty((len(chunk), image_fit.height, image_fit.width, image_fit.channels), np.uint8)
     for index, raw in chunk:
         if isinstance(raw, OSError):
             problems[index] = f"can't be opened: {raw.strerror or raw}"
@@ -227,7 +184,7 @@ def _decode_chunk(chunk: Chunk, processor: ImageProcessor) -> _Rows:
         except UnreadableImageError as error:
             problems[index] = str(error)
             continue
-        pixels[len(indices)] = processor.resize(opened.pixels)
+        pixels[len(indices)] = image_fit.resize(opened.pixels)
         indices.append(index)
         shapes.append(opened.pixels.shape)
         looks.append(appearance(opened.pixels))

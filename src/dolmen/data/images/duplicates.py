@@ -1,4 +1,4 @@
-"""Pictures that are in a set twice: to the last pixel, or saved again, resized, a little brighter.
+"""Pictures that are in a set twice without being equal: saved again, resized, a little brighter.
 
 Near duplicates are found without comparing all pairs. Two difference hashes that differ in at most 4 of 64
 bits agree in at least 2 of 6 bands (pigeonhole), so that sorting by each of the 15 pairs of bands brings them
@@ -24,6 +24,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.data.checks.clusters import digest_ids
 from dolmen.data.images.decoded import Decoded
 
 MAX_BITS = 4
@@ -35,51 +36,6 @@ SMALL, SMALL_CORRELATION = 16, 0.995  # a picture of fewer pixels a side shows t
 FLAT = 3.0  # grey levels of standard deviation; below it a thumbnail is noise, and all noise looks alike
 CONTRAST_RATIO = 1.5
 CHUNK = 16_384  # pairs; bounds the memory that comparing thumbnails takes
-
-Clusters = list[NDArray[np.int64]]
-"""Each holds the indices of examples that are equal."""
-
-
-def exact_duplicates(digests: NDArray[np.uint8], indices: NDArray[np.int64]) -> Clusters:
-    """Return the clusters (two or more) of pictures with equal pixels, each sorted, in order of their first.
-
-    Args:
-        digests: (N, 16) uint8 of all pictures.
-        indices: (M,) the pictures to look at.
-    """
-    if not len(indices):
-        return []
-    indices = np.sort(indices)
-    same = _ids(digests[indices])
-    order = np.argsort(same, kind="stable")
-    clusters = np.split(indices[order], np.flatnonzero(np.diff(same[order])) + 1)
-    return sorted((c for c in clusters if len(c) > 1), key=lambda c: int(c[0]))
-
-
-def copies_across(clusters: Clusters, splits: NDArray[np.str_], later: str, earlier: str) -> list[tuple[int, int]]:
-    """Each example of ``later`` that is also in ``earlier``, with the first of its like there, in order.
-
-    Args:
-        clusters: of ``exact_duplicates``.
-        splits: (N,) the split of each example.
-        later: a split.
-        earlier: another one.
-    """
-    pairs: list[tuple[int, int]] = []
-    for cluster in clusters:
-        first = cluster[splits[cluster] == earlier][:1].tolist()
-        pairs += [(i, first[0]) for i in cluster[splits[cluster] == later].tolist() if first]
-    return sorted(pairs)
-
-
-def copies_within(clusters: Clusters, splits: NDArray[np.str_]) -> list[tuple[int, int]]:
-    """The first example of each cluster and split with each other one there, in order; see ``copies_across``."""
-    pairs: list[tuple[int, int]] = []
-    for cluster in clusters:
-        for split in np.unique(splits[cluster]):
-            here: list[int] = cluster[splits[cluster] == split].tolist()
-            pairs += [(here[0], i) for i in here[1:]]
-    return sorted(pairs)
 
 
 def near_duplicates(decoded: Decoded, indices: NDArray[np.int64], splits: NDArray[np.str_]) -> NDArray[np.int64]:
@@ -96,25 +52,19 @@ def near_duplicates(decoded: Decoded, indices: NDArray[np.int64], splits: NDArra
     if not len(indices):
         return np.empty((0, 2), np.int64)
     indices = np.sort(indices)
-    kept = indices[np.unique(_ids(decoded.digests[indices]), return_index=True)[1]]
+    kept = indices[np.unique(digest_ids(decoded.digests[indices]), return_index=True)[1]]
     thumbnails = _Thumbnails(decoded, kept)
     side = np.unique(splits[kept], return_inverse=True)[1]
-    partners = np.zeros((len(kept), 2), np.int64)  # how many were found in the same split, and in others
-    found = [np.empty((0, 2), np.int64)]
+    partners = np.zeros((len(kept), 2), np.int64)  # how many there are in the same split, and in others
+    near = [np.empty((0, 2), np.int64)]
     for pairs in _candidates(decoded.hashes[kept], thumbnails.sketch):
         across = (side[pairs[:, 0]] != side[pairs[:, 1]]).astype(np.int64)
         wanted = (partners[pairs, across[:, None]] < PARTNERS).any(axis=1)
         pairs, across = pairs[wanted], across[wanted]
         agree = thumbnails.agree(pairs)
-        found.append(pairs[agree])
+        near.append(pairs[agree])
         np.add.at(partners, (pairs[agree], across[agree][:, None]), 1)
-    return np.unique(np.sort(kept[np.concatenate(found)], axis=1), axis=0)
-
-
-def _ids(digests: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return (N,) numbers, equal for equal digests."""
-    rows = np.ascontiguousarray(digests).view(f"V{digests.shape[1]}")[:, 0]
-    return np.unique(rows, return_inverse=True)[1].astype(np.int64)
+    return np.unique(np.sort(kept[np.concatenate(near)], axis=1), axis=0)
 
 
 def _candidates(hashes: NDArray[np.uint64], sketch: NDArray[np.float32]) -> Iterator[NDArray[np.int64]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -48,10 +46,6 @@ def images_of_files(source: Source, name: str, listing: Listing) -> ImageSet:
         for file, content in source.read([names[i] for i in indices]):
             yield position[file], content
 
-    digest = hashlib.blake2b(os.fsencode(source.path.resolve()), digest_size=16)
-    for f in source.files:
-        if f.name in position:
-            digest.update(f"\0{f.name}\0{f.size}\0{f.changed}".encode())
     return ImageSet(
         source=name,
         classes=tuple(classes),
@@ -60,7 +54,7 @@ def images_of_files(source: Source, name: str, listing: Listing) -> ImageSet:
         splits=listing.splits,
         groups=listing.groups,
         read=read,
-        fingerprint=digest.hexdigest(),
+        fingerprint=source.fingerprint(names),
         skipped=tuple(listing.skipped),
     )
 

@@ -68,7 +68,7 @@ class ListedSource(Source):
         self.files = [File(n, s.st_size, s.st_mtime_ns) for n, s in stats]
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-        """See ``Source.read``."""
+        """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
         for name in names:
             yield name, read_file(self.path / name)
 
@@ -92,14 +92,14 @@ def _cell(path: Path, line: int, row: Row, column: str | None) -> str:
 
 def _find_columns(path: Path, header: list[str]) -> dict[str, str | None]:
     by_lower = {str(k).strip().lower(): k for k in reversed(header)}
-    found = {c: next((by_lower[w] for w in words if w in by_lower), None) for c, words in COLUMNS.items()}
+    columns_of = {c: next((by_lower[w] for w in words if w in by_lower), None) for c, words in COLUMNS.items()}
     for needed in ("path", "label"):
-        if found[needed] is None:
+        if columns_of[needed] is None:
             raise UserError(
                 f"{path} has the columns {', '.join(header) or '(none)'} and none called {needed!r}; "
                 "expected path and label, and if you like split and group"
             )
-    return found
+    return columns_of
 
 
 def read_text(path: Path) -> str:

@@ -174,19 +174,19 @@ def locate(name: str, *, fetch: bool = False, progress: Callable[[int, int], Non
     Raises:
         UserError: it is not here and may not be fetched, or can't be.
     """
-    found = PUBLIC[name]
+    published = PUBLIC[name]
     folder = cache_dir() / "public" / name
-    missing = [f for f in found.files if not (folder / f.name).is_file()]
+    missing = [f for f in published.files if not (folder / f.name).is_file()]
     if missing and not fetch:
-        size = sum(f.size for f in found.files)
+        size = sum(f.size for f in published.files)
         about = f"{size / 1e6:.0f} MB, " if size else ""
         raise UserError(
-            f"{name} is not on this computer ({about}licence: {found.licence}; {found.home}); to download it, "
+            f"{name} is not on this computer ({about}licence: {published.licence}; {published.home}); to download it, "
             f"type: dolmen check image-classification {name} --fetch"
         )
     for file in missing:
         download(file, folder, progress)
-    return folder / found.files[0].name if len(found.files) == 1 else folder
+    return folder / published.files[0].name if len(published.files) == 1 else folder
 
 
 def download(file: PublicFile, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:

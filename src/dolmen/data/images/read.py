@@ -48,9 +48,9 @@ def read_images(
         if name in image_arrays.EMBEDDED:
             return image_arrays.EMBEDDED[name]()
         if name in public.PUBLIC:
-            found = public.PUBLIC[name]
+            published = public.PUBLIC[name]
             images = _read_path(public.locate(name, fetch=fetch, progress=progress), name)
-            return images.replace(licence=found.licence, classes=found.classes or images.classes)
+            return images.replace(licence=published.licence, classes=published.classes or images.classes)
         raise UserError(missing_message(path) + _public_hint(name))
     return _read_path(path, name)
 

@@ -38,7 +38,7 @@ class ZipSource(Source):
         super().__init__(path, files, folders, twice)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-        """See ``Source.read``."""
+        """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
         wanted = sorted(names, key=lambda n: self.members[n].header_offset)
         try:
             archive = zipfile.ZipFile(self.path)
@@ -92,7 +92,7 @@ class TarSource(Source):
         super().__init__(path, (File(n, size, stamp) for n, (_, size) in self.places.items()), folders, twice)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-        """See ``Source.read``."""
+        """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
         wanted = sorted(names, key=lambda n: self.places[n])
         try:
             file = self.path.open("rb")
@@ -137,7 +137,7 @@ class CompressedTarSource(Source):
         super().__init__(path, (File(n, size, stamp) for n, size in sizes.items()), folders, twice)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-        """See ``Source.read``."""
+        """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
         wanted = {self.positions[name]: name for name in names}
         try:
             with tarfile.open(self.path, "r|*", tarinfo=StrictTarInfo) as archive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
@@ -64,6 +65,15 @@ class Source(ABC):
         A file that can't be read yields the error in place of its content.
         """
 
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Return a hex digest that changes when the name, the size or the time of change of one of the files does."""
+        chosen = set(names)
+        digest = hashlib.blake2b(os.fsencode(self.path.resolve()), digest_size=16)
+        for f in self.files:
+            if f.name in chosen:
+                digest.update(f"\0{f.name}\0{f.size}\0{f.changed}".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
     def read_one(self, name: str) -> bytes:
         """The content of one file.
 
@@ -118,7 +128,7 @@ class FolderSource(Source):
         super().__init__(path, files, folders, sorted(lost, key=lambda s: natural(s.name)))
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-        """See ``Source.read``."""
+        """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
         for name in names:
             yield name, read_file(self.path / name)
 

@@ -1,4 +1,4 @@
-"""Pictures: from any file that a person has to an array of one shape, and from logits to classes.
+"""Pictures: from any file that a person has to an array of one shape.
 
 Every picture is decoded at its full size and then resized, in training as in prediction: JPEG's own cheap downscaling
 ("draft") would make the same file give other pixels in ``predict`` than it gave in ``evaluate``.
@@ -12,15 +12,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from dolmen.predictions import Classes
-from dolmen.types import Arrays, Example
+from dolmen.types import Example
 
 Pixels = NDArray[np.uint8]
 RawPicture = bytes | str | Path | NDArray[Any] | Image.Image
@@ -201,46 +200,23 @@ def _scale_16(array: NDArray[np.uint16]) -> Pixels:
     return np.asarray((array.astype(np.float32) * (255 / top)).round(), np.uint8)
 
 
-def _fold(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Indices just outside 0..size-1 back inside, without repeating the border."""
-    return np.clip(np.where(index >= size, 2 * size - 2 - index, np.abs(index)), 0, size - 1)
-
-
-class ImageProcessor(BaseModel):
-    """Pictures to arrays of one shape, and logits to classes.
+class ImageFit(BaseModel):
+    """Pictures of any size to arrays of one shape.
 
     Attributes:
-        classes: K names in the order of the logits.
         height: of what the network takes, in pixels.
         width: likewise.
         channels: 1 for grey, 3 for RGB.
         fit: "crop" brings the short side to size and cuts the middle out, "pad" brings the long side to size and
             adds black, "stretch" changes the shape.
-        num_views: prediction averages the picture (1) and its mirror image (2), each also moved by a pixel (6).
-        temperature: logits are divided by it; fitted on validation.
-        positive: with two classes, the one that sensitivity speaks of.
-        threshold: probability of ``positive`` at the operating point that validation chose.
-        decide_by_threshold: whether the decision is taken at the threshold, not at the most probable class.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    classes: tuple[str, ...] = Field(min_length=1)
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     channels: Literal[1, 3]
     fit: Literal["crop", "pad", "stretch"] = "crop"
-    num_views: Literal[1, 2, 6] = 1
-    temperature: float = Field(default=1.0, gt=0)
-    positive: str | None = None
-    threshold: float | None = None
-    decide_by_threshold: bool = False
-
-    @model_validator(mode="after")
-    def _positive_is_a_class(self) -> ImageProcessor:
-        if self.positive is not None and self.positive not in self.classes:
-            raise ValueError(f"positive is {self.positive!r}, expected one of {', '.join(self.classes)}")
-        return self
 
     def encode(self, raw: RawPicture) -> Example:
         """One picture, as a person has it -> ``{"images": (height, width, channels) uint8}``.
@@ -279,39 +255,11 @@ class ImageProcessor(BaseModel):
             image = image.resize((self.width, self.height), best)
         return np.asarray(image).reshape(self.height, self.width, pixels.shape[2])
 
-    def views(self) -> list[tuple[float, NDArray[np.int64], NDArray[np.int64]]]:
-        """What prediction averages: (weight, rows, columns) to index the height and the width of pictures with.
-
-        Moved views weigh half of the others, as in cifar10-airbench (Jordan, 2024); they fold back at the border.
-        """
-        rows, columns = np.arange(self.height), np.arange(self.width)
-        shifts = ((0, 2.0), (-1, 1.0), (1, 1.0)) if self.num_views == 6 else ((0, 1.0),)
-        mirrors = (False, True) if self.num_views > 1 else (False,)
-        total = sum(weight for _, weight in shifts) * len(mirrors)
-        found = []
-        for move, weight in shifts:
-            y, x = _fold(rows + move, self.height), _fold(columns + move, self.width)
-            found += [(weight / total, y, x[::-1].copy() if mirror else x) for mirror in mirrors]
-        return found
-
-    def decode(self, outputs: Arrays) -> list[Classes]:
-        """``{"logits": (N, K)}`` -> N answers, softmax of the logits over the temperature."""
-        z = np.asarray(outputs["logits"], np.float64) / self.temperature
-        p = np.exp(z - z.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
-        return [Classes(self.classes, row, self._decide(row)) for row in p]
-
-    def _decide(self, probabilities: NDArray[np.float64]) -> str:
-        if self.decide_by_threshold and self.positive is not None and self.threshold is not None:
-            index = self.classes.index(self.positive)
-            return self.positive if probabilities[index] >= self.threshold else self.classes[1 - index]
-        return self.classes[int(probabilities.argmax())]
-
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values, all on one level."""
         return self.model_dump(mode="json")
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> ImageProcessor:
+    def from_json(cls, values: dict[str, Any]) -> Self:
         """Undo ``to_json``."""
         return cls.model_validate(values)

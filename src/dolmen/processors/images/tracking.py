@@ -22,13 +22,13 @@ Ints = NDArray[np.int64]
 
 # Standard deviations as shares of the object's side, the square root of its area.
 SEEN = 0.05
-"""Of where a detector sees it."""
+"""How far off a detector sees it."""
 FIRST_SPEED = 3.0
-"""Of the speed of what was seen once, a second."""
+"""The speed of what was seen once, a second."""
 CHANGE_OF_SPEED = 1.5
-"""Of how its speed changes, a square root of a second."""
+"""How its speed changes, a square root of a second."""
 CHANGE_OF_SIZE = 0.5
-"""Of how its width and height change, a square root of a second."""
+"""How its width and height change, a square root of a second."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dolmen.processors.images.image import FORMATS, ImageProcessor, quiet_pillow
+from dolmen.processors.images.image import FORMATS, ImageFit, quiet_pillow
 from dolmen.runtime.model import Model
 from dolmen.runtime.server.batching import Batcher
 from dolmen.runtime.server.figures import Figures
@@ -168,7 +168,7 @@ def grid(heat: NDArray[Any]) -> list[list[float]]:
 def area(processor: Any, raw: bytes) -> list[float]:
     """What part of the upright picture the network sees: left, top, right, bottom, in widths and heights of it."""
     whole = [0.0, 0.0, 1.0, 1.0]
-    if not isinstance(processor, ImageProcessor) or processor.fit == "stretch":
+    if not isinstance(processor, ImageFit) or processor.fit == "stretch":
         return whole
     with quiet_pillow():
         try:

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from dolmen.predictions import Classes
-from dolmen.processors.images.image import ImageProcessor
 from dolmen.runtime.network import BATCH, MODEL
 from dolmen.runtime.pictures import ImagePredictor
+from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.types import Prediction, UserError
 
 GRID = 12
 """Places along a side of a picture that are covered, one after the other, to see what the answer rests on."""
 
 
-class ClassificationPredictor(ImagePredictor[ImageProcessor]):
+class ClassificationPredictor(ImagePredictor[ClassificationProcessor]):
     """See the module."""
 
-    Processor: ClassVar[type[Any]] = ImageProcessor
+    Processor: ClassVar[type[Any]] = ClassificationProcessor
 
     def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
         """Shapes that fit the processor; see ``Predictor.expected_shapes``."""

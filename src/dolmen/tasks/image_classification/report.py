@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.report import figures, pictures
-from dolmen.report.numbers import count, interval_text, loss_text, percent
+from dolmen.report.numbers import interval_text, loss_text, percent
 from dolmen.report.tables import bar
 from dolmen.types import Evaluation, Section
+from dolmen.wording import count
 
 Picture = Callable[[str, int], NDArray[np.uint8]]
 Name = Callable[[str, int], str]

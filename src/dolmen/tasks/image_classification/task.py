@@ -30,16 +30,17 @@ from dolmen.nn.convolutional.classifiers import NETWORKS, ViewAverage, build_cla
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import classifier_optimizers, linear
 from dolmen.nn.torch_network import Graph, Input
-from dolmen.processors.images.image import ImageProcessor
-from dolmen.report.numbers import classes_text, count, listed
+from dolmen.report.numbers import MAX_NAMES, classes_text
 from dolmen.runtime.network import MODEL
 from dolmen.tasks.config import TaskConfig
 from dolmen.tasks.image_classification import views
 from dolmen.tasks.image_classification.data.labels import suspect_labels
 from dolmen.tasks.image_classification.data.sample import write_image_sample
 from dolmen.tasks.image_classification.predictor import ClassificationPredictor
+from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.tasks.task import Batch, Budget, Calibrated, Moment, Objective, Prepared, Progress, Task, stage_progress
 from dolmen.types import Arrays, Evaluation, Finding, Section, UserError
+from dolmen.wording import count, listed
 
 ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
 
@@ -79,12 +80,12 @@ class ImageClassificationConfig(TaskConfig):
         return self.model_copy(update={"weights": "none"})
 
 
-class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageDataset, nn.Module]):
+class ImageClassification(Task[ImageClassificationConfig, ClassificationProcessor, ImageDataset, nn.Module]):
     """Pictures to class probabilities."""
 
     name: ClassVar[str] = "image-classification"
     Config = ImageClassificationConfig
-    Processor = ImageProcessor
+    Processor = ClassificationProcessor
     Predictor = ClassificationPredictor
     METRICS = shared(
         "accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss", "calibrated_loss", "brier", "ece",
@@ -105,13 +106,13 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
         budget: Budget | None = None,
         progress: Progress | None = None,
         open_model: Callable[[Path], Any] | None = None,
-    ) -> Prepared[ImageClassificationConfig, ImageProcessor, ImageDataset]:
+    ) -> Prepared[ImageClassificationConfig, ClassificationProcessor, ImageDataset]:
         del open_model
         images = read_images(data, fetch=fetch, progress=stage_progress(progress, "downloading"))
         require_trainable(images)
         positive = _positive_class(config, images.classes)
         height, width, channels = common_shape(images, config.image_size)
-        processor = ImageProcessor(
+        processor = ClassificationProcessor(
             classes=images.classes, height=height, width=width, channels=channels, fit=config.fit, positive=positive
         )
         config = config.model_copy(
@@ -166,8 +167,8 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
 
     @classmethod
     def _fit_size_to_budget(
-        cls, config: ImageClassificationConfig, processor: ImageProcessor, budget: Budget, num_images: int
-    ) -> ImageProcessor:
+        cls, config: ImageClassificationConfig, processor: ClassificationProcessor, budget: Budget, num_images: int
+    ) -> ClassificationProcessor:
         """Take the largest picture size with which the budget still allows enough passes over the data."""
         for size in [s for s in (160, 128, 96, 64) if s < min(processor.height, processor.width)]:
             images = torch.zeros(32, processor.channels, processor.height, processor.width)
@@ -307,7 +308,9 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
         positive = p.classes.index(p.positive)
         return np.where(probabilities[:, positive] >= p.threshold, positive, 1 - positive)
 
-    def calibrate(self, model: nn.Module, outputs: Arrays, dataset: ImageDataset) -> Calibrated[ImageProcessor]:
+    def calibrate(
+        self, model: nn.Module, outputs: Arrays, dataset: ImageDataset
+    ) -> Calibrated[ClassificationProcessor]:
         """Fit the temperature, and for two classes the operating threshold."""
         del model
         logits, labels = outputs["logits"], dataset.labels
@@ -360,7 +363,7 @@ class ImageClassification(Task[ImageClassificationConfig, ImageProcessor, ImageD
     def intended_use(self) -> list[str]:
         classes = self.processor.classes
         return [
-            f"Image classification into {count(len(classes), 'class', 'classes')}: {listed(classes)}.",
+            f"Image classification into {count(len(classes), 'class', 'classes')}: {listed(classes, MAX_NAMES)}.",
             "Whatever it is shown, it answers with one of these; it has no answer for anything else.",
         ]
 
@@ -391,12 +394,12 @@ def _positive_class(config: ImageClassificationConfig, classes: tuple[str, ...])
     return wanted or classes[1]
 
 
-def _default_views(flip: bool, processor: ImageProcessor) -> Literal[1, 2, 6]:
+def _default_views(flip: bool, processor: ClassificationProcessor) -> Literal[1, 2, 6]:
     """Mirrored views where they are right; moved ones too where pictures are so small that a pixel matters."""
     if not flip:
         return 1
     return 6 if max(processor.height, processor.width) <= 48 else 2
 
 
-def _decode(images: ImageSet, processor: ImageProcessor, progress: Progress | None) -> Decoded:
+def _decode(images: ImageSet, processor: ClassificationProcessor, progress: Progress | None) -> Decoded:
     return decode_all(images, processor, progress=stage_progress(progress, "reading pictures"))

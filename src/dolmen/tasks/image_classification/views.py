@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from dolmen.data.images.dataset import ImageDataset
 from dolmen.nn.convolutional import gradcam
 from dolmen.nn.convolutional.classifiers import ViewAverage
-from dolmen.processors.images.image import ImageProcessor
 from dolmen.report.explanation import explanation_picture
 from dolmen.tasks.image_classification import report as classification
+from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.types import Evaluation, Section, UserError
 
 SANITY_PICTURES = 16
@@ -24,7 +24,7 @@ SANITY_PICTURES = 16
 
 def sections(
     model: nn.Module,
-    processor: ImageProcessor,
+    processor: ClassificationProcessor,
     datasets: Mapping[str, ImageDataset],
     evaluations: dict[str, Evaluation],
 ) -> list[Section]:
@@ -62,7 +62,7 @@ def _pixels(model: nn.Module, dataset: ImageDataset, indices: Sequence[int]) -> 
 
 
 def explain(
-    model: nn.Module, processor: ImageProcessor, picture: NDArray[np.uint8], title: str, out: Path
+    model: nn.Module, processor: ClassificationProcessor, picture: NDArray[np.uint8], title: str, out: Path
 ) -> dict[str, Any]:
     """Write the explanation of one prediction.
 

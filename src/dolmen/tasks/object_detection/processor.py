@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dolmen.predictions import Boxes
-from dolmen.processors.images.image import ImageProcessor, Pixels, RawPicture, open_image
+from dolmen.processors.images.image import ImageFit, Pixels, RawPicture, open_image
 from dolmen.types import Arrays, Example
 
 FLOOR = 0.01
@@ -59,11 +59,9 @@ class DetectionProcessor(BaseModel):
         return self
 
     @property
-    def picture(self) -> ImageProcessor:
-        """What brings a picture, or a tile of one, to the network's size: the whole of it, with black beside it."""
-        return ImageProcessor(
-            classes=self.classes, height=self.height, width=self.width, channels=self.channels, fit="pad"
-        )
+    def image_fit(self) -> ImageFit:
+        """Brings a picture, or a tile of one, to the network's size: the whole of it, with black beside it."""
+        return ImageFit(height=self.height, width=self.width, channels=self.channels, fit="pad")
 
     def views(self, height: int, width: int) -> NDArray[np.int64]:
         """(V, 4) xyxy in pixels: the parts of a picture of this size that the network sees, one at a time.
@@ -100,9 +98,9 @@ class DetectionProcessor(BaseModel):
             OSError: its file can't be read.
         """
         pixels = open_image(raw).pixels
-        crops = self.views(*pixels.shape[:2])
+        crops, image_fit = self.views(*pixels.shape[:2]), self.image_fit
         return {
-            "images": np.stack([self.picture.resize(crop_of(pixels, crop)) for crop in crops]),
+            "images": np.stack([image_fit.resize(crop_of(pixels, crop)) for crop in crops]),
             "crops": crops,
             "size": np.array(pixels.shape[:2], np.int64),
         }

@@ -23,7 +23,7 @@ from dolmen.nn.losses import Loss
 from dolmen.nn.optimizers import classifier_optimizers, cosine
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.predictions import Boxes
-from dolmen.report.numbers import classes_text, count, listed
+from dolmen.report.numbers import MAX_NAMES, classes_text
 from dolmen.runtime.network import MODEL
 from dolmen.tasks.config import TaskConfig
 from dolmen.tasks.object_detection import views
@@ -44,6 +44,7 @@ from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
 from dolmen.tasks.object_detection.processor import DetectionProcessor
 from dolmen.tasks.task import Batch, Budget, Calibrated, Moment, Objective, Prepared, Progress, Task, stage_progress
 from dolmen.types import Arrays, Evaluation, Finding, Section, UserError
+from dolmen.wording import count, listed
 
 USUAL_SIZE = 320
 """Pixels along the longer side, of pictures that are larger."""
@@ -329,7 +330,7 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
     def intended_use(self) -> list[str]:
         classes = self.processor.classes
         return [
-            f"It finds objects of {count(len(classes), 'class', 'classes')} in pictures: {listed(classes)}.",
+            f"It finds objects of {count(len(classes), 'class', 'classes')} in pictures: {listed(classes, MAX_NAMES)}.",
             "Objects of other classes it passes over, or takes for one of these.",
         ]
 
@@ -344,7 +345,7 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
 
 
 def _decode(boxes: BoxSet, processor: DetectionProcessor, progress: Progress | None) -> Decoded:
-    return decode_all(boxes.images, processor.picture, progress=stage_progress(progress, "reading pictures"))
+    return decode_all(boxes.images, processor.image_fit, progress=stage_progress(progress, "reading pictures"))
 
 
 def _seen(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from dolmen.data.wording import choose
-from dolmen.processors.audio.files import read_in_pieces
+from dolmen.files import files_below
+from dolmen.processors.audio.files import SUFFIXES, read_in_pieces
 from dolmen.tasks.speech_recognition.data.checks.check import long_time
-from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S, recordings_below
+from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S
 from dolmen.types import Finding
+from dolmen.wording import choose
 
 
 def length_of(negatives: str) -> float:
@@ -22,7 +23,7 @@ def length_of(negatives: str) -> float:
     """
     return sum(
         len(samples) / rate
-        for path in recordings_below([negatives])
+        for path in files_below([negatives], SUFFIXES, "recording", "recordings")
         for samples, rate in read_in_pieces(path, AT_ONCE_S)
     )
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from dolmen.files import write_whole
 from dolmen.report import figures
 from dolmen.report.figures import BLUE, INK, MUTED
-from dolmen.report.numbers import count, loss_text
+from dolmen.report.numbers import loss_text
 from dolmen.report.tables import bar
 from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.processor import spans_of
 from dolmen.types import Evaluation, Section
+from dolmen.wording import count
 
 MOST_WORDS = 40
 """Words of a sentence that is explained."""

@@ -20,7 +20,7 @@ from dolmen.nn.optimizers import linear, recurrent_optimizers
 from dolmen.nn.recurrent.language_model import LanguageModel
 from dolmen.nn.torch_network import Graph, Input
 from dolmen.processors.text.tokens import END_OF_LINE, TextProcessor
-from dolmen.report.numbers import classes_text, count, listed
+from dolmen.report.numbers import MAX_NAMES, classes_text
 from dolmen.runtime.network import MODEL, Network
 from dolmen.tasks.config import TaskConfig
 from dolmen.tasks.task import Batch, Budget, Calibrated, Objective, Prepared, Progress, Task
@@ -37,6 +37,7 @@ from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.predictor import SentencePredictor, TaggingOptions, batches_of
 from dolmen.tasks.token_classification.processor import LONGEST_WORD, SHAPES, Encoder, TagProcessor, allowed, spans_of
 from dolmen.types import Arrays, Evaluation, Example, Section, UserError
+from dolmen.wording import count, listed
 
 MOST_CHARACTERS = 30_000
 
@@ -357,11 +358,11 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
         names = self._label_names()
         if self.processor.kind == "spans":
             return [
-                f"It marks spans of {count(len(names), 'type')} in sentences: {listed(names)}.",
+                f"It marks spans of {count(len(names), 'type')} in sentences: {listed(names, MAX_NAMES)}.",
                 "Spans of other types it passes over, or takes for one of these.",
             ]
         return [
-            f"It gives each word of a sentence one of {count(len(names), 'label')}: {listed(names)}.",
+            f"It gives each word of a sentence one of {count(len(names), 'label')}: {listed(names, MAX_NAMES)}.",
             "Whatever the word, or the language, it answers with one of these; it has no answer for anything else.",
         ]
 

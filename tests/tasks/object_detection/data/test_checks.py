@@ -13,7 +13,7 @@ from tasks.object_detection.data.boxed import TREES, coco, picture, png, write, 
 from dolmen.data.boxes.set import BoxSet, box_set
 from dolmen.data.images.decoded import Decoded, decode_all
 from dolmen.data.splits import assign_splits
-from dolmen.processors.images.image import ImageProcessor
+from dolmen.processors.images.image import ImageFit
 from dolmen.tasks.object_detection.data.checks import check_boxes, clean, stratum
 from dolmen.tasks.object_detection.data.read import read_boxes
 from dolmen.types import CheckReport, Finding
@@ -277,7 +277,7 @@ def test_many_rare_classes_do_not_make_validation_large(make_images: Any, tmp_pa
 
 
 def decode(boxes: BoxSet, tmp_path: Path) -> Decoded:
-    processor = ImageProcessor(classes=boxes.images.classes, height=32, width=32, channels=3)
+    processor = ImageFit(height=32, width=32, channels=3)
     return decode_all(boxes.images, processor, cache=tmp_path / "cache")
 
 

@@ -12,7 +12,7 @@ from tasks.object_detection.data.boxed import png
 
 from dolmen.data.boxes.set import BoxSet, box_set
 from dolmen.data.images.decoded import decode_all
-from dolmen.processors.images.image import ImageProcessor, open_image
+from dolmen.processors.images.image import ImageFit, open_image
 from dolmen.tasks.object_detection.data.tiles import tile_boxes
 
 SIZES = np.array([[40, 60], [20, 20], [0, 0]], np.int64)
@@ -92,7 +92,7 @@ def test_tiles_are_pictures(make_images: Any, reads: Counter[int], tmp_path: Pat
     np.testing.assert_array_equal(found[0], whole[:, :30])
     np.testing.assert_array_equal(found[1], whole[:, 30:])
     assert found[3] == b"no picture"
-    decoded = decode_all(images, ImageProcessor(classes=("a", "b"), height=8, width=8, channels=3), cache=tmp_path)
+    decoded = decode_all(images, ImageFit(height=8, width=8, channels=3), cache=tmp_path)
     assert decoded.problems == {3: "not a picture"}
     assert decoded.sizes.tolist() == (places[:, [3, 2]] - places[:, [1, 0]]).tolist()
 

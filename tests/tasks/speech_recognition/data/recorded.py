@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from dolmen.data.ragged import Ragged
 from dolmen.data.sources.open import File, Source
 from dolmen.processors.audio.log_mel import LogMel
 from dolmen.tasks.speech_recognition.data.decoded import DecodedRecordings
@@ -40,13 +42,15 @@ def write(folder: Path, tree: dict[str, bytes | str]) -> Path:
     return folder
 
 
+_numbers = itertools.count()
+
+
 class Memory(Source):
     """Files that are nowhere."""
 
     def __init__(self, contents: dict[str, bytes | OSError], order: Sequence[str] | None = None) -> None:
-        super().__init__(
-            Path("memory"), [File(n, len(c) if isinstance(c, bytes) else 0, 0) for n, c in contents.items()]
-        )
+        files = [File(n, len(c) if isinstance(c, bytes) else 0, 0) for n, c in contents.items()]
+        super().__init__(Path(f"memory-{next(_numbers)}"), files)  # what was decoded of another is not taken for it
         self.contents, self.order = contents, order
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
@@ -78,7 +82,6 @@ def a_set(
     rows = zip(texts, splits or [""] * n, speakers or [""] * n, strict=True)
     items = tuple(Recording(f"{i}.wav", t, s, who) for i, (t, s, who) in enumerate(rows))  # type: ignore[arg-type]
     lengths = [0 if i in problems else round(s * RATE) for i, s in enumerate(seconds or [1.0] * n)]
-    starts = np.cumsum([0, *lengths])
     usual = {"rates": RATE, "channels": 1, "peaks": 0.5, "clipped": 0, "rms": 0.1, "ranges_db": 20, "bands_hz": 4000}
     arrays = {name: np.array(columns.get(name, [value] * n), np.float32) for name, value in usual.items()}
     arrays |= {name: arrays[name].astype(np.int32) for name in ("rates", "channels")}
@@ -86,7 +89,7 @@ def a_set(
     digests[list(problems)] = 0
     sides = np.array(columns.get("sides", [0] * n), np.float32)
     decoded = DecodedRecordings(
-        np.zeros(starts[-1], np.int16), starts, RATE, **arrays, sides=sides,
+        Ragged.of((np.zeros(length, np.int16) for length in lengths), np.int16), RATE, **arrays, sides=sides,
         digests=digests, problems=dict.fromkeys(problems, "can't be read as sound"),
     )  # fmt: skip
     return Recordings(Memory({}), "s", items, (), layout), decoded

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import errno
-import itertools
+import os
 import re
 import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tasks.speech_recognition.data.recorded import RATE, in_memory, tone, wav
 
-from dolmen.tasks.speech_recognition.data import store as recordings_samples
+from dolmen.data.cache.columns import RaggedFile
+from dolmen.data.sources.open import open_source
 from dolmen.tasks.speech_recognition.data.decoded import DecodedRecordings, decode_recordings
 from dolmen.tasks.speech_recognition.data.read import read_recordings
-from dolmen.tasks.speech_recognition.data.store import gathered
+from dolmen.tasks.speech_recognition.data.set import Recording, Recordings
 from dolmen.types import MachineError
 
 
 def test_samples_stand_one_after_the_other() -> None:
     whole = np.arange(-4, 4)[:, None] / 8
     d = decode_recordings(in_memory([wav(whole), wav(whole[:3])]), RATE)
-    assert d.audio.tolist() == [-16384, -12288, -8192, -4096, 0, 4096, 8192, 12288, -16384, -12288, -8192]
-    assert d.starts.tolist() == [0, 8, 11]
+    assert d.audio.values.tolist() == [-16384, -12288, -8192, -4096, 0, 4096, 8192, 12288, -16384, -12288, -8192]
+    assert d.audio.spans.tolist() == [[0, 8], [8, 11]]
     assert d.lengths.tolist() == [8, 3]
     assert d.samples(1).tolist() == [-16384, -12288, -8192]
     assert (d.rate, d.rates.tolist(), d.channels.tolist(), d.problems) == (RATE, [RATE, RATE], [1, 1], {})
@@ -122,34 +124,131 @@ def test_long_recordings_take_no_memory() -> None:
 
 
 def same(a: DecodedRecordings, b: DecodedRecordings) -> None:
-    for name in ("audio", "starts", "rates", "channels", "peaks", "clipped", "rms", "ranges_db", "bands_hz", "digests"):
+    for name in ("rates", "channels", "peaks", "clipped", "rms", "ranges_db", "bands_hz", "sides", "digests"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    assert (a.rate, a.problems, a.too_long, len(a)) == (b.rate, b.problems, b.too_long, len(b))
+    for i in range(len(a)):
+        np.testing.assert_array_equal(a.samples(i), b.samples(i))
 
 
 @pytest.mark.parametrize("order", [range(40), range(39, -1, -1)], ids=["forwards", "backwards"])
-@pytest.mark.parametrize("limit", [1 << 30, 100_000, 0])
-def test_order_and_memory_change_nothing(monkeypatch: pytest.MonkeyPatch, order: range, limit: int) -> None:
+def test_the_order_of_the_storage_changes_nothing(order: range) -> None:
     contents: list[bytes | OSError] = [wav(tone(i, 0.1 + 0.01 * i)) for i in range(40)]
     contents[7] = OSError("gone")
-    wanted = decode_recordings(in_memory(contents), RATE)
-    monkeypatch.setattr(recordings_samples, "IN_MEMORY", limit)
-    found = decode_recordings(in_memory(contents, list(order)), RATE)
-    same(found, wanted)
-    assert isinstance(found.audio, np.memmap) == (limit < 1 << 30)
+    first = decode_recordings(in_memory(contents), RATE)
+    second = decode_recordings(in_memory(contents, list(order)), RATE)
+    same(second, first)
+    assert isinstance(second.audio.values, np.memmap)
     rows = [9, 7, 3, 39]
-    audio, starts = gathered(found.audio, found.starts, rows)
-    assert [audio[a:b].tolist() for a, b in itertools.pairwise(starts)] == [wanted.samples(i).tolist() for i in rows]
-    assert isinstance(audio, np.memmap) == (limit == 0)
+    chosen = second.audio.take(rows)
+    assert [chosen[i].tolist() for i in range(4)] == [first.samples(i).tolist() for i in rows]
 
 
-def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(**_: object) -> None:
+def reads_of(recordings: Recordings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that are read from now on."""
+    names: list[str] = []
+    read = recordings.source.read
+
+    def count(wanted: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
+        for name, content in read(wanted):
+            names.append(name)
+            yield name, content
+
+    monkeypatch.setattr(recordings.source, "read", count)
+    return names
+
+
+@pytest.mark.parametrize("rate", [None, RATE])
+def test_a_second_run_reads_no_recording(rate: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings = in_memory([wav(tone(0)), b"no sound", wav(tone(1, 3.0)), wav(tone(2))])
+    first = decode_recordings(recordings, rate, longest_s=2)
+    names = reads_of(recordings, monkeypatch)
+    same(decode_recordings(recordings, rate, longest_s=2), first)
+    assert decode_recordings(recordings, RATE, longest_s=2).audio.values.filename == first.audio.values.filename  # type: ignore[attr-defined]
+    assert names == []
+    for changed in ({"rate": 16000}, {"longest_s": 4}):
+        decode_recordings(recordings, **({"rate": rate, "longest_s": 2} | changed))  # type: ignore[arg-type]
+        assert names
+        names.clear()
+
+
+def test_another_size_or_time_of_a_file_is_another_set(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        (tmp_path / "a.wav").write_bytes(wav(tone(seed)))
+        os.utime(tmp_path / "a.wav", (seed, seed))
+        d = decode_recordings(Recordings(open_source(tmp_path), "s", (Recording("a.wav", "a"),), (), "a list"), RATE)
+        np.testing.assert_allclose(d.samples(0), 32768 * tone(seed)[:, 0], atol=1)
+
+
+def test_a_recording_that_could_not_be_opened_is_tried_again() -> None:
+    recordings = in_memory([wav(tone(0)), PermissionError(errno.EACCES, "Permission denied")])
+    assert decode_recordings(recordings, RATE).problems == {1: "can't be opened: Permission denied"}
+    recordings.source.contents["1.wav"] = wav(tone(1))  # type: ignore[attr-defined]
+    assert decode_recordings(recordings, RATE).problems == {}
+
+
+def cut_off(entry: Path) -> None:
+    with (entry / "audio.npy").open("r+b") as file:
+        file.truncate(200)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_off,
+        lambda entry: (entry / "audio.spans.npy").unlink(),
+        lambda entry: np.save(entry / "audio.spans.npy", np.array([[0, 4000], [8000, 4000]])),
+        lambda entry: np.save(entry / "audio.spans.npy", np.array([[0, 4000], [-1, 8000]])),
+        lambda entry: np.save(entry / "audio.npy", np.zeros(8000)),
+        lambda entry: (entry / "entry.json").write_text('{"problems": [], "too_long": [], "not_opened": [9]}'),
+        lambda entry: (entry / "entry.json").write_text("{}"),
+    ],
+)
+def test_a_damaged_entry_is_rebuilt(
+    damage: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path))
+    recordings = in_memory([wav(tone(0)), wav(tone(1))])
+    decode_recordings(recordings, RATE)
+    (entry,) = (tmp_path / "recordings").iterdir()
+    damage(entry)
+    d = decode_recordings(recordings, RATE)
+    for i in range(2):
+        np.testing.assert_allclose(d.samples(i), 32768 * tone(i)[:, 0], atol=1)
+    assert [e.name for e in (tmp_path / "recordings").iterdir()] == [entry.name]
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(recordings_samples, "IN_MEMORY", 0)
-    monkeypatch.setattr(recordings_samples.tempfile, "TemporaryFile", full)
-    with pytest.raises(MachineError, match=r"\(8\.0 kB\) can't be written to .*\(No space left on device\): free some"):
+    monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path))
+    monkeypatch.setattr(RaggedFile, "close", full)
+    sentence = (
+        r"^The decoded recordings \(8\.0 kB\) can't be written to .*recordings \(No space left on device\): free some "
+        "space or set DOLMEN_CACHE to a folder on another disk\\.$"
+    )
+    with pytest.raises(MachineError, match=sentence):
         decode_recordings(in_memory([wav(tone(0))]), RATE)
+    assert list((tmp_path / "recordings").iterdir()) == []
+
+
+def test_memory_stays_flat_when_the_set_grows_tenfold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # what is in flight grows with the number of threads
+    one = wav(tone(0, 1.0))  # 16 kB
+
+    def peak(num: int) -> int:
+        recordings = in_memory([one] * num)
+        tracemalloc.start()
+        try:
+            assert decode_recordings(recordings, RATE).lengths.sum() == num * RATE
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(50)  # imports and filters
+    small, large = peak(300), peak(3000)
+    assert large - small < 6_000_000 < 2700 * 16_000 / 7
 
 
 def test_what_never_comes_is_missing() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dolmen.data.images.arrays import read_digits
-from dolmen.files import fill_folder
+from dolmen.files import fills_folder
 
 PER_CLASS, SIDE = 20, 32
 NOTICE = """Handwritten digits, 20 of each, enlarged from 8 x 8 to 32 x 32 pixels.
@@ -18,19 +18,9 @@ The layout is one folder per class. To name splits yourself, put such folders be
 """
 
 
+@fills_folder
 def write_image_sample(folder: Path) -> None:
-    """Write 200 pictures in ten class folders, whole or not at all.
-
-    Args:
-        folder: new or empty.
-
-    Raises:
-        UserError: it holds something, or can't be made.
-    """
-    fill_folder(folder, _write)
-
-
-def _write(folder: Path) -> None:
+    """Write 200 pictures in ten class folders."""
     digits = read_digits()
     for label, name in enumerate(digits.classes):
         (folder / name).mkdir()

@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.data.boxes.set import BoxSet
-from dolmen.data.images import check_contents, check_leaks
-from dolmen.data.images.check_view import CheckedImages, pictures
-from dolmen.data.images.checks import LEVELS, picture_facts, skipped_files
+from dolmen.data.checks import amounts, copies
+from dolmen.data.checks.clusters import contradictions
+from dolmen.data.checks.examples import SPLITS
+from dolmen.data.checks.findings import most_serious_first
+from dolmen.data.images import check_contents
+from dolmen.data.images.check_view import CheckedImages
+from dolmen.data.images.checks import near, picture_facts, skipped_files
 from dolmen.data.images.decoded import Decoded
-from dolmen.data.images.duplicates import exact_duplicates
-from dolmen.data.wording import MAX_ITEMS, SPLITS, choose, listed
 from dolmen.tasks.object_detection.data.clean import clean
 from dolmen.types import CheckReport, Finding
 
 __all__ = ["check_boxes", "clean", "stratum"]
 
-FEW = 10  # training objects of a class; with fewer, chance decides what is learnt
-IMBALANCE = 10  # times
 ENOUGH, PICTURES_PER_STRATUM = 10, 20
 Counts = dict[str, dict[str, int]]
 
@@ -50,8 +50,8 @@ def stratum(boxes: BoxSet) -> NDArray[np.int64]:
     rank[order] = np.arange(len(order))
     rarest = np.full(len(boxes), len(order))
     np.minimum.at(rarest, shown[:, 0], rank[shown[:, 1]])
-    found = np.append(order, num_classes)[rarest]
-    return np.where(boxes.images.labels >= 0, found, -1)
+    strata = np.append(order, num_classes)[rarest]
+    return np.where(boxes.images.labels >= 0, strata, -1)
 
 
 def check_boxes(
@@ -62,26 +62,26 @@ def check_boxes(
     Args:
         boxes: the set; a picture with split "" is counted as skipped.
         decoded: its pictures.
-        findings: what ``clean`` found.
+        findings: those of ``clean``.
         task: what the report says it is for.
     """
     usable_labels = np.minimum(boxes.images.labels, 0)
-    copies = {i: r for i, r in boxes.images.left_out.items() if usable_labels[i] >= 0}
-    images = boxes.images.replace(labels=usable_labels, left_out=copies)
-    splits = np.array(images.splits, dtype="U5")
-    usable = (splits != "") & (usable_labels >= 0)
-    usable[list(decoded.problems)] = False
-    data = CheckedImages(images, decoded, splits, np.flatnonzero(usable))
+    left_out = {i: r for i, r in boxes.images.left_out.items() if usable_labels[i] >= 0}
+    images = boxes.images.replace(labels=usable_labels, left_out=left_out)
+    data = CheckedImages.of(images, decoded)
     counts = _counts(boxes, data)
-    found = [
+    train = counts.get("train", {})
+    all_findings = [
         *findings,
-        *_files(boxes, data),
-        *_classes(boxes, data, counts),
-        *_balance(counts),
-        *check_leaks.exact(data),
+        *amounts.unreadable(data),
+        *amounts.skipped(data.skipped, check_contents.SKIPPED + "used"),
+        *_classes(data, counts),
+        *amounts.few_examples(train, "objects"),
+        *amounts.imbalance(train, "objects", "info", "the mean"),
+        *copies.exact(data),
         *_other_boxes(boxes, data),
-        *check_leaks.groups(data),
-        *check_leaks.near(data),
+        *copies.groups(data),
+        *near(data),
         *check_contents.blank(data),
         *(f for f in check_contents.shapes(data) if f.code != "long-pictures"),  # it speaks of cropping
         *check_contents.colours(data),
@@ -94,7 +94,7 @@ def check_boxes(
         skipped=skipped_files(boxes.images, decoded),
         counts=counts,
         summary=_summary(boxes, data),
-        findings=tuple(sorted(found, key=lambda f: LEVELS.index(f.level))),
+        findings=most_serious_first(all_findings),
     )
 
 
@@ -135,75 +135,22 @@ def _summary(boxes: BoxSet, data: CheckedImages) -> dict[str, str]:
 # ---- subjects
 
 
-def _files(boxes: BoxSet, data: CheckedImages) -> Iterator[Finding]:
-    """Find pictures and files that are left out; annotations that can't be read are in the reader's findings."""
-    images = data.images.replace(labels=np.zeros(len(boxes), np.int64))
-    for finding in check_contents.files(CheckedImages(images, data.decoded, data.splits, data.used)):
-        if finding.code == "skipped-files":
-            num = finding.count
-            files, are = choose(num, "file", "files"), choose(num, "is", "are")
-            message = f"{num:,} {files} of the source {are} left out: check that none of them should be used."
-            yield finding.model_copy(update={"message": message})
-        else:
-            yield finding
-
-
-def _classes(boxes: BoxSet, data: CheckedImages, counts: Counts) -> Iterator[Finding]:
+def _classes(data: CheckedImages, counts: Counts) -> Iterator[Finding]:
     """Find what makes training impossible, and classes that a split does not show."""
     train = counts.get("train")
-    if not len(data.used):
-        message = "No picture can be used: bring readable pictures with boxes around the objects."
-        yield Finding(code="no-pictures", level="error", message=message)
-        return
-    if train is None:
-        message = f"None of the {len(data.used):,} pictures is for training: move some into train."
-        yield Finding(code="no-training-pictures", level="error", message=message)
-    elif not any(train.values()):
+    yield from amounts.none_usable(data, "readable pictures with boxes around the objects")
+    if train is not None and not any(train.values()):
         message = "None of the training pictures has a box: draw boxes around the objects, or move pictures into train."
         yield Finding(code="no-training-boxes", level="error", message=message)
     for split, of_split in counts.items():
-        missing = [c for c, n in of_split.items() if not n]
-        if missing and any(of_split.values()):
-            num, learn = len(missing), split == "train"
-            where = f"{choose(num, 'has', 'have')} no object in {split}"
-            purpose = f"{choose(num, 'it', 'they')} can be {'learnt' if learn else 'measured'}"
-            yield Finding(
-                code="class-missing-from-split",
-                level="warning" if learn else "info",
-                message=f"{choose(num, 'Class', 'Classes')} {listed(missing)} {where}: move some there so that"
-                f" {purpose}.",
-                count=num,
-                items=tuple(missing[:MAX_ITEMS]),
-            )
+        missing = [c for c, n in of_split.items() if not n] if any(of_split.values()) else []
+        learn = split == "train"
+        purpose = f"[it|they] can be {'learnt' if learn else 'measured'}"
+        yield from amounts.class_missing(
+            missing, f"no object in {split}: move some there so that {purpose}", level="warning" if learn else "info"
+        )
     if train is not None and "test" not in counts:
-        message = "Nothing is set apart as test: evaluate the model on other data than these."
-        yield Finding(code="no-test-split", level="info", message=message)
-
-
-def _balance(counts: Counts) -> Iterator[Finding]:
-    """Find classes with few objects, and with far fewer than others."""
-    train = {c: n for c, n in counts.get("train", {}).items() if n}
-    few = sorted((c for c, n in train.items() if n < FEW), key=lambda c: train[c])
-    if few:
-        num = len(few)
-        yield Finding(
-            code="few-examples",
-            level="warning",
-            message=f"{num:,} class{choose(num, ' has', 'es have')} fewer than {FEW} training objects "
-            f"({listed([f'{c} {train[c]}' for c in few])}): bring more, or join classes.",
-            count=num,
-            items=tuple(f"{c}: {train[c]}" for c in few[:MAX_ITEMS]),
-        )
-    if train and max(train.values()) > IMBALANCE * min(train.values()):
-        most, least = max(train, key=lambda c: train[c]), min(train, key=lambda c: train[c])
-        yield Finding(
-            code="imbalance",
-            level="info",
-            message=f"{most} has {train[most]:,} training objects and {least} {train[least]:,}: judge by the figures "
-            "of each class, not by the mean alone.",
-            count=len(train),
-            items=(f"{most}: {train[most]}", f"{least}: {train[least]}"),
-        )
+        yield amounts.NO_TEST
 
 
 def _other_boxes(boxes: BoxSet, data: CheckedImages) -> Iterator[Finding]:
@@ -211,20 +158,13 @@ def _other_boxes(boxes: BoxSet, data: CheckedImages) -> Iterator[Finding]:
 
     def content(picture: int) -> bytes:
         rows = boxes.rows(picture)
-        found = np.column_stack([boxes.labels[rows], boxes.crowd[rows], boxes.boxes_xyxy[rows].round(1)])
-        return found[np.lexsort(found.T)].tobytes()
+        numbers = np.column_stack([boxes.labels[rows], boxes.crowd[rows], boxes.boxes_xyxy[rows].round(1)])
+        return numbers[np.lexsort(numbers.T)].tobytes()
 
-    pairs = []
-    for first, *others in (c.tolist() for c in exact_duplicates(data.decoded.digests, data.used)):
-        other = next((i for i in others if content(i) != content(first)), None)
-        pairs += [(first, other)] if other is not None else []
-    if pairs:
-        num = len(pairs)
-        yield Finding(
-            code="same-picture-other-boxes",
-            level="warning",
-            message=f"{pictures(num)} {choose(num, 'is', 'are')} in the set twice with different boxes: keep the right "
-            f"ones (first: {data.paired(pairs)[0]}).",
-            count=num,
-            items=data.paired(pairs),
-        )
+    pairs = contradictions(data.clusters, content)
+    yield from data.some_pairs(
+        "same-picture-other-boxes",
+        "warning",
+        "{num} [picture is|pictures are] in the set twice with different boxes: keep the right ones (first: {first})",
+        pairs,
+    )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dolmen.data.images.arrays import read_digits
-from dolmen.files import fill_folder
+from dolmen.files import fills_folder
 
 NUM_PICTURES, NUM_EMPTY, SIDE = 60, 4, 96
 SMALLEST, LARGEST, AT_MOST = 20, 44, 4
@@ -24,19 +24,9 @@ the classes. Four pictures show nothing. To name splits yourself, write instance
 """
 
 
+@fills_folder
 def write_box_sample(folder: Path) -> None:
-    """Write 60 pictures of 96 x 96 with one to four digits each, four of them with none, whole or not at all.
-
-    Args:
-        folder: new or empty.
-
-    Raises:
-        UserError: it holds something, or can't be made.
-    """
-    fill_folder(folder, _write)
-
-
-def _write(folder: Path) -> None:
+    """Write 60 pictures of 96 x 96 with one to four digits each, four of them with none."""
     (folder / "images").mkdir()
     digits = read_digits()
     stored = dict(digits.read(np.flatnonzero(digits.labels < len(CLASSES)).tolist()))
@@ -70,8 +60,8 @@ def _write(folder: Path) -> None:
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / "images" / name)
         images.append({"id": number + 1, "file_name": name, "height": SIDE, "width": SIDE})
     categories = [{"id": k, "name": name} for k, name in enumerate(CLASSES, start=1)]
-    found = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "annotations.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "annotations.json").write_text(json.dumps(coco, indent=1), encoding="utf-8")
     (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
 
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dolmen.data.boxes.set import BoxSet
-from dolmen.data.images.check_view import pictures
+from dolmen.data.checks.findings import inflect
 from dolmen.data.images.set import Raw
-from dolmen.data.wording import choose
 from dolmen.files import fill_folder
 from dolmen.processors.images.image import UnreadableImageError, open_image, quiet_pillow
 from dolmen.tasks.object_detection.data.clean import clean
 from dolmen.tasks.object_detection.data.read import read_boxes
 from dolmen.types import UserError
+from dolmen.wording import choose, count
 
 __all__ = ["FORMS", "convert_boxes", "write_boxes"]
 
@@ -51,14 +51,14 @@ def convert_boxes(data: str | Path, form: str, out: str | Path, progress: Progre
     boxes = read_boxes(data)
     sizes, problems = _sizes(boxes, progress)
     boxes, findings = clean(boxes, sizes)
-    said = [f.message for f in findings if f.level == "warning"]
+    lost = [f.message for f in findings if f.level == "warning"]
     if problems:
-        num, first = len(problems), min(problems)
-        said.append(
-            f"{pictures(num)} {choose(num, 'is', 'are')} unreadable and left out (first: {boxes.images.names[first]}, "
-            f"{problems[first]})."
+        first = min(problems)
+        lost.append(
+            inflect(len(problems), f"{len(problems):,} [picture is|pictures are]")
+            + f" unreadable and left out (first: {boxes.images.names[first]}, {problems[first]})."
         )
-    return [*said, *write_boxes(boxes, sizes, Path(out), form)]  # type: ignore[arg-type]  # it is in FORMS
+    return [*lost, *write_boxes(boxes, sizes, Path(out), form)]  # type: ignore[arg-type]  # it is in FORMS
 
 
 def _sizes(boxes: BoxSet, progress: Progress | None) -> tuple[NDArray[np.int64], dict[int, str]]:
@@ -131,9 +131,9 @@ class _Writer:
 
     def _say(self, num: int, what: str, plural: str, form: str, of: str = "") -> None:
         if num:
-            several = what if num == 1 else f"{what}{plural}"
             self.lost.append(
-                f"{num:,} {several} {of}{choose(num, 'is', 'are')} not written: {form} has no place for them."
+                f"{count(num, what, what + plural)} {of}{choose(num, 'is', 'are')} not written: {form} has no place for"
+                " them."
             )
 
     def used_splits(self) -> list[str]:

@@ -16,7 +16,7 @@ from dolmen.processors.images.drawing import draw_boxes
 from dolmen.report import pictures
 from dolmen.report.explanation import LABELS, MARGIN, WIDTH, Page, feature_row, save
 from dolmen.report.figures import BLUE, MUTED, drawing
-from dolmen.report.numbers import count
+from dolmen.wording import count
 
 BIG, SMALL = 780, 520
 SHOWN = 100

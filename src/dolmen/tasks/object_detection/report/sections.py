@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from dolmen.predictions import Boxes
 from dolmen.processors.images.drawing import Mark, draw_marks, score_text
 from dolmen.report import figures, pictures
-from dolmen.report.numbers import count, decimal, percent, sentence
+from dolmen.report.numbers import decimal, percent, sentence
 from dolmen.report.tables import bar
 from dolmen.types import Evaluation, Section
+from dolmen.wording import count, listed
 
 Picture = Callable[[str, int], NDArray[np.uint8]]
 Name = Callable[[str, int], str]
@@ -262,8 +263,7 @@ def _why(kind: str, about: int, labels: NDArray[Any], names: Sequence[str]) -> s
 def _listed(things: Sequence[str], most: int = 5) -> str:
     """``3 cat, 1 dog``, the most frequent first."""
     counts = sorted({t: list(things).count(t) for t in things}.items(), key=lambda c: (-c[1], c[0]))
-    text = ", ".join(f"{n:,} {escape(t)}" for t, n in counts[:most])
-    return text + (f" and {len(counts) - most} other classes" if len(counts) > most else "")
+    return listed([f"{n:,} {escape(t)}" for t, n in counts], most, "other classes")
 
 
 # ---- where it is weak

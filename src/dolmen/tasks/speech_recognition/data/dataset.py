@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dolmen.data.ragged import Ragged
 from dolmen.data.sequences import Sequences
 from dolmen.tasks.speech_recognition.data.decoded import DecodedRecordings
 from dolmen.tasks.speech_recognition.data.set import Recordings
-from dolmen.tasks.speech_recognition.data.store import gathered
 from dolmen.tasks.speech_recognition.processors.speech import BOUNDARY, SpeechProcessor
 from dolmen.tasks.speech_recognition.processors.text_rules import normalise
 
@@ -22,13 +22,11 @@ PADDING = -1
 
 
 class RecordingDataset(Sequences):
-    """The recordings of one split, one after the other.
+    """The recordings of one split.
 
     Attributes:
-        audio: (M,) int16 samples; memory-mapped where they are many.
-        starts: (N + 1,) int64 where each recording begins in ``audio``.
-        units: (L,) int64 of all texts; what training never saw is left out.
-        unit_starts: (N + 1,) int64 where those of each recording begin.
+        audio: N rows of int16 samples; memory-mapped, and shared by all splits.
+        units: N rows of int64 units of the texts; what training never saw is left out.
         names: N names for a person.
         texts: what is said, as the data have it.
         speakers: "" where unknown.
@@ -47,15 +45,14 @@ class RecordingDataset(Sequences):
     ) -> None:
         assert decoded.rate == processor.rate, f"recordings at {decoded.rate} Hz, a processor for {processor.rate}"
         items = [recordings.items[i] for i in rows]
-        self.audio, self.starts = gathered(decoded.audio, decoded.starts, rows)
+        self.audio = decoded.audio.take(rows)
         self.digests = np.ascontiguousarray(decoded.digests[list(rows)])
         self.names = [item.name for item in items]
         self.texts = [item.text for item in items]
         self.speakers = [item.speaker for item in items]
         self.processor = processor
-        spelled = [processor.encode_text(known_part(item.text, processor)) for item in items]
-        self.units = np.array([unit for found in spelled for unit in found], np.int64)
-        self.unit_starts = np.cumsum([0, *map(len, spelled)], dtype=np.int64)
+        spelled = (processor.encode_text(known_part(item.text, processor)) for item in items)
+        self.units = Ragged.of((np.array(units, np.int64) for units in spelled), np.int64)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,11 +60,11 @@ class RecordingDataset(Sequences):
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(N,) samples of each recording."""
-        return np.diff(self.starts)
+        return self.audio.lengths
 
     def samples(self, index: int) -> NDArray[np.int16]:
         """(n,) of a recording."""
-        return self.audio[self.starts[index] : self.starts[index + 1]]
+        return self.audio[index]
 
     def batch(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
         """Some recordings.
@@ -76,32 +73,29 @@ class RecordingDataset(Sequences):
             ``{"audio": (B, S) int16, 0 behind the end, "num_samples": (B,) int64, "units": (B, U) int64, -1 behind the
             last, "num_units": (B,) int64}``.
         """
-        audio, num_samples = _padded(self.audio, self.starts, indices, 0)
-        units, num_units = _padded(self.units, self.unit_starts, indices, PADDING)
+        audio, num_samples = _padded(self.audio, indices, 0)
+        units, num_units = _padded(self.units, indices, PADDING)
         return {"audio": audio, "num_samples": num_samples, "units": units, "num_units": num_units}
 
     def subset(self, rows: NDArray[np.int64]) -> RecordingDataset:
         """Some of the recordings, in the given order."""
-        made = object.__new__(RecordingDataset)
-        made.audio, made.starts = gathered(self.audio, self.starts, rows)
-        made.digests, made.processor = self.digests[rows], self.processor
-        made.names, made.texts, made.speakers = (
+        chosen = object.__new__(RecordingDataset)
+        chosen.audio, chosen.units = self.audio.take(rows), self.units.take(rows)
+        chosen.digests, chosen.processor = self.digests[rows], self.processor
+        chosen.names, chosen.texts, chosen.speakers = (
             [values[i] for i in rows] for values in (self.names, self.texts, self.speakers)
         )
-        spans = [self.units[self.unit_starts[i] : self.unit_starts[i + 1]] for i in rows]
-        made.units = np.concatenate([np.zeros(0, np.int64), *spans])
-        made.unit_starts = np.cumsum([0, *map(len, spans)], dtype=np.int64)
-        return made
+        return chosen
 
 
 def known_part(text: str, processor: SpeechProcessor) -> str:
     """A text by the processor's rules without the words or characters that no unit stands for."""
-    said = normalise(text, processor.rules)
+    normalised = normalise(text, processor.rules)
     if processor.kind == "words":
         known = {unit.removeprefix(BOUNDARY) for unit in processor.units[1:]}
-        return " ".join(word for word in said.split() if word in known)
+        return " ".join(word for word in normalised.split() if word in known)
     characters = set("".join(processor.units)) | {" "}
-    return " ".join("".join(c for c in said if c in characters).split())
+    return " ".join("".join(c for c in normalised if c in characters).split())
 
 
 def share_unknown(texts: Sequence[str], processor: SpeechProcessor) -> float:
@@ -111,12 +105,11 @@ def share_unknown(texts: Sequence[str], processor: SpeechProcessor) -> float:
     return strange / max(1, words.total())
 
 
-def _padded(
-    values: NDArray[np.int16] | NDArray[np.int64], starts: NDArray[np.int64], indices: NDArray[np.int64], padding: int
-) -> tuple[Tensor, Tensor]:
-    """Rows of different lengths (B, most) with the padding behind them, and their lengths (B,)."""
-    begins, ends = starts[:-1][indices], starts[1:][indices]
-    made = np.full((len(indices), int((ends - begins).max(initial=0))), padding, values.dtype)
-    for row, begin, end in zip(made, begins.tolist(), ends.tolist(), strict=True):
-        row[: end - begin] = values[begin:end]
-    return torch.from_numpy(made), torch.from_numpy(ends - begins)
+def _padded(ragged: Ragged, indices: NDArray[np.int64], padding: int) -> tuple[Tensor, Tensor]:
+    """Rows of different lengths (B, L) with the padding behind them, and their lengths (B,)."""
+    spans = ragged.spans[indices]
+    lengths = spans[:, 1] - spans[:, 0]
+    padded = np.full((len(indices), int(lengths.max(initial=0))), padding, ragged.values.dtype)
+    for row, (begin, end) in zip(padded, spans.tolist(), strict=True):
+        row[: end - begin] = ragged.values[begin:end]
+    return torch.from_numpy(padded), torch.from_numpy(lengths)

@@ -1,4 +1,4 @@
-"""Every recording decoded once, at the rate of the network, one after the other in one array.
+"""Every recording decoded once, at the rate of the network, into memory-mapped files that later runs reuse.
 
 Reading happens in the calling thread, decoding in a few others (libsndfile and numpy release the GIL); only a handful
 is in flight: per worker a few files as they are stored, up to 1 GiB each, and what is decoded of them.
@@ -10,26 +10,30 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.data.cache.cache_dir import cache_dir
-from dolmen.data.cache.entries import readable_bytes
-from dolmen.data.cache.pool import in_pool
+from dolmen.data.cache.columns import Column, RaggedColumn
+from dolmen.data.cache.entries import Columns, Entry, EntryWriter
+from dolmen.data.cache.pool import in_chunks, in_pool
+from dolmen.data.cache.store import open_or_fill
+from dolmen.data.ragged import Ragged
 from dolmen.data.sources.open import reason_of
 from dolmen.processors.audio.files import TooLongError, decode_channels
 from dolmen.processors.audio.log_mel import resample
 from dolmen.tasks.speech_recognition.data.set import Recordings
-from dolmen.tasks.speech_recognition.data.store import Pile
-from dolmen.types import MachineError, UserError
+from dolmen.types import UserError
 
-MOST_RATE = 16_000
-"""Speech has little above half of it."""
-PEEKED = 50
+FORMAT = 1  # raise it when the meaning of any stored column changes
+MAX_RATE = 16_000
+"""In Hz; speech has little above half of it."""
+NUM_SAMPLED = 50
 """Recordings whose rate is looked at where none is given."""
 CHUNK_RECORDINGS, CHUNK_BYTES = 16, 4_000_000
 DIGEST_SIZE = 16
@@ -46,8 +50,7 @@ class DecodedRecordings:
     """N recordings at one rate, and what they were like before. A problem has no samples, and zeros elsewhere.
 
     Attributes:
-        audio: (M,) int16 samples, one recording after the other.
-        starts: (N + 1,) int64 where each begins in ``audio``.
+        audio: N rows of int16 samples; memory-mapped.
         rate: samples a second.
         rates: (N,) int32 that they came with.
         channels: (N,) int32 that they came with; ``audio`` is their mean.
@@ -62,8 +65,7 @@ class DecodedRecordings:
         too_long: which of the problems are only too long.
     """
 
-    audio: NDArray[np.int16]
-    starts: NDArray[np.int64]
+    audio: Ragged
     rate: int
     rates: NDArray[np.int32]
     channels: NDArray[np.int32]
@@ -78,16 +80,16 @@ class DecodedRecordings:
     too_long: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return len(self.audio)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(N,) samples of each recording."""
-        return np.diff(self.starts)
+        return self.audio.lengths
 
     def samples(self, index: int) -> NDArray[np.int16]:
         """(n,) of a recording."""
-        return self.audio[self.starts[index] : self.starts[index + 1]]
+        return self.audio[index]
 
 
 def decode_recordings(
@@ -97,7 +99,7 @@ def decode_recordings(
     progress: Callable[[int, int], None] | None = None,
     longest_s: float = 60.0,
 ) -> DecodedRecordings:
-    """Decode every recording, once.
+    """Decode every recording once, or open what an earlier run decoded.
 
     Args:
         recordings: are read in storage order, each once.
@@ -106,142 +108,166 @@ def decode_recordings(
         longest_s: longer ones are problems, and are not held in memory.
 
     Raises:
-        MachineError: the temporary file can't be written.
+        MachineError: the disk is too full, or the cache can't be written. Nothing half-written stays.
         UserError: the source stopped giving recordings (an archive that is cut off, a disk that was unplugged).
     """
-    wanted = rate if rate is not None else min(_most_common_rate(recordings, longest_s), MOST_RATE)
-    num = len(recordings)
-    heard: dict[int, _Heard] = {}
-    problems: dict[int, str] = {}
-    too_long: set[int] = set()
-    with Pile() as pile:
-        try:
-            for done in in_pool(lambda c: _decode_chunk(c, recordings, wanted, longest_s), _chunks(recordings)):
-                for index, found in done:
-                    if isinstance(found, _Problem):
-                        problems[index] = found.reason
-                        too_long |= {index} if found.is_long else set()
-                    else:
-                        pile.add(index, found.samples)
-                        heard[index] = found.facts
-                if progress is not None:
-                    progress(len(heard) + len(problems), num)
-            audio, starts = pile.in_order(num)
-        except OSError as error:
-            raise MachineError(
-                f"The decoded recordings ({readable_bytes(pile.num_bytes)}) can't be written to {cache_dir()}"
-                f" ({error.strerror or error}): free some space or set DOLMEN_CACHE to a folder on another disk."
-            ) from error
-    problems |= {i: "missing from the source" for i in range(num) if i not in heard and i not in problems}
-    nothing = _Heard(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, bytes(DIGEST_SIZE))
-    rows = [heard.get(i, nothing) for i in range(num)]
-    columns: dict[str, Any] = {
-        name: np.array([getattr(row, name) for row in rows], np.int32 if name in ("rates", "channels") else np.float32)
-        for name in _Heard._fields[:-1]
+    names = [item.name for item in recordings.items]
+    key = (FORMAT, recordings.source.fingerprint(names), names, longest_s)
+    chosen = rate if rate is not None else _most_common_rate(recordings, key, longest_s)
+    return open_or_fill(
+        _entry(*key, chosen), _columns(len(names)),
+        lambda writer: _decode_into(writer, recordings, chosen, longest_s, progress),
+        lambda entry: _reuse(entry, recordings, chosen), "The decoded recordings",
+    )  # fmt: skip
+
+
+def _entry(*key: Any) -> Path:
+    digest = hashlib.blake2b(repr(key).encode(errors="surrogateescape"), digest_size=DIGEST_SIZE)
+    return cache_dir() / "recordings" / digest.hexdigest()
+
+
+def _columns(num: int) -> Columns:
+    measures = {name: Column("<f4", (num,)) for name in _Measures._fields}
+    return {
+        "audio": RaggedColumn("<i2", num), "rates": Column("<i4", (num,)), "channels": Column("<i4", (num,)),
+        "digests": Column("u1", (num, DIGEST_SIZE)), **measures,
+    }  # fmt: skip
+
+
+def _reuse(entry: Entry, recordings: Recordings, rate: int) -> DecodedRecordings | None:
+    """Take what an entry holds unless it is damaged, or a recording that could not be opened then can be now."""
+    try:
+        problems = {int(i): str(reason) for i, reason in entry.facts["problems"]}
+        too_long = frozenset(int(i) for i in entry.facts["too_long"])
+        not_opened = [recordings.items[int(i)].name for i in entry.facts["not_opened"]]
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+    if not_opened and any(not isinstance(content, OSError) for _, content in recordings.source.read(not_opened)):
+        return None
+    return DecodedRecordings(entry.ragged["audio"], rate, **entry.arrays, problems=problems, too_long=too_long)
+
+
+def _decode_into(
+    writer: EntryWriter,
+    recordings: Recordings,
+    rate: int,
+    longest_s: float,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    """Decode all recordings in a small pool, write their rows, and return the facts about them."""
+    num, names = len(recordings), [item.name for item in recordings.items]
+    places = {name: i for i, name in enumerate(names)}
+    problems: dict[int, _Problem] = {}
+    files = ((places[name], content) for name, content in recordings.source.read(names))
+    chunks = in_chunks(files, recordings.name, CHUNK_RECORDINGS, CHUNK_BYTES)
+    decoded = np.zeros(num, np.bool_)
+    for chunk in in_pool(lambda c: _decode_chunk(c, recordings, rate, longest_s), chunks):
+        problems |= {i: result for i, result in chunk if isinstance(result, _Problem)}
+        good = [(i, result) for i, result in chunk if isinstance(result, _Decoded)]
+        indices = np.array([i for i, _ in good], np.int64)
+        decoded[indices] = True
+        for index, result in good:
+            writer.append("audio", index, result.samples)
+        for name in _Measures._fields:
+            writer.write(name, indices, np.array([getattr(r.measures, name) for _, r in good], np.float32))
+        writer.write("rates", indices, np.array([r.rate for _, r in good], np.int32))
+        writer.write("channels", indices, np.array([r.channels for _, r in good], np.int32))
+        digests = np.frombuffer(b"".join(r.digest for _, r in good), np.uint8)
+        writer.write("digests", indices, digests.reshape(-1, DIGEST_SIZE))
+        if progress is not None:
+            progress(int(decoded.sum()) + len(problems), num)
+    for index in np.flatnonzero(~decoded).tolist():
+        problems.setdefault(index, _Problem("missing from the source"))
+    return {
+        "problems": sorted((i, p.reason) for i, p in problems.items()),
+        "too_long": sorted(i for i, p in problems.items() if p.is_long),
+        "not_opened": sorted(i for i, p in problems.items() if p.is_closed),
     }
-    digests = np.frombuffer(b"".join(row.digest for row in rows), np.uint8).reshape(-1, DIGEST_SIZE)
-    return DecodedRecordings(audio, starts, wanted, **columns, digests=digests, problems=problems,
-                             too_long=frozenset(too_long))  # fmt: skip
 
 
-class _Heard(NamedTuple):
-    """What a recording was like; see ``DecodedRecordings``."""
+class _Measures(NamedTuple):
+    """What a recording was like, in numbers; the attributes of ``DecodedRecordings`` say what they are."""
 
-    rates: int
-    channels: int
     peaks: float
     clipped: float
     rms: float
     ranges_db: float
     bands_hz: float
     sides: float
-    digest: bytes
 
 
-class _Found(NamedTuple):
+class _Decoded(NamedTuple):
     samples: NDArray[np.int16]
-    facts: _Heard
+    rate: int
+    channels: int
+    digest: bytes
+    measures: _Measures
 
 
 class _Problem(NamedTuple):
     reason: str
     is_long: bool = False
+    is_closed: bool = False
 
 
-def _most_common_rate(recordings: Recordings, longest_s: float) -> int:
-    """The rate of most of some recordings; they are spread evenly."""
-    names = [item.name for item in recordings.items]
-    rates: Counter[int] = Counter()
-    for name, content in recordings.source.read(names[:: -(-len(names) // PEEKED) or 1]):
-        if isinstance(content, bytes):
-            try:
-                rates[decode_channels(content, name, longest_s)[1]] += 1
-            except UserError:
-                continue
-    return rates.most_common(1)[0][0] if rates else MOST_RATE
+def _most_common_rate(recordings: Recordings, key: tuple[Any, ...], longest_s: float) -> int:
+    """The rate of most of some recordings, spread evenly; it is kept, too, as looking means decoding."""
 
+    def look(writer: EntryWriter) -> dict[str, Any]:
+        del writer
+        names = [item.name for item in recordings.items]
+        rates: Counter[int] = Counter()
+        for name, content in recordings.source.read(names[:: -(-len(names) // NUM_SAMPLED) or 1]):
+            if isinstance(content, bytes):
+                try:
+                    rates[decode_channels(content, name, longest_s)[1]] += 1
+                except UserError:
+                    continue
+        return {"rate": min(rates.most_common(1)[0][0], MAX_RATE) if rates else MAX_RATE}
 
-def _chunks(recordings: Recordings) -> Iterator[Chunk]:
-    """Read the recordings in storage order, some at a time."""
-    places = {item.name: i for i, item in enumerate(recordings.items)}
-    chunk: Chunk = []
-    num_bytes = 0
-    files = iter(recordings.source.read(list(places)))
-    while True:
-        try:
-            name, content = next(files)
-        except StopIteration:
-            break
-        except OSError as error:
-            raise UserError(
-                f"{recordings.name} could not be read to its end ({error.strerror or error}): check that it is "
-                "complete and try again."
-            ) from error
-        chunk.append((places[name], content))
-        num_bytes += len(content) if isinstance(content, bytes) else 0
-        if len(chunk) >= CHUNK_RECORDINGS or num_bytes >= CHUNK_BYTES:
-            yield chunk
-            chunk, num_bytes = [], 0
-    if chunk:
-        yield chunk
+    def kept(entry: Entry) -> int | None:
+        rate = entry.facts.get("rate")
+        return rate if isinstance(rate, int) and rate > 0 else None
+
+    return open_or_fill(_entry(*key, "rate"), {}, look, kept, "The rate of the recordings")
 
 
 def _decode_chunk(
     chunk: Chunk, recordings: Recordings, rate: int, longest_s: float
-) -> list[tuple[int, _Found | _Problem]]:
-    found: list[tuple[int, _Found | _Problem]] = []
+) -> list[tuple[int, _Decoded | _Problem]]:
+    results: list[tuple[int, _Decoded | _Problem]] = []
     for index, content in chunk:
         name = recordings.items[index].name
         if isinstance(content, OSError):
-            found.append((index, _Problem(f"can't be opened: {reason_of(content)}")))
+            results.append((index, _Problem(f"can't be opened: {reason_of(content)}", is_closed=True)))
             continue
         try:
-            found.append((index, _hear(*decode_channels(content, name, longest_s), rate)))
+            results.append((index, _measured(*decode_channels(content, name, longest_s), rate)))
         except UserError as error:  # its sentence names the file, and says what to do with this one
             reason = str(error).removeprefix(f"{name} ").partition(";")[0]
-            found.append((index, _Problem(reason, isinstance(error, TooLongError))))
-    return found
+            results.append((index, _Problem(reason, isinstance(error, TooLongError))))
+    return results
 
 
-def _hear(channels: NDArray[np.float32], native: int, rate: int) -> _Found:
+def _measured(channels: NDArray[np.float32], native: int, rate: int) -> _Decoded:
     """Samples (N, C) to those at the rate, and what they are like."""
     mean = channels.mean(1)
     samples = to_int16(resample(np.ascontiguousarray(mean), native, rate))
     loud, rms = np.abs(channels), float(np.sqrt(np.square(mean, dtype=np.float64).mean()))
     differ = float(np.sqrt(np.square(channels - mean[:, None], dtype=np.float64).mean()))
-    facts = _Heard(
-        rates=native, channels=channels.shape[1], peaks=float(loud.max()), clipped=float((loud >= FULL_SCALE).mean()),
-        rms=rms, ranges_db=_range_db(mean, native), bands_hz=_band_hz(mean, native),
+    measures = _Measures(
+        peaks=float(loud.max()), clipped=float((loud >= FULL_SCALE).mean()), rms=rms,
+        ranges_db=_range_db(mean, native), bands_hz=_band_hz(mean, native),
         sides=differ / rms if rms else float(differ > 0),
-        digest=hashlib.blake2b(samples.tobytes(), digest_size=DIGEST_SIZE).digest(),
     )  # fmt: skip
-    return _Found(samples, facts)
+    digest = hashlib.blake2b(samples.tobytes(), digest_size=DIGEST_SIZE).digest()
+    return _Decoded(samples, native, channels.shape[1], digest, measures)
 
 
 def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     """(N,) of -1..1 as 16-bit numbers."""
-    found: NDArray[np.int16] = np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
-    return found
+    whole: NDArray[np.int16] = np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
+    return whole
 
 
 def _range_db(samples: NDArray[np.float32], rate: int) -> float:

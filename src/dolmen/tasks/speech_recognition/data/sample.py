@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.files import fill_folder
+from dolmen.files import fills_folder
 from dolmen.tasks.speech_recognition.data.decoded import to_int16
 
 RATE = 8000
 PER_VOICE = 15
 WORD_S, PAUSE_S = (0.30, 0.42), (0.06, 0.16)
-MOST_WORDS = 4
+MAX_WORDS = 4
 WORDS = {
     "left": (300, 2500), "up": (300, 1700), "go": (300, 1100),
     "right": (700, 2500), "stop": (700, 1700), "down": (700, 1100),
@@ -27,25 +27,15 @@ VOICES: dict[str, tuple[float, float, str]] = {
     "gus": (110, 0.97, "val"), "hana": (145, 1.04, "test"),
 }  # fmt: skip
 """Pitch in Hz, size of the mouth as a factor of formants, and the split that the speaker is in."""
-NOTICE = """Words that are a vowel each, made by a computer: a buzz through two formants, with breath, eight voices.
+NOTICE = """Words that are a vowel each, samples by a computer: a buzz through two formants, with breath, eight voices.
 Made by Dolmen from nothing but formulas. Licence: CC0 1.0.
 The format is a list, manifest.csv, with the columns path, text, speaker and split; each speaker is in one split.
 """
 
 
+@fills_folder
 def write_recordings_sample(folder: Path) -> None:
-    """Write 120 recordings of one to four words in WAV and a list, whole or not at all.
-
-    Args:
-        folder: new or empty.
-
-    Raises:
-        UserError: it holds something, or can't be made.
-    """
-    fill_folder(folder, _write)
-
-
-def _write(folder: Path) -> None:
+    """Write 120 recordings of one to four words in WAV and a list."""
     import soundfile
 
     (folder / "wav").mkdir()
@@ -53,7 +43,7 @@ def _write(folder: Path) -> None:
     rows = [("path", "text", "speaker", "split")]
     for speaker, (pitch, size, split) in VOICES.items():
         for number in range(PER_VOICE):
-            words = generator.choice(list(WORDS), int(generator.integers(1, MOST_WORDS + 1))).tolist()
+            words = generator.choice(list(WORDS), int(generator.integers(1, MAX_WORDS + 1))).tolist()
             samples = _spoken(words, pitch, size, generator)
             name = f"wav/{speaker}-{number:02d}.wav"
             soundfile.write(folder / name, to_int16(samples), RATE, subtype="PCM_16")
@@ -85,10 +75,10 @@ def _word(word: str, pitch: float, size: float, generator: np.random.Generator) 
     formants = np.array(WORDS[word]) * size * generator.normal(1, 0.02)
     tone = pitch * generator.normal(1, 0.04) * np.linspace(1.05, 0.92, num)
     phase = 2 * np.pi * np.cumsum(tone) / RATE
-    made = np.zeros(num)
+    samples = np.zeros(num)
     for harmonic in range(1, int(RATE / 2 / tone.max())):
         away = (harmonic * tone[:, None] - formants) / (80 + 0.08 * formants)
-        made += np.sin(harmonic * phase) * ((1 / (1 + away**2)) * (1, 0.6)).sum(1)
+        samples += np.sin(harmonic * phase) * ((1 / (1 + away**2)) * (1, 0.6)).sum(1)
     breath = generator.normal(0, 0.05, num)
     fade = np.minimum(1, np.minimum(np.arange(num), np.arange(num)[::-1]) / (0.03 * RATE))
-    return (made + breath) * fade
+    return (samples + breath) * fade

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from dolmen.files import files_below
 from dolmen.processors.audio.files import LOUDEST, SUFFIXES, decode, read_in_pieces
 from dolmen.processors.audio.log_mel import Resampler, resample
 from dolmen.runtime.microphone import from_int16, listen
@@ -22,7 +23,7 @@ from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
 from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
 from dolmen.types import Arrays, Prediction, UserError
 
-__all__ = ["AT_ONCE_S", "Hearing", "Live", "SpeechPredictor", "SpeechSession", "joined", "recordings_below"]
+__all__ = ["AT_ONCE_S", "Hearing", "Live", "SpeechPredictor", "SpeechSession", "joined"]
 
 PIECE_S = 0.1
 """Seconds of a live source that are worked off together."""
@@ -117,7 +118,7 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
         """Files as they are; of a folder every recording below it, in order of name."""
-        yield from recordings_below(inputs)
+        return files_below(inputs, SUFFIXES, "recording", "recordings")
 
     def is_one(self, inputs: Sequence[Any]) -> bool:
         """Samples with their rate are."""
@@ -254,23 +255,6 @@ class SpeechSession(Session):
         self.num_samples = int(about["num_samples"])
         self.front, self.heard, self.resampler, self.steps.state = front, heard, resampler, steps
         return True
-
-
-def recordings_below(inputs: Sequence[str]) -> Iterator[Path]:
-    """Files as they are; of a folder every recording below it, in order of name.
-
-    Raises:
-        UserError: a folder holds none.
-    """
-    for name in inputs:
-        path = Path(name)
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not found:
-            raise UserError(f"{name} holds no recordings; name a recording, or a folder of them")
-        yield from found
 
 
 def _heard(frames: NDArray[np.float32], steps: Any, heard: Transcriber) -> list[Transcript]:

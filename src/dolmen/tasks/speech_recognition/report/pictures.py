@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dolmen.report.figures import BLUE, INK, MUTED, ORANGE, SMALL, drawing, svg
-from dolmen.report.numbers import count, percent
+from dolmen.report.numbers import percent
 from dolmen.tasks.speech_recognition.predictions import Word
 from dolmen.tasks.speech_recognition.processors.grammar import BLANK, SPACE
+from dolmen.wording import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from dolmen.report import figures
-from dolmen.report.numbers import count, interval_text, percent, sentence
+from dolmen.report.numbers import interval_text, percent, sentence
 from dolmen.report.tables import bar
 from dolmen.tasks.speech_recognition.report.pictures import Heard, alarms, fair_cut, posteriorgram, rate_bars, wav_uri
 from dolmen.types import Evaluation, Section
+from dolmen.wording import count
 
 __all__ = ["Heard", "sections"]
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from dolmen.data.checks.copies import overlap
+from dolmen.data.checks.findings import most_serious_first, some
 from dolmen.data.sources.text_files import TextFiles
 from dolmen.processors.text.tokens import TextProcessor
 from dolmen.tasks.text_generation.data.windows import Stretch, Tokens
@@ -14,10 +16,12 @@ from dolmen.types import CheckReport, Finding
 
 LONG_LINE = 60
 """Characters from which on a line is unlikely to be in two texts by chance."""
-LEAK, FEW = 0.1, 0.01
-LEAST_TOKENS = 768
+MIN_SHARE = 0.01
+"""Of the long lines of a split, that stands in train before it is worth a word."""
+MIN_TOKENS = 768
 HUGE_LINE = 1_000_000
-LEVELS = ("error", "leak", "warning", "info")
+MAX_UNKNOWN = 0.02
+"""Share of the tokens that may be unknown."""
 
 
 def check_text(
@@ -52,7 +56,7 @@ def check_text(
             "vocabulary": f"{len(processor):,} {processor.units}; most frequent: {shown}",
             "longest line": f"{max(line.longest for line in lines.values()):,} characters",
         },
-        findings=tuple(sorted(findings, key=lambda f: LEVELS.index(f.level))),
+        findings=most_serious_first(findings),
     )
 
 
@@ -80,7 +84,7 @@ def _lines(pieces: Iterator[str]) -> Iterator[list[str]]:
 
 def _short(files: TextFiles, tokens: Mapping[str, Tokens]) -> Iterator[Finding]:
     for split, t in tokens.items():
-        if len(t.numbers) < (LEAST_TOKENS if split == "train" else 2):
+        if len(t.numbers) < (MIN_TOKENS if split == "train" else 2):
             yield Finding(
                 code="too-short",
                 level="error",
@@ -95,29 +99,26 @@ def _copies(lines: Mapping[str, _Lines]) -> Iterator[Finding]:
     for split in ("val", "test"):
         if split not in lines or not len(lines[split].hashes):
             continue
-        num = len(np.intersect1d(lines[split].hashes, train, assume_unique=True))
-        share = num / len(lines[split].hashes)
-        if share >= FEW:
-            yield Finding(
-                code="lines-across-splits",
-                level="leak" if share >= LEAK else "warning",
-                count=num,
-                message=f"{share:.0%} of the different long lines of {split} ({num:,}) stand in train, too: what is "
-                f"measured on {split} is partly what was learnt by heart; take them out of one of the two.",
-            )
+        yield from overlap(
+            "lines-across-splits",
+            f"{{share:.0%}} of the different long lines of {split} ({{num}}) stand in train, too: what is measured on "
+            f"{split} is partly what was learnt by heart; take them out of one of the two",
+            len(np.intersect1d(lines[split].hashes, train, assume_unique=True)),
+            len(lines[split].hashes),
+            at_least=MIN_SHARE,
+        )
 
 
 def _unknown(tokens: Mapping[str, Tokens]) -> Iterator[Finding]:
     for split, t in tokens.items():
         share = t.num_unknown / max(1, len(t.numbers))
-        if share > 0.02:
-            yield Finding(
-                code="unknown-tokens",
-                level="warning",
-                count=t.num_unknown,
-                message=f"{share:.1%} of the tokens of {split} are not in the vocabulary and count as one unknown "
-                "token, which makes figures look better than they are; try --units bpe or a larger --vocabulary.",
-            )
+        yield from some(
+            "unknown-tokens",
+            "warning",
+            f"{share:.1%} of the tokens of {split} are not in the vocabulary and count as one unknown token, which"
+            " makes figures look better than they are; try --units bpe or a larger --vocabulary",
+            t.num_unknown if share > MAX_UNKNOWN else 0,
+        )
 
 
 def _odd(lines: Mapping[str, _Lines], processor: TextProcessor) -> Iterator[Finding]:

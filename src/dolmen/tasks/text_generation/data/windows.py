@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dolmen.data.cache.cache_dir import cache_dir
-from dolmen.data.cache.entries import Column, EntryWriter, open_entry, prune
+from dolmen.data.cache.columns import RaggedColumn
+from dolmen.data.cache.entries import Entry, EntryWriter
+from dolmen.data.cache.store import open_or_fill
 from dolmen.data.sources.text_files import TextFile, TextFiles
 from dolmen.processors.text.tokens import TextProcessor, whole_words
-from dolmen.types import MachineError
 
-FORMAT = 1  # raise it when the meaning of a stored column changes
-MOST_TOKENS = {"characters": 1, "words": 1, "bpe": 4}
-"""Tokens that a character can give: a rare one of BPE falls apart into the bytes of its UTF-8."""
+FORMAT = 2  # raise it when the meaning of a stored column changes
 
 
 @dataclass(frozen=True)
@@ -136,34 +135,25 @@ def tokenise(
     """
     key = [FORMAT, fingerprint, [f.name for f in stretch.files], stretch.encoding, stretch.start, stretch.stop]
     digest = hashlib.sha256(json.dumps([*key, processor.to_json()]).encode()).hexdigest()[:32]
-    folder = cache_dir() / "text"
-    entry, total = folder / digest, stretch.num_characters
-    kind = np.uint8 if len(processor) <= 1 << 8 else np.uint16 if len(processor) <= 1 << 16 else np.int32
-    columns = {"tokens": Column(kind, (max(1, total * MOST_TOKENS[processor.units]),))}
-    if (there := open_entry(entry, columns)) is None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with EntryWriter(entry, columns) as writer:
-                at = unknown = done = 0
-                pieces = stretch.pieces()
-                for piece in pieces if processor.units == "characters" else whole_words(pieces):
-                    numbers = processor.encode_text(piece)
-                    writer.write("tokens", np.arange(at, at + len(numbers)), numbers.astype(kind))
-                    at, unknown, done = at + len(numbers), unknown + int((numbers == 0).sum()), done + len(piece)
-                    if progress is not None:
-                        progress(done, total)
-                facts = {"num_tokens": at, "num_unknown": unknown}
-                writer.publish(facts, lambda: open_entry(entry, columns) is not None)
-        except OSError as error:
-            raise MachineError(
-                f"the tokens can't be written to {folder}: {error.strerror}; make room, or set DOLMEN_CACHE to a place "
-                "that has some"
-            ) from error
-        prune(folder, keep=entry)
-        there = open_entry(entry, columns)
-        assert there is not None
-    arrays, facts = there
-    return Tokens(arrays["tokens"][: facts["num_tokens"]], total, facts["num_unknown"])
+    dtype = np.uint8 if len(processor) <= 1 << 8 else np.uint16 if len(processor) <= 1 << 16 else np.int32
+
+    def fill(writer: EntryWriter) -> dict[str, Any]:
+        unknown = done = 0
+        pieces = stretch.pieces()
+        for piece in pieces if processor.units == "characters" else whole_words(pieces):
+            numbers = processor.encode_text(piece)
+            writer.append("tokens", 0, numbers.astype(dtype))
+            unknown, done = unknown + int((numbers == 0).sum()), done + len(piece)
+            if progress is not None:
+                progress(done, stretch.num_characters)
+        return {"num_unknown": unknown}
+
+    def tokens(entry: Entry) -> Tokens | None:
+        unknown = entry.facts.get("num_unknown")
+        return Tokens(entry.ragged["tokens"][0], stretch.num_characters, unknown) if isinstance(unknown, int) else None
+
+    columns = {"tokens": RaggedColumn(dtype, 1)}
+    return open_or_fill(cache_dir() / "text" / digest, columns, fill, tokens, "The tokens")
 
 
 class TextDataset:

@@ -7,16 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from dolmen.data.checks.amounts import too_few
+from dolmen.data.checks.copies import overlap
+from dolmen.data.checks.examples import Noun
+from dolmen.data.checks.findings import most_serious_first, notes, some
 from dolmen.tasks.token_classification.data.read import Sentence, Tagged
 from dolmen.tasks.token_classification.processor import TagProcessor, spans_of, tags_of
 from dolmen.types import CheckReport, Finding
 
-LEAK, FEW = 0.1, 0.005
+SENTENCE = Noun("sentence", "sentences", "word")
+MIN_SHARE = 0.005
+"""Of the sentences of a split, that stands in train before it is worth a word."""
 LONG_SENTENCE = 1000
-FEW_SENTENCES = 20
-KEPT = 20
+MIN_SENTENCES = 20
 Splits = Mapping[str, Sequence[Sentence]]
-LEVELS = ("error", "leak", "warning", "info")
 
 
 def check_tagged(
@@ -40,18 +44,18 @@ def check_tagged(
     ]
     kinds = sorted({_kind(t) for t in processor.labels if t != "O"})
     counts = {}
-    for split, found in tags.items():
+    for split, tags_of_split in tags.items():
         number = (
-            Counter(s.label for t in found for s in spans_of(t))
+            Counter(s.label for t in tags_of_split for s in spans_of(t))
             if processor.kind == "spans"
-            else Counter(t for one in found for t in one)
+            else Counter(t for one in tags_of_split for t in one)
         )
         counts[split] = {k: number[k] for k in kinds}
-    num = {s: sum(len(one.words) for one in found) for s, found in splits.items()}
+    num = {s: sum(len(one.words) for one in sentences) for s, sentences in splits.items()}
     scheme = f"{tagged.scheme}, learned as BIOES" if tagged.scheme else "none: each word has a label"
     known = set(processor.words)
     summary = {
-        "sentences": ", ".join(f"{s} {len(found):,}" for s, found in splits.items()),
+        "sentences": ", ".join(f"{s} {len(sentences):,}" for s, sentences in splits.items()),
         "words": ", ".join(f"{s} {n:,}" for s, n in num.items()),
         "tag scheme": scheme,
         "vocabulary": f"{len(processor.words) - 1:,} words, {len(processor.characters) - 1:,} characters",
@@ -60,9 +64,7 @@ def check_tagged(
         if num.get(split):
             new = sum(w not in known and w.lower() not in known for s in splits[split] for w in s.words)
             summary[f"new words in {split}"] = f"{new / num[split]:.1%}"
-    findings += [
-        Finding(code="changed", level="info", message=f"{note[0].upper()}{note[1:]}.") for note in tagged.notes
-    ]
+    findings += notes("changed", tagged.notes)
     return CheckReport(
         task="token-classification",
         source=tagged.source,
@@ -71,7 +73,7 @@ def check_tagged(
         skipped=tagged.skipped,
         counts=counts,
         summary=summary,
-        findings=tuple(sorted(findings, key=lambda f: LEVELS.index(f.level))),
+        findings=most_serious_first(findings),
     )
 
 
@@ -81,14 +83,8 @@ def _kind(tag: str) -> str:
 
 def _few(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
     train = splits["train"]
-    if len(train) < FEW_SENTENCES or not splits["val"]:
-        yield Finding(
-            code="too-few",
-            level="error",
-            count=len(train),
-            message=f"{tagged.source} has {len(train)} sentences to train on, which is too few to learn from; "
-            f"bring {FEW_SENTENCES} or more (some hundreds are a start).",
-        )
+    at_least = MIN_SENTENCES if splits["val"] else max(MIN_SENTENCES, len(train) + 1)  # none was left for validation
+    yield from too_few(tagged.source, SENTENCE, len(train), at_least)
     if len({t for s in train for t in s.tags}) < 2:
         yield Finding(
             code="one-tag",
@@ -100,17 +96,17 @@ def _few(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
 def _same(splits: Splits) -> Iterator[Finding]:
     train = {tuple(s.words): s.place for s in splits["train"]}
     for split in ("val", "test"):
-        found = splits.get(split, ())
-        both = [s for s in found if len(s.words) > 3 and tuple(s.words) in train]
-        if len(both) > FEW * len(found):
-            yield Finding(
-                code="sentences-across-splits",
-                level="leak" if len(both) > LEAK * len(found) else "warning",
-                count=len(both),
-                message=f"{len(both):,} of the {len(found):,} sentences of {split} stand in train, too "
-                f"({len(both) / len(found):.1%}): take them out of one of the two.",
-                items=tuple(f"{s.place} = {train[tuple(s.words)]}" for s in both[:KEPT]),
-            )
+        sentences = splits.get(split, ())
+        both = [s for s in sentences if len(s.words) > 3 and tuple(s.words) in train]
+        yield from overlap(
+            "sentences-across-splits",
+            f"{{num}} of the {{total}} sentences of {split} stand in train, too ({{share:.1%}}): take them out of one"
+            " of the two",
+            len(both),
+            len(sentences),
+            (f"{s.place} = {train[tuple(s.words)]}" for s in both),
+            at_least=MIN_SHARE,
+        )
 
 
 def _unfit(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
@@ -118,18 +114,17 @@ def _unfit(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
     if tagged.scheme in ("", "IOB1"):
         return
     wrong = []
-    for found in splits.values():
-        for s in found:
+    for sentences in splits.values():
+        for s in sentences:
             again = _in_scheme(tags_of(spans_of(s.tags), len(s.tags)), tagged.scheme)
             wrong += [f"{s.place}: {a} where {b} fits" for a, b in zip(s.tags, again, strict=True) if a != b]
-    if wrong:
-        yield Finding(
-            code="tags-out-of-scheme",
-            level="warning",
-            count=len(wrong),
-            message=f"{len(wrong):,} tags do not follow {tagged.scheme}; they were read as CoNLL's evaluation does.",
-            items=tuple(wrong[:KEPT]),
-        )
+    yield from some(
+        "tags-out-of-scheme",
+        "warning",
+        f"{{num}} tags do not follow {tagged.scheme}; they were read as CoNLL's evaluation does",
+        len(wrong),
+        wrong,
+    )
 
 
 def _in_scheme(bioes: Sequence[str], scheme: str) -> list[str]:
@@ -147,40 +142,38 @@ def _several(splits: Splits, tags: Mapping[str, Sequence[Sequence[str]]], proces
     if processor.kind != "spans":
         return
     labels: dict[str, Counter[str]] = defaultdict(Counter)
-    for split, found in splits.items():
-        for s, t in zip(found, tags[split], strict=True):
+    for split, sentences in splits.items():
+        for s, t in zip(sentences, tags[split], strict=True):
             for span in spans_of(t):
                 labels[" ".join(s.words[span.start : span.stop])][span.label] += 1
     mixed = {text: c for text, c in labels.items() if len(c) > 1}
     ranked = sorted(mixed, key=lambda text: -(mixed[text].total() - mixed[text].most_common(1)[0][1]))
-    if mixed:
-        yield Finding(
-            code="one-string-several-tags",
-            level="info",
-            count=len(mixed),
-            message=f"{len(mixed):,} of {len(labels):,} span texts have several labels; look at the first ones.",
-            items=tuple(f"{t}: " + ", ".join(f"{k} {n}" for k, n in mixed[t].most_common()) for t in ranked[:KEPT]),
-        )
+    yield from some(
+        "one-string-several-tags",
+        "info",
+        f"{{num}} of {len(labels):,} span texts have several labels; look at the first ones",
+        len(mixed),
+        (f"{t}: " + ", ".join(f"{k} {n}" for k, n in mixed[t].most_common()) for t in ranked),
+    )
 
 
 def _unseen(tags: Mapping[str, Sequence[Sequence[str]]], processor: TagProcessor) -> Iterator[Finding]:
     known = set(processor.labels)
     for split in ("val", "test"):
-        wrong = Counter(t for found in tags.get(split, ()) for t in found if t not in known)
-        num = sum(not set(found) <= known for found in tags.get(split, ()))
-        if wrong:
-            yield Finding(
-                code="tags-never-trained",
-                level="warning",
-                count=num,
-                message=f"{num:,} sentences of {split} have tags that train never shows "
-                f"({', '.join(sorted(wrong)[:5])}); they are left out.",
-                items=tuple(f"{k}: {n}" for k, n in wrong.most_common(KEPT)),
-            )
+        wrong = Counter(t for one in tags.get(split, ()) for t in one if t not in known)
+        num = sum(not set(one) <= known for one in tags.get(split, ()))
+        yield from some(
+            "tags-never-trained",
+            "warning",
+            f"{{num}} sentences of {split} have tags that train never shows ({{tags}}); they are left out",
+            num,
+            (f"{k}: {n}" for k, n in wrong.most_common()),
+            tags=", ".join(sorted(wrong)[:5]),
+        )
 
 
 def _long(splits: Splits) -> Iterator[Finding]:
-    longest = max((s for found in splits.values() for s in found), key=lambda s: len(s.words))
+    longest = max((s for sentences in splits.values() for s in sentences), key=lambda s: len(s.words))
     median = float(np.median([len(s.words) for s in splits["train"]] or [0]))
     if len(longest.words) >= LONG_SENTENCE:
         yield Finding(

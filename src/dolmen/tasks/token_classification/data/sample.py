@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dolmen.files import fill_folder
+from dolmen.files import fills_folder
 from dolmen.tasks.token_classification.processor import Span, cut_words, tags_of
 
 NOTICE = """Sentences of Python's language reference (the module pydoc_data.topics of this Python), tagged by rules:
@@ -21,19 +21,9 @@ PARTS = {"train.conll": (1, 2, 3, 4, 6, 7, 8, 9), "valid.conll": (0,), "test.con
 _NAME = re.compile(r'"([A-Za-z_]+)(?:\(\))?"')
 
 
+@fills_folder
 def write_tagged_sample(folder: Path) -> None:
-    """Write train.conll, valid.conll and test.conll, whole or not at all.
-
-    Args:
-        folder: new or empty.
-
-    Raises:
-        UserError: it holds something, or can't be made.
-    """
-    fill_folder(folder, _write)
-
-
-def _write(folder: Path) -> None:
+    """Write train.conll, valid.conll and test.conll."""
     sentences = list(dict.fromkeys(_sentences()))
     for name, numbers in PARTS.items():
         chosen = [s for i, s in enumerate(sentences) if i % 10 in numbers]
@@ -58,8 +48,8 @@ def _tagged(sentence: str) -> str:
     starts, ends = {s: i for i, (s, _) in enumerate(offsets)}, {e: i + 1 for i, (_, e) in enumerate(offsets)}
     names = [(m.span(1), _label(m[1])) for m in _NAME.finditer(sentence)]
     names += [(m.span(), "PEP") for m in re.finditer(r"\bPEP \d+\b", sentence)]
-    found = [Span(starts[s], ends[e], label) for (s, e), label in names if label and s in starts and e in ends]
-    tags = tags_of(found, len(offsets))
+    spans = [Span(starts[s], ends[e], label) for (s, e), label in names if label and s in starts and e in ends]
+    tags = tags_of(spans, len(offsets))
     return "".join(f"{sentence[s:e]} {tag}\n" for (s, e), tag in zip(offsets, tags, strict=True))
 
 

@@ -1,114 +1,60 @@
-"""What is in a set of recordings more than once, and what therefore leaks from one split into another."""
+"""What leaks from one split of recordings into another beside copies: texts and speakers."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
-from dolmen.data.images.duplicates import Clusters, copies_across, copies_within, exact_duplicates
-from dolmen.data.wording import MAX_ITEMS, SPLITS, choose, listed
-from dolmen.tasks.speech_recognition.data.checks.view import CheckedRecordings, recordings_are, them
+from dolmen.data.checks.clusters import contradictions
+from dolmen.data.checks.copies import exact, groups_across
+from dolmen.data.checks.examples import SPLITS
+from dolmen.data.checks.findings import some
+from dolmen.tasks.speech_recognition.data.checks.view import CheckedRecordings
 from dolmen.types import Finding
+from dolmen.wording import listed
 
 
-def copies(data: CheckedRecordings) -> Iterator[Finding]:
-    """Find recordings that are in the set twice, to the last sample: across splits, within one, with two texts."""
-    if left_out := data.recordings.left_out:
-        num, first = len(left_out), min(left_out)
-        yield Finding(
-            code="copies-left-out",
-            level="warning",
-            message=f"{recordings_are(num)} in two splits to the last sample and so few that"
-            f" {choose(num, 'the copy is', 'the copies are')} left out (first: {data.name(first)}, {left_out[first]}).",
-            count=num,
-            items=tuple(f"{data.name(i)}: {left_out[i]}" for i in sorted(left_out)[:MAX_ITEMS]),
-        )
-    clusters = exact_duplicates(data.decoded.digests, data.used)
-    yield from _across(data, clusters)
-    yield from _within(data, clusters)
-    yield from _two_texts(data, clusters)
-
-
-def _across(data: CheckedRecordings, clusters: Clusters) -> Iterator[Finding]:
-    for later, earlier in combinations(SPLITS, 2):
-        pairs = copies_across(clusters, data.splits, later, earlier)
-        if num := len(pairs):
-            yield Finding(
-                code="exact-duplicates-across-splits",
-                level="leak",
-                message=f"{num:,} {choose(num, 'recording', 'recordings')} of {later} {choose(num, 'is', 'are')} also "
-                f"in {earlier}, to the last sample: delete {them(num)} from one of the two (first: "
-                f"{data.paired(pairs)[0]}).",
-                count=num,
-                items=data.paired(pairs),
-            )
-
-
-def _within(data: CheckedRecordings, clusters: Clusters) -> Iterator[Finding]:
-    pairs = copies_within(clusters, data.splits)
-    if num := len(pairs):
-        yield Finding(
-            code="exact-duplicates",
-            level="warning",
-            message=f"{num:,} {choose(num, 'recording is an exact copy', 'recordings are exact copies')} of another in "
-            f"the same split and {choose(num, 'counts', 'count')} twice: delete "
-            f"{choose(num, 'the copy', 'the copies')} (first: {data.paired(pairs)[0]}).",
-            count=num,
-            items=data.paired(pairs),
-        )
-
-
-def _two_texts(data: CheckedRecordings, clusters: Clusters) -> Iterator[Finding]:
-    pairs: list[tuple[int, int]] = []
-    for first, *others in (cluster.tolist() for cluster in clusters):
-        other = next((i for i in others if data.texts[i] != data.texts[first]), None)
-        pairs += [] if other is None else [(first, other)]
-    if num := len(pairs):
-        a, b = (data.texts[i] for i in pairs[0])
-        yield Finding(
-            code="same-recording-two-texts",
-            level="warning",
-            message=f"{recordings_are(num)} in the set with two different texts: keep the right one (first: "
-            f"{data.paired(pairs)[0]}, {a!r} and {b!r}).",
-            count=num,
-            items=data.paired(pairs),
-        )
+def two_texts(data: CheckedRecordings) -> Iterator[Finding]:
+    """Find recordings that are in the set twice, to the last sample, with different texts."""
+    pairs = contradictions(data.clusters, lambda i: data.texts[i])
+    yield from data.some_pairs(
+        "same-recording-two-texts",
+        "warning",
+        "{num} [recording is|recordings are] in the set with two different texts: keep the right one (first: {first},"
+        " {texts})",
+        pairs,
+        texts=" and ".join(repr(data.texts[i]) for i in pairs[0]) if pairs else "",
+    )
 
 
 def speakers(data: CheckedRecordings) -> Iterator[Finding]:
     """Find speakers of several splits. Where the data name both splits, that leaks; else the figures have a limit."""
-    of_split = {split: {data.recordings.items[i].speaker for i in data.of(split)} - {""} for split in SPLITS}
-    drawn: dict[str, set[str]] = defaultdict(set)
+    torn = groups_across(data)
+    drawn: dict[str, set[str]] = {}
     for later, earlier in combinations(SPLITS, 2):
-        both = sorted(of_split[later] & of_split[earlier])
-        if not both:
-            continue
+        both = [speaker for speaker, splits in torn.items() if {later, earlier} <= set(splits)]
         if {later, earlier} & set(data.recordings.drawn) or data.recordings.shares_speakers:
             for speaker in both:
-                drawn[speaker] |= {earlier, later}
+                drawn.setdefault(speaker, set()).update((earlier, later))
             continue
-        num = len(both)
-        yield Finding(
-            code="speakers-across-splits",
-            level="leak",
-            message=f"{num:,} {choose(num, 'speaker', 'speakers')} of {later} {choose(num, 'is', 'are')} also in "
-            f"{earlier} ({_listed(both)}): keep each in one, name no splits and let Dolmen choose them, or agree to it "
-            "with --speakers shared.",
-            count=num,
-            items=tuple(both[:MAX_ITEMS]),
+        yield from some(
+            "speakers-across-splits",
+            "leak",
+            f"{{num}} [speaker|speakers] of {later} [is|are] also in {earlier} ({{names}}): keep each in one, name no "
+            "splits and let Dolmen choose them, or agree to it with --speakers shared",
+            len(both),
+            both,
+            names=_listed(both),
         )
-    if num := len(drawn):
-        yield Finding(
-            code="speakers-shared",
-            level="warning",
-            message=f"{num:,} {choose(num, 'speaker is', 'speakers are')} in more than one split "
-            f"({_listed(sorted(drawn))}): the figures hold for voices that training knows, and say nothing of others.",
-            count=num,
-            items=tuple(
-                f"{s} in {', '.join(p for p in reversed(SPLITS) if p in drawn[s])}" for s in sorted(drawn)[:MAX_ITEMS]
-            ),
-        )
+    yield from some(
+        "speakers-shared",
+        "warning",
+        "{num} [speaker is|speakers are] in more than one split ({names}): the figures hold for voices that training"
+        " knows, and say nothing of others",
+        len(drawn),
+        (f"{s} in {', '.join(p for p in reversed(SPLITS) if p in drawn[s])}" for s in sorted(drawn)),
+        names=_listed(sorted(drawn)),
+    )
 
 
 def _listed(speakers: list[str]) -> str:
@@ -118,19 +64,16 @@ def _listed(speakers: list[str]) -> str:
 
 def texts(data: CheckedRecordings) -> Iterator[Finding]:
     """Count the texts that are also said in training; with commands they all are, and should be."""
-    known = {data.texts[i] for i in data.of("train")}
+    known = {data.texts[i] for i in data.rows_of("train")}
     for split in ("val", "test"):
-        rows = data.of(split)
-        both = [i for i in rows if data.texts[i] in known]
-        if both:
-            yield Finding(
-                code="texts-across-splits",
-                level="info",
-                message=f"What is said in {len(both):,} of the {len(rows):,} recordings of {split} is also said in "
-                "train: the figures hold for such texts.",
-                count=len(both),
-                items=data.named(both),
-            )
+        rows = data.rows_of(split)
+        yield from data.some(
+            "texts-across-splits",
+            "info",
+            f"What is said in {{num}} of the {len(rows):,} recordings of {split} is also said in train: the figures"
+            " hold for such texts",
+            [i for i in rows if data.texts[i] in known],
+        )
 
 
-SUBJECTS = (copies, speakers, texts)
+SUBJECTS = (exact, two_texts, speakers, texts)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.tasks.speech_recognition.data.checks.view import CheckedRecordings, recordings_are, recordings_have, them
+from dolmen.data.checks.findings import some
+from dolmen.tasks.speech_recognition.data.checks.view import CheckedRecordings
 from dolmen.types import Finding
 
 SILENT_PEAK, SILENT_RMS = 0.003, 0.0003
@@ -38,14 +39,9 @@ def loudness(data: CheckedRecordings) -> Iterator[Finding]:
 
 
 def _some(data: CheckedRecordings, code: str, rows: NDArray[np.int64], what: str) -> Iterator[Finding]:
-    if num := len(rows):
-        yield Finding(
-            code=code,
-            level="warning",
-            message=f"{recordings_are(num)} {what} {them(num)} (first: {data.name(rows[0])}).",
-            count=num,
-            items=data.named(rows),
-        )
+    yield from data.some(
+        code, "warning", f"{{num}} [recording is|recordings are] {what} [it|them] (first: {{first}})", rows
+    )
 
 
 def rates(data: CheckedRecordings) -> Iterator[Finding]:
@@ -54,51 +50,47 @@ def rates(data: CheckedRecordings) -> Iterator[Finding]:
     native = d.rates[used]
     counts = Counter(native.tolist())
     lower, rest = used[native < d.rate], used[native >= d.rate]
-    if len(lower):
-        num, low = len(lower), int(native.min())
-        yield Finding(
-            code="low-rates",
-            level="warning",
-            message=f"{recordings_have(num)} a lower sampling rate than the {d.rate:,} Hz that are used (down to "
-            f"{low:,} Hz), so that the upper bands of {them(num)} are empty: train with --rate {low}, or bring others.",
-            count=num,
-            items=data.named(lower),
-        )
-    elif len(counts) > 1:
-        yield Finding(
-            code="mixed-rates",
-            level="info",
-            message=f"The recordings come with {len(counts)} sampling rates, {min(counts):,} to {max(counts):,} Hz: "
-            f"all are brought to {d.rate:,} Hz.",
-            count=len(counts),
+    lowest = int(native.min()) if len(used) else 0
+    yield from data.some(
+        "low-rates",
+        "warning",
+        f"{{num}} [recording has|recordings have] a lower sampling rate than the {d.rate:,} Hz that are used (down to "
+        f"{lowest:,} Hz), so that the upper bands of [it|them] are empty: train with --rate {lowest}, or bring others",
+        lower,
+    )
+    if len(counts) > 1 and not len(lower):
+        yield from some(
+            "mixed-rates",
+            "info",
+            f"The recordings come with {{num}} sampling rates, {min(counts):,} to {max(counts):,} Hz: all are brought "
+            f"to {d.rate:,} Hz",
+            len(counts),
         )
     narrow = rest[(d.bands_hz[rest] < NARROW * d.rate / 2) & (d.rms[rest] >= SILENT_RMS)]
-    if num := len(narrow):
-        everything = num == len(rest)
-        advice = "train with a lower --rate" if everything else "check that this does not go with the speaker or word"
-        yield Finding(
-            code="narrow-recordings",
-            level="info" if everything else "warning",
-            message=f"{recordings_have(num)} nothing above {NARROW * d.rate / 2:,.0f} Hz, as over a telephone: "
-            f"{advice} (first: {data.name(narrow[0])}, {d.bands_hz[narrow[0]]:,.0f} Hz).",
-            count=num,
-            items=data.named(narrow),
-        )
+    everything = len(narrow) == len(rest)
+    advice = "train with a lower --rate" if everything else "check that this does not go with the speaker or word"
+    yield from data.some(
+        "narrow-recordings",
+        "info" if everything else "warning",
+        f"{{num}} [recording has|recordings have] nothing above {NARROW * d.rate / 2:,.0f} Hz, as over a telephone: "
+        f"{advice} (first: {{first}}, {{band:,.0f}} Hz)",
+        narrow,
+        band=d.bands_hz[narrow[0]] if len(narrow) else 0,
+    )
 
 
 def channels(data: CheckedRecordings) -> Iterator[Finding]:
     """Find recordings whose channels hold different things; their mean is used."""
     d, used = data.decoded, data.used
     rows = used[(d.channels[used] > 1) & (d.sides[used] > DIFFERENT)]
-    if num := len(rows):
-        yield Finding(
-            code="different-channels",
-            level="warning",
-            message=f"{recordings_have(num)} channels that differ, and their mean is used: give the one with the voice "
-            f"(first: {data.name(rows[0])}, {d.channels[rows[0]]} channels).",
-            count=num,
-            items=data.named(rows),
-        )
+    yield from data.some(
+        "different-channels",
+        "warning",
+        "{num} [recording has|recordings have] channels that differ, and their mean is used: give the one with the"
+        " voice (first: {first}, {channels} channels)",
+        rows,
+        channels=d.channels[rows[0]] if len(rows) else 0,
+    )
 
 
 SUBJECTS = (loudness, rates, channels)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.data.wording import MAX_ITEMS, choose, listed
-from dolmen.tasks.speech_recognition.data.checks.view import CheckedRecordings, recordings_are, recordings_have
+from dolmen.data.checks.findings import some
+from dolmen.tasks.speech_recognition.data.checks.view import CheckedRecordings
 from dolmen.tasks.speech_recognition.data.dataset import known_part
 from dolmen.types import Finding
+from dolmen.wording import listed
 
 TIMES = 5.0
 """Seconds a character, of the median, from which on a text and its recording hardly belong together."""
@@ -25,16 +26,15 @@ RARE = 5
 def empty(data: CheckedRecordings) -> Iterator[Finding]:
     """Find texts of which the rules leave nothing."""
     rows = [i for i, text in enumerate(data.texts) if not text and i not in data.decoded.problems]
-    if num := len(rows):
-        first = data.recordings.items[rows[0]]
-        yield Finding(
-            code="empty-texts",
-            level="warning",
-            message=f"{recordings_are(num)} left out because nothing is left of the text (first: {first.name}, "
-            f"{first.text[:40]!r}): write what is said, or delete {choose(num, 'it', 'them')}.",
-            count=num,
-            items=data.named(rows),
-        )
+    text = data.recordings.items[rows[0]].text if rows else ""
+    yield from data.some(
+        "empty-texts",
+        "warning",
+        "{num} [recording is|recordings are] left out because nothing is left of the text (first: {first}, {text!r}):"
+        " write what is said, or delete [it|them]",
+        rows,
+        text=text[:40],
+    )
 
 
 def speed(data: CheckedRecordings) -> Iterator[Finding]:
@@ -49,15 +49,16 @@ def speed(data: CheckedRecordings) -> Iterator[Finding]:
         ("long-for-text", seconds > TIMES * usual + SLACK_S, "long"),
     ):
         rows = data.used[odd]
-        if num := len(rows):
-            yield Finding(
-                code=code,
-                level="warning",
-                message=f"{recordings_are(num)} very {what} for the text: listen whether it is the right one (first: "
-                f"{data.name(rows[0])}, {data.durations_s[rows[0]]:.1f} s for {data.texts[rows[0]][:40]!r}).",
-                count=num,
-                items=data.named(rows),
-            )
+        first = rows[0] if len(rows) else 0
+        yield from data.some(
+            code,
+            "warning",
+            f"{{num}} [recording is|recordings are] very {what} for the text: listen whether it is the right one"
+            " (first: {first}, {seconds:.1f} s for {text!r})",
+            rows,
+            seconds=data.durations_s[first],
+            text=data.texts[first][:40],
+        )
 
 
 def steps(data: CheckedRecordings) -> Iterator[Finding]:
@@ -65,16 +66,14 @@ def steps(data: CheckedRecordings) -> Iterator[Finding]:
     units = [data.processor.encode_text(known_part(data.texts[i], data.processor)) for i in data.used]
     impossible = too_short(data.decoded.lengths[data.used], units, data.processor.num_steps)
     rows = data.used[impossible]
-    if num := len(rows):
-        yield Finding(
-            code="too-short-for-text",
-            level="error" if set(data.of("train")) <= set(rows.tolist()) else "warning",
-            message=f"{recordings_have(num)} more {data.processor.kind} than steps and can't be learned (first: "
-            f"{data.name(rows[0])}, {data.durations_s[rows[0]]:.2f} s): train with a smaller --stride, or look whether "
-            "the text is right.",
-            count=num,
-            items=data.named(rows),
-        )
+    yield from data.some(
+        "too-short-for-text",
+        "error" if set(data.rows_of("train")) <= set(rows.tolist()) else "warning",
+        f"{{num}} [recording has|recordings have] more {data.processor.kind} than steps and can't be learned (first: "
+        "{first}, {seconds:.2f} s): train with a smaller --stride, or look whether the text is right",
+        rows,
+        seconds=data.durations_s[rows[0]] if len(rows) else 0,
+    )
 
 
 def too_short(
@@ -101,36 +100,34 @@ def unseen(data: CheckedRecordings) -> Iterator[Finding]:
         text = data.texts[index]
         return text.split() if of_words else list(text.replace(" ", ""))
 
-    shown = Counter(part for i in data.of("train") for part in parts(i))
+    shown = Counter(part for i in data.rows_of("train") for part in parts(i))
     what = "words" if of_words else "characters"
     for split in ("val", "test"):
-        wrong = Counter(part for i in data.of(split) for part in parts(i) if part not in shown)
-        if wrong:
-            num = sum(any(part in wrong for part in parts(i)) for i in data.of(split))
-            yield Finding(
-                code=f"{what}-never-trained",
-                level="warning",
-                message=f"{num:,} {choose(num, 'recording', 'recordings')} of {split} {choose(num, 'has', 'have')} "
-                f"{what} that train never shows ({listed(sorted(wrong))}), and no model can write them: move some into "
-                "train.",
-                count=num,
-                items=tuple(f"{part}: {n}" for part, n in wrong.most_common(MAX_ITEMS)),
-            )
-    rare = {part: n for part, n in shown.items() if n < RARE}
-    if rare:
-        yield Finding(
-            code=f"rare-{what}",
-            level="info",
-            message=f"{len(rare):,} of the {len(shown):,} {what} of train {choose(len(rare), 'is', 'are')} there fewer "
-            f"than {RARE} times ({listed(sorted(rare))}): hardly learned, or a slip of the pen.",
-            count=len(rare),
-            items=tuple(f"{part}: {n}" for part, n in sorted(rare.items())[:MAX_ITEMS]),
+        wrong = Counter(part for i in data.rows_of(split) for part in parts(i) if part not in shown)
+        yield from some(
+            f"{what}-never-trained",
+            "warning",
+            f"{{num}} [recording|recordings] of {split} [has|have] {what} that train never shows ({{parts}}), and no"
+            " model can write them: move some into train",
+            sum(any(part in wrong for part in parts(i)) for i in data.rows_of(split)),
+            (f"{part}: {n}" for part, n in wrong.most_common()),
+            parts=listed(sorted(wrong)),
         )
+    rare = {part: n for part, n in shown.items() if n < RARE}
+    yield from some(
+        f"rare-{what}",
+        "info",
+        f"{{num}} of the {len(shown):,} {what} of train [is|are] there fewer than {RARE} times ({{parts}}): hardly"
+        " learned, or a slip of the pen",
+        len(rare),
+        (f"{part}: {n}" for part, n in sorted(rare.items())),
+        parts=listed(sorted(rare)),
+    )
 
 
 def sameness(data: CheckedRecordings) -> Iterator[Finding]:
     """Find that nothing can be told apart, because all say the same."""
-    train = {data.texts[i] for i in data.of("train")}
+    train = {data.texts[i] for i in data.rows_of("train")}
     if len(train) == 1:
         yield Finding(
             code="one-text",

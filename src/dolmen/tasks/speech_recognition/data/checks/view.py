@@ -1,76 +1,53 @@
-"""What the subjects of a check of recordings look at, and how they word what they find."""
+"""What the subjects of a check of recordings look at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.data.wording import MAX_ITEMS, choose
+from dolmen.data.checks.examples import CheckedExamples, Noun
 from dolmen.tasks.speech_recognition.data.decoded import DecodedRecordings
 from dolmen.tasks.speech_recognition.data.set import Recordings
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
+from dolmen.tasks.speech_recognition.processors.text_rules import normalise
+
+RECORDING = Noun("recording", "recordings", "sample")
 
 
 @dataclass(frozen=True, eq=False)
-class CheckedRecordings:
-    """Recordings, decoded, with their splits and their texts.
+class CheckedRecordings(CheckedExamples):
+    """Recordings whose splits are assigned, decoded, with their texts.
 
     Attributes:
+        recordings: the set; the groups of its examples are the speakers.
+        decoded: the same.
         processor: fitted on the training part.
-        splits: (N,) strings.
         texts: N of them, by the processor's rules.
-        used: (M,) indices of the recordings that training or evaluation will see, ascending.
     """
 
     recordings: Recordings
     decoded: DecodedRecordings
     processor: SpeechProcessor
-    splits: NDArray[np.str_]
     texts: Sequence[str]
-    used: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, recordings: Recordings, decoded: DecodedRecordings, processor: SpeechProcessor) -> CheckedRecordings:
+        """A set, of which recordings with a split and a text are used, unless they have a problem or are a copy."""
+        items = recordings.items
+        texts = [normalise(item.text, processor.rules) for item in items]
+        splits = np.array([item.split for item in items], dtype="U5")
+        usable = (splits != "") & np.array([bool(t) for t in texts], np.bool_)
+        usable[[*decoded.problems, *recordings.left_out]] = False
+        return cls(
+            RECORDING, [item.name for item in items], splits, np.flatnonzero(usable), decoded.digests,
+            [item.speaker for item in items], decoded.problems, recordings.left_out, recordings.skipped,
+            recordings, decoded, processor, texts,
+        )  # fmt: skip
 
     @property
     def durations_s(self) -> NDArray[np.float64]:
         """(N,) seconds."""
         return self.decoded.lengths / self.decoded.rate
-
-    def of(self, split: str) -> list[int]:
-        """Indices of the used recordings of a split."""
-        found: list[int] = self.used[self.splits[self.used] == split].tolist()
-        return found
-
-    def name(self, index: int) -> str:
-        """The name of a recording."""
-        return self.recordings.items[int(index)].name
-
-    def named(self, indices: Iterable[int]) -> tuple[str, ...]:
-        """Return the names of the first recordings."""
-        return tuple(self.name(i) for i in islice(indices, MAX_ITEMS))
-
-    def paired(self, pairs: Iterable[Sequence[int]]) -> tuple[str, ...]:
-        """Return the first pairs as "a = b"."""
-        return tuple(f"{self.name(a)} = {self.name(b)}" for a, b in islice(pairs, MAX_ITEMS))
-
-
-def recordings_of(num: int) -> str:
-    """Write "1 recording" or "1,234 recordings"."""
-    return f"{num:,} {choose(num, 'recording', 'recordings')}"
-
-
-def recordings_are(num: int) -> str:
-    """Write "1 recording is" or "1,234 recordings are"."""
-    return f"{num:,} {choose(num, 'recording is', 'recordings are')}"
-
-
-def recordings_have(num: int) -> str:
-    """Write "1 recording has" or "1,234 recordings have"."""
-    return f"{num:,} {choose(num, 'recording has', 'recordings have')}"
-
-
-def them(num: int) -> str:
-    """Write "it" or "them"."""
-    return choose(num, "it", "them")
