@@ -88,7 +88,7 @@ def choices(parsed: argparse.Namespace, config: type[BaseModel]) -> dict[str, An
     return {n: v for n in config.model_fields if (v := getattr(parsed, n)) is not None}
 
 
-def task_of(verb: str, arguments: list[str]) -> str:
+def task_argument(verb: str, arguments: list[str]) -> str:
     """The task's name, which decides what else can be given."""
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in {"-h", "--help"}:

@@ -49,7 +49,7 @@ def predict(arguments: list[str]) -> int:
                 print(piece, end="", flush=True)
             print()
         else:
-            print(f"{raw}: {model.predictor.answer(prediction)}")
+            print(f"{raw}: {model.predictor.format_answer(prediction)}")
     return 2 if failed else 0
 
 
@@ -138,7 +138,7 @@ def _predictor_named(path: Path) -> type[Predictor[Any]] | None:
     except OSError:  # the beginning of a text may be too long for a file's name
         return None
     if is_bundle:
-        return load_predictor(bundle.task_of(path))
+        return load_predictor(bundle.bundle_task(path))
     return load_task(run.require_finished(path)["task"]).Predictor if is_run else None
 
 
@@ -169,7 +169,7 @@ def watch(arguments: list[str]) -> int:
         if given.json:
             print_json(prediction.to_json())
         else:
-            print(model.predictor.one_line(prediction))
+            print(model.predictor.format_line(prediction))
         sys.stdout.flush()
     return 0
 

@@ -122,7 +122,7 @@ class Bundle(Model):
         }
 
 
-def task_of(path: Path) -> str:
+def bundle_task(path: Path) -> str:
     """The task of a bundle, without opening its graphs."""
     return _manifest(path, _Files(path)).task
 

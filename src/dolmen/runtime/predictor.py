@@ -134,13 +134,13 @@ class Predictor(ABC, Generic[P]):
         del inputs
         return False
 
-    def one_line(self, prediction: Prediction) -> str:
+    def format_line(self, prediction: Prediction) -> str:
         """A prediction as a person reads it in a terminal."""
         return str(prediction.to_json())
 
-    def answer(self, prediction: Prediction) -> str:
+    def format_answer(self, prediction: Prediction) -> str:
         """The same of a whole input, whose name stands before it."""
-        return self.one_line(prediction)
+        return self.format_line(prediction)
 
     def labels(self) -> tuple[str, ...]:
         """What it can answer, where that is a list of names."""
@@ -234,7 +234,7 @@ class Session(ABC):
         """Undo ``_save``; False if it is of another network."""
 
 
-def text_of(path: Path, wanted: str) -> str:
+def read_text_file(path: Path, wanted: str) -> str:
     """What is in a text file.
 
     Args:

@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from dolmen.predictions import Boxes, Classes, Text
 from dolmen.processors.audio.log_mel import LogMel
 from dolmen.processors.images.image import ImageProcessor, UnreadableImageError
 from dolmen.runtime.model import Model
 from dolmen.tasks.speech_recognition.predictor.predictor import SpeechPredictor
 from dolmen.tasks.speech_recognition.processors.speech import BOUNDARY, SpeechProcessor
-from dolmen.types import Arrays, Boxes, Classes, Prediction, Spans, Text, UserError
+from dolmen.tasks.token_classification.predictions import Spans
+from dolmen.types import Arrays, Prediction, UserError
 
 
 class NoOptions(BaseModel):

@@ -20,15 +20,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from dolmen.runtime.server import replies
 from dolmen.runtime.server.batching import Batcher
-from dolmen.runtime.server.figures import Figures
-from dolmen.runtime.server.gate import Gate, State
-from dolmen.runtime.server.hosting import Hosted
-from dolmen.runtime.server.inputs import Asked, describe_body, read_inputs
+from dolmen.runtime.server.gate import AccessMiddleware, State
+from dolmen.runtime.server.hosting import ModelSlot
+from dolmen.runtime.server.inputs import ParsedRequest, describe_body, read_inputs
 from dolmen.runtime.server.limits import Limits, Memory, Refusal, body_of, busy
+from dolmen.runtime.server.metrics import ServerMetrics
 from dolmen.runtime.server.reload import Watcher
 from dolmen.runtime.server.served import Opener
 from dolmen.runtime.server.streams import Streams
-from dolmen.runtime.server.work import Flow, Job, ModelFailedError, Outcome
+from dolmen.runtime.server.work import Job, ModelFailedError, Outcome, TextStream
 from dolmen.types import UserError
 
 PAGE = Path(__file__).parent / "page"
@@ -74,8 +74,8 @@ def make_app(
     Raises:
         UserError: a model can't be opened.
     """
-    limits, figures, state = limits or Limits(), Figures(), State()
-    hosts = {name: Hosted(name, path, open_model, limits, figures) for name, path in models.items()}
+    limits, metrics, state = limits or Limits(), ServerMetrics(), State()
+    hosts = {name: ModelSlot(name, path, open_model, limits, metrics) for name, path in models.items()}
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -93,17 +93,17 @@ def make_app(
         title="Dolmen", version=__version__, docs_url=None, redoc_url=None, lifespan=life,
         description="Small models over HTTP: predictions, heat maps, texts that are written, and streams.",
     )  # fmt: skip
-    app.state.shared, app.state.hosts, app.state.figures = state, hosts, figures
-    app.add_middleware(Gate, state=state, figures=figures, token=token, only_local=only_local)
+    app.state.shared, app.state.hosts, app.state.metrics = state, hosts, metrics
+    app.add_middleware(AccessMiddleware, state=state, metrics=metrics, token=token, only_local=only_local)
     _say_errors(app, hosts)
     memory = Memory(limits.max_held_bytes)
-    figures.held.set_function(lambda: memory.held)
-    streams = Streams(state, limits, figures)
+    metrics.held.set_function(lambda: memory.held)
+    streams = Streams(state, limits, metrics)
     for host in hosts.values():
-        figures.waiting.labels(host.name).set_function(host.num_waiting)
+        metrics.waiting.labels(host.name).set_function(host.num_waiting)
         _add_model(app, host, Answers(host, limits, memory), streams, secured=token is not None)
     _add_page(app)
-    _add_facts(app, hosts, state, figures)
+    _add_facts(app, hosts, state, metrics)
     _describe(app, hosts, limits)
     return app
 
@@ -111,7 +111,7 @@ def make_app(
 class Answers:
     """What happens between a model's address and its thread."""
 
-    def __init__(self, host: Hosted, limits: Limits, memory: Memory) -> None:
+    def __init__(self, host: ModelSlot, limits: Limits, memory: Memory) -> None:
         self.host, self.limits, self.memory = host, limits, memory
 
     async def predict(self, request: Request) -> Response:
@@ -127,12 +127,12 @@ class Answers:
             flows = EVENTS in request.headers.get("accept", "")
             if flows and len(asked.inputs) != 1:
                 raise Refusal(422, f"a stream of events is of one input, this request has {len(asked.inputs)}")
-            found: list[Outcome] | Flow = []
+            found: list[Outcome] | TextStream = []
             if good:
                 batcher = host.current
                 job = batcher.submit(good, asked.options, deadline, flows=flows)
                 found = await self._done(job, batcher, request)
-            if isinstance(found, Flow):
+            if isinstance(found, TextStream):
                 return StreamingResponse(events(found), media_type=EVENTS)
             rest = iter(found)
             outcomes = [bad[i] if i in bad else next(rest) for i in range(len(asked.inputs))]
@@ -175,14 +175,14 @@ class Answers:
         except ClientDisconnect:
             raise Refusal(400, "the connection ended before the body did") from None
 
-    async def _asked(self, request: Request, body: bytes) -> Asked:
+    async def _asked(self, request: Request, body: bytes) -> ParsedRequest:
         host, kind = self.host, request.headers.get("content-type", "")
         told = (kind, body, host.takes, host.model.Options, host.request, self.limits)
         if len(body) < QUICK:  # handing it to a thread would take longer
             return read_inputs(*told)
         return await asyncio.to_thread(read_inputs, *told)
 
-    async def _done(self, job: Job, batcher: Batcher, request: Request) -> list[Outcome] | Flow:
+    async def _done(self, job: Job, batcher: Batcher, request: Request) -> list[Outcome] | TextStream:
         """Wait for a job; it is dropped if the client leaves or time is up."""
         left = asyncio.ensure_future(_gone(request))
         try:
@@ -221,7 +221,7 @@ def shown(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     return [o if isinstance(o, dict) else {"error": str(o) or "time was up before it was done"} for o in outcomes]
 
 
-async def events(flow: Flow) -> AsyncIterator[str]:
+async def events(flow: TextStream) -> AsyncIterator[str]:
     """A text as events: ``{"piece"}`` as often as needed, then ``{"done": true}``, or ``{"error"}``."""
     try:
         async for piece in flow:
@@ -245,7 +245,7 @@ def event(value: dict[str, Any]) -> str:
 # ---- addresses
 
 
-def _add_model(app: FastAPI, host: Hosted, answers: Answers, streams: Streams, *, secured: bool) -> None:
+def _add_model(app: FastAPI, host: ModelSlot, answers: Answers, streams: Streams, *, secured: bool) -> None:
     base = f"/v1/models/{host.name}"
     tags: list[str | Enum] = [host.name]
     refused: dict[int | str, dict[str, Any]] = {
@@ -283,7 +283,7 @@ def _add_model(app: FastAPI, host: Hosted, answers: Answers, streams: Streams, *
         await streams.serve(socket, host)
 
 
-def _add_facts(app: FastAPI, hosts: Mapping[str, Hosted], state: State, figures: Figures) -> None:
+def _add_facts(app: FastAPI, hosts: Mapping[str, ModelSlot], state: State, metrics: ServerMetrics) -> None:
     @app.get("/v1/models", summary="The models", response_model=replies.ModelsReply)
     async def listed() -> Response:
         return JSONResponse({"models": [h.about() for h in hosts.values()]})
@@ -303,8 +303,8 @@ def _add_facts(app: FastAPI, hosts: Mapping[str, Hosted], state: State, figures:
         return JSONResponse({"status": "ready"})
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(figures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def prometheus() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_page(app: FastAPI) -> None:
@@ -325,7 +325,7 @@ def _add_page(app: FastAPI) -> None:
         return sent(name)
 
 
-def _say_errors(app: FastAPI, hosts: Mapping[str, Hosted]) -> None:
+def _say_errors(app: FastAPI, hosts: Mapping[str, ModelSlot]) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Exception) -> Response:
         assert isinstance(refusal, Refusal)
@@ -344,7 +344,7 @@ def _say_errors(app: FastAPI, hosts: Mapping[str, Hosted]) -> None:
         return JSONResponse({"error": said}, error.status_code, error.headers)
 
 
-def _describe(app: FastAPI, hosts: Mapping[str, Hosted], limits: Limits) -> None:
+def _describe(app: FastAPI, hosts: Mapping[str, ModelSlot], limits: Limits) -> None:
     """OpenAPI from the types by which requests are checked; made once."""
     spec = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schemas = spec.setdefault("components", {}).setdefault("schemas", {})

@@ -16,10 +16,10 @@ from PIL import Image
 from dolmen.processors.images.image import FORMATS, ImageProcessor, quiet_pillow
 from dolmen.runtime.model import Model
 from dolmen.runtime.server.batching import Batcher
-from dolmen.runtime.server.figures import Figures
 from dolmen.runtime.server.inputs import request_of
 from dolmen.runtime.server.kinds import INPUT_KINDS, InputKind, num_pixels
 from dolmen.runtime.server.limits import Limits, busy
+from dolmen.runtime.server.metrics import ServerMetrics
 from dolmen.runtime.server.replies import LimitsReply
 from dolmen.runtime.server.served import Opener, options_of
 from dolmen.types import UserError
@@ -30,7 +30,7 @@ MAX_EXPLAINED = 4
 """Heat maps that may wait: each takes as long as hundreds of predictions."""
 
 
-class Hosted:
+class ModelSlot:
     """A model under its name.
 
     Attributes:
@@ -42,8 +42,8 @@ class Hosted:
         request: the JSON that ``predict`` takes.
     """
 
-    def __init__(self, name: str, path: Path, open_model: Opener, limits: Limits, figures: Figures) -> None:
-        self.name, self.path, self.limits, self.figures, self._open = name, path, limits, figures, open_model
+    def __init__(self, name: str, path: Path, open_model: Opener, limits: Limits, metrics: ServerMetrics) -> None:
+        self.name, self.path, self.limits, self.metrics, self._open = name, path, limits, metrics, open_model
         self.version = 1
         self.current = self._batcher(open_model(path))
         self.task, self.takes = self.current.model.task_name, _takes(self.current.model)
@@ -55,7 +55,7 @@ class Hosted:
     def _batcher(self, model: Model) -> Batcher:
         takes, limits = _takes(model), self.limits
         return Batcher(
-            self.name, model, limits, self.figures,
+            self.name, model, limits, self.metrics,
             weigh=lambda raw: takes.weigh(raw, limits), max_weight=takes.most(limits),
         )  # fmt: skip
 

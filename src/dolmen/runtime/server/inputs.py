@@ -25,7 +25,7 @@ SHORTENED = 60
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedRequest:
     """What a request asks for.
 
     Attributes:
@@ -69,7 +69,7 @@ def read_inputs(
     kind: type[BaseModel],
     request: type[BaseModel],
     limits: Limits,
-) -> Asked:
+) -> ParsedRequest:
     """Take a body apart.
 
     Args:
@@ -89,7 +89,7 @@ def read_inputs(
     if media == "multipart/form-data":
         return _from_form(content_type, content, takes, kind, limits)
     if takes.fits(media):
-        return Asked([content if takes.is_file else _text(content, limits)], check_options({}, kind))
+        return ParsedRequest([content if takes.is_file else _text(content, limits)], check_options({}, kind))
     other = f"{takes.one} as {' or '.join(takes.media)}"
     found = f"{media[:SHORTENED]!r}" if media else "nothing"
     raise Refusal(415, f"Content-Type says {found}; this model takes application/json, multipart/form-data, or {other}")
@@ -97,7 +97,7 @@ def read_inputs(
 
 def _from_json(
     content: bytes, takes: InputKind, kind: type[BaseModel], request: type[BaseModel], limits: Limits
-) -> Asked:
+) -> ParsedRequest:
     values = parse_json(content)
     if not isinstance(values, dict):
         raise Refusal(422, 'the body must be a JSON object: {"inputs": [...], "options": {...}}')
@@ -107,8 +107,8 @@ def _from_json(
     except ValidationError as error:
         raise Refusal(422, sentence(error)) from None
     if takes.is_file:
-        return Asked([_file(value) for value in values["inputs"]], options)
-    return Asked([_checked(value, limits) for value in values["inputs"]], options)
+        return ParsedRequest([_file(value) for value in values["inputs"]], options)
+    return ParsedRequest([_checked(value, limits) for value in values["inputs"]], options)
 
 
 def _file(value: str) -> bytes | UserError:
@@ -137,7 +137,9 @@ def _text(content: bytes, limits: Limits) -> Any:
         return UserError(f"the text is not UTF-8 ({error.reason} at byte {error.start:,}); convert it")
 
 
-def _from_form(content_type: str, content: bytes, takes: InputKind, kind: type[BaseModel], limits: Limits) -> Asked:
+def _from_form(
+    content_type: str, content: bytes, takes: InputKind, kind: type[BaseModel], limits: Limits
+) -> ParsedRequest:
     inputs: list[Any] = []
     options: dict[str, Any] = {}
     for part in parts_of(content_type, content, limits.max_inputs + 1):
@@ -156,7 +158,7 @@ def _from_form(content_type: str, content: bytes, takes: InputKind, kind: type[B
         raise Refusal(422, f"the form holds no {'file' if takes.is_file else 'text'}; send one at least")
     if len(inputs) > limits.max_inputs:
         raise Refusal(422, f"{len(inputs)} inputs in one request, the most is {limits.max_inputs}; send less at once")
-    return Asked(inputs, check_options(options, kind))
+    return ParsedRequest(inputs, check_options(options, kind))
 
 
 def check_options(values: Any, kind: type[BaseModel]) -> dict[str, Any]:

@@ -33,14 +33,14 @@ from starlette.responses import JSONResponse
 
 from dolmen.runtime.predictor import Session
 from dolmen.runtime.server.batching import Batcher
-from dolmen.runtime.server.figures import Figures
 from dolmen.runtime.server.gate import BEARER, State
-from dolmen.runtime.server.hosting import Hosted
+from dolmen.runtime.server.hosting import ModelSlot
 from dolmen.runtime.server.inputs import check_options, parse_json
 from dolmen.runtime.server.kinds import INPUT_KINDS, rate_of, samples_of
 from dolmen.runtime.server.limits import Limits, Refusal
 from dolmen.runtime.server.logs import say
-from dolmen.runtime.server.work import Flow, ModelFailedError
+from dolmen.runtime.server.metrics import ServerMetrics
+from dolmen.runtime.server.work import ModelFailedError, TextStream
 from dolmen.types import Prediction, UserError
 
 SUBPROTOCOL = "dolmen"
@@ -53,17 +53,17 @@ COMMANDS = "feed, begin, write, stop, finish, reset, save, restore"
 class Streams:
     """All sessions of a server."""
 
-    def __init__(self, state: State, limits: Limits, figures: Figures) -> None:
-        self.state, self.limits, self.figures = state, limits, figures
+    def __init__(self, state: State, limits: Limits, metrics: ServerMetrics) -> None:
+        self.state, self.limits, self.metrics = state, limits, metrics
 
-    async def serve(self, socket: WebSocket, host: Hosted) -> None:
+    async def serve(self, socket: WebSocket, host: ModelSlot) -> None:
         """Serve one connection until either side ends it; refuse it where there are as many as there may be."""
         if self.state.num_sessions >= self.limits.max_sessions:
             said = f"there are {self.state.num_sessions} sessions, which is the most; connect again later"
             await socket.send_denial_response(JSONResponse({"error": said}, 429, {"Retry-After": "10"}))
             return
         batcher, start, num_messages = host.current, time.monotonic(), 0
-        gauge = self.figures.sessions.labels(host.name)
+        gauge = self.metrics.sessions.labels(host.name)
         self.state.num_sessions += 1
         gauge.inc()
         batcher.hold()
@@ -83,7 +83,7 @@ class Streams:
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, host: Hosted, batcher: Batcher, limits: Limits) -> None:
+    def __init__(self, socket: WebSocket, host: ModelSlot, batcher: Batcher, limits: Limits) -> None:
         self.socket, self.host, self.batcher, self.limits = socket, host, batcher, limits
         self.model = batcher.model
         self.rate: int | None = self.model.processor.rate if host.takes is INPUT_KINDS["recording"] else None
@@ -223,7 +223,7 @@ class _Connection:
         if write is None:
             raise Refusal(422, "this model does not write")
         chosen = check_options(options, self.model.Options)
-        flow: Flow = await self._called(lambda: write(**chosen), flow=True)
+        flow: TextStream = await self._called(lambda: write(**chosen), flow=True)
         hearing = asyncio.ensure_future(self._stopped(flow))
         try:
             async for piece in flow:
@@ -236,7 +236,7 @@ class _Connection:
             await flow.finished.wait()  # the session must not be touched before
         yield {"done": True}
 
-    async def _stopped(self, flow: Flow) -> None:
+    async def _stopped(self, flow: TextStream) -> None:
         """Listen while a text is written: a stop, or the end of the connection, ends it; all else waits."""
         self._listen()
         assert self.next is not None

@@ -43,7 +43,7 @@ class ClassificationPredictor(ImagePredictor[ImageProcessor]):
             for raw, example in zip(chunk, examples, strict=True):
                 yield raw, example if isinstance(example, UserError) else next(found)
 
-    def one_line(self, prediction: Prediction) -> str:
+    def format_line(self, prediction: Prediction) -> str:
         """``cat 97.1 %  (dog 2.0 %, deer 0.5 %)``."""
         assert isinstance(prediction, Classes)
         others = [(n, p) for n, p in prediction.top(4) if n != prediction.label][:2]

@@ -15,7 +15,7 @@ from dolmen.files import write_whole
 from dolmen.predictions import Text
 from dolmen.processors.text.tokens import END_OF_LINE, TextProcessor
 from dolmen.runtime.network import BATCH, MODEL, Network
-from dolmen.runtime.predictor import Predictor, Session, text_of, text_pieces
+from dolmen.runtime.predictor import Predictor, Session, read_text_file, text_pieces
 from dolmen.tasks.text_generation.predictions import Reading
 from dolmen.tasks.text_generation.processors.sampling import Sampler, Speller
 from dolmen.types import Arrays, Prediction, UserError
@@ -149,7 +149,7 @@ class TextPredictor(Predictor[TextProcessor]):
         for name in inputs:
             yield Path(name) if len(name) < 256 and Path(name).is_file() else name
 
-    def one_line(self, prediction: Prediction) -> str:
+    def format_line(self, prediction: Prediction) -> str:
         """A text, or a token with the bits by which it surprised and what was expected in its place."""
         if isinstance(prediction, Text):
             return prediction.prompt + prediction.text
@@ -279,7 +279,7 @@ def _stops(options: GenerationOptions) -> tuple[str, ...]:
 def prompt(raw: Any) -> str:
     """What a text begins with: the text itself, or the content of a file."""
     if isinstance(raw, Path):
-        return text_of(raw, "a text to begin with")
+        return read_text_file(raw, "a text to begin with")
     if not isinstance(raw, str):
         raise UserError(f"a text to begin with was expected, not {type(raw).__name__}")
     return raw

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolmen.runtime.network import BATCH, MODEL
-from dolmen.runtime.predictor import Predictor, Session, text_of, text_pieces
+from dolmen.runtime.predictor import Predictor, Session, read_text_file, text_pieces
 from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.processor import LONGEST_WORD, TagProcessor
 from dolmen.types import Arrays, Example, Prediction, UserError
@@ -94,7 +94,7 @@ class SentencePredictor(Predictor[TagProcessor]):
             else:
                 yield name
 
-    def one_line(self, prediction: Prediction) -> str:
+    def format_line(self, prediction: Prediction) -> str:
         """``Anna [PER 99%], Rome [LOC 97%]``; with labels ``Anna/PROPN lives/VERB``."""
         assert isinstance(prediction, Spans)
         if self.processor.kind == "labels":
@@ -185,7 +185,7 @@ def sentence(raw: Any) -> Any:
     """A sentence as a person gave it; of a file its text."""
     if not isinstance(raw, Path):
         return raw
-    text = text_of(raw, "a sentence")
+    text = read_text_file(raw, "a sentence")
     if not text.strip():
         raise UserError(f"{raw} is empty; give a sentence")
     return text

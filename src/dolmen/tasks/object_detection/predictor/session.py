@@ -24,7 +24,7 @@ COLOUR = "#f5f7fa"
 """Of lines and zones: no class has it."""
 
 
-class Following(BaseModel):
+class TrackOptions(BaseModel):
     """What can be chosen for objects that are followed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +40,7 @@ class Following(BaseModel):
     )
 
 
-class Watching(Following):
+class VideoOptions(TrackOptions):
     """What can be chosen for a video that is watched."""
 
     every: float | None = Field(
@@ -67,7 +67,7 @@ class FollowSession(Session):
         UserError: a line or a zone is none.
     """
 
-    def __init__(self, predictor: ImagePredictor[Any], idle_timeout_s: float | None, options: Following) -> None:
+    def __init__(self, predictor: ImagePredictor[Any], idle_timeout_s: float | None, options: TrackOptions) -> None:
         super().__init__(idle_timeout_s)
         p = predictor.processor
         sure: float | Sequence[float] = options.threshold if options.threshold is not None else p.thresholds or 0.5

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolmen.files import write_whole
-from dolmen.runtime.predictor import text_of
+from dolmen.runtime.predictor import read_text_file
 from dolmen.tasks.speech_recognition.predictor.word_scorer import WordScorer
 from dolmen.tasks.speech_recognition.processors.beam import Scorer
 from dolmen.tasks.speech_recognition.processors.grammar import Grammar
@@ -27,7 +27,7 @@ HOT = 4.0
 """Nats by which a hot word is preferred."""
 
 
-class Hearing(BaseModel):
+class DecodeOptions(BaseModel):
     """What can be chosen for what is heard."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,13 +64,13 @@ class Hearing(BaseModel):
     longest_s: float = Field(30.0, gt=0, description="speech after which a stretch ends without one (default 30)")
 
 
-class Live(Hearing):
+class StreamOptions(DecodeOptions):
     """What can be chosen for a stream."""
 
     partial: bool = Field(False, description="also give what is heard while a stretch of speech goes on")
 
 
-def decoding(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], Any] | None) -> Decoding:
+def decoding(p: SpeechProcessor, options: DecodeOptions, open_model: Callable[[Path], Any] | None) -> Decoding:
     """How words are found, with the files that options name read.
 
     Args:
@@ -100,11 +100,13 @@ def decoding(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], 
     )  # fmt: skip
 
 
-def _commands(p: SpeechProcessor, options: Hearing) -> list[str]:
+def _commands(p: SpeechProcessor, options: DecodeOptions) -> list[str]:
     """Sentences that may be said."""
     lines = list(options.command)
     if options.commands is not None:
-        found = [line for line in text_of(Path(options.commands), "a sentence a line").splitlines() if line.strip()]
+        found = [
+            line for line in read_text_file(Path(options.commands), "a sentence a line").splitlines() if line.strip()
+        ]
         if not found:
             raise UserError(f"{options.commands} holds no sentence; give one a line")
         lines += found
@@ -114,7 +116,7 @@ def _commands(p: SpeechProcessor, options: Hearing) -> list[str]:
     return said
 
 
-def _scorer(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], Any] | None) -> Scorer | None:
+def _scorer(p: SpeechProcessor, options: DecodeOptions, open_model: Callable[[Path], Any] | None) -> Scorer | None:
     if options.lm is None:
         if options.lm_out is not None:
             raise UserError("--lm-out writes what is made of a text; name the text with --lm")
@@ -133,7 +135,7 @@ def _scorer(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], A
                 f"no word of {path} is written as this model writes words ({p.rules.sentence()}); write them so"
             )
         return read
-    lines = (normalise(line, p.rules) for line in text_of(path, "an ARPA file, or a text").splitlines())
+    lines = (normalise(line, p.rules) for line in read_text_file(path, "an ARPA file, or a text").splitlines())
     made = NGrams.train([line for line in lines if line], options.lm_order)
     if options.lm_out is not None:
         write_whole(Path(options.lm_out), made.to_arpa().encode(), otherwise="choose another --lm-out")
