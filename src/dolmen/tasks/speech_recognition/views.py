@@ -77,7 +77,7 @@ def explain(
         hop_s=processor.front.hop / processor.rate, logp=logp, step_s=processor.step_s, units=processor.units,
         words=answer.words, gates=gates,
     )  # fmt: skip
-    return answer.to_json()
+    return dict(answer.to_json())
 
 
 @torch.inference_mode()
