@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import types
 import typing
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from dolmen.catalogue import TASKS
 from dolmen.types import UserError
@@ -65,7 +66,7 @@ def add_choices(parser: Parser, config: type[BaseModel]) -> None:
     group = parser.add_argument_group("choices", "what is not given is found out from the data, budget and machine")
     for name, field in config.model_fields.items():
         flag, text = "--" + name.replace("_", "-"), (field.description or "").replace("%", "%%")
-        kinds = set(typing.get_args(field.annotation)) or {field.annotation}
+        kinds = _value_types(field.annotation)
         if typing.get_origin(field.annotation) is tuple:
             group.add_argument(flag, action="append", default=None, help=f"{text}; may be given several times")
             continue
@@ -76,6 +77,13 @@ def add_choices(parser: Parser, config: type[BaseModel]) -> None:
         allowed = [value for kind in literals for value in typing.get_args(kind)]
         metavar = "{" + ",".join(map(str, allowed)) + "}" if allowed else _metavar(kinds)
         group.add_argument(flag, metavar=metavar, default=None, help=text)
+
+
+def _value_types(annotation: Any) -> set[Any]:
+    """What values of an option may be: the alternatives of a union, without what is annotated to them."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    parts = typing.get_args(annotation) if union else (annotation,)
+    return {p.__origin__ if typing.get_origin(p) is Annotated else p for p in parts}
 
 
 def _metavar(kinds: set[Any]) -> str:

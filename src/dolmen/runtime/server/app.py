@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -22,19 +20,17 @@ from dolmen.runtime.server import replies
 from dolmen.runtime.server.batching import Batcher
 from dolmen.runtime.server.gate import AccessMiddleware, State
 from dolmen.runtime.server.hosting import ModelSlot
-from dolmen.runtime.server.inputs import ParsedRequest, describe_body, read_inputs
+from dolmen.runtime.server.inputs import ParsedRequest, read_inputs
 from dolmen.runtime.server.limits import Limits, Memory, Refusal, body_of, busy
 from dolmen.runtime.server.metrics import ServerMetrics
+from dolmen.runtime.server.openapi import EVENTS, describe
+from dolmen.runtime.server.page_files import add_page
 from dolmen.runtime.server.reload import Watcher
 from dolmen.runtime.server.served import Opener
 from dolmen.runtime.server.streams import Streams
 from dolmen.runtime.server.work import Job, ModelFailedError, Outcome, TextStream
 from dolmen.types import UserError
 
-PAGE = Path(__file__).parent / "page"
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-EVENTS = "text/event-stream"
-OWNER = "x-dolmen"
 QUICK = 1 << 18
 """Bytes of a body that are taken apart at once; larger ones would make everybody wait."""
 WHY = {
@@ -102,9 +98,10 @@ def make_app(
     for host in hosts.values():
         metrics.waiting.labels(host.name).set_function(host.num_waiting)
         _add_model(app, host, Answers(host, limits, memory), streams, secured=token is not None)
-    _add_page(app)
+    add_page(app, {host.task for host in hosts.values()})
     _add_facts(app, hosts, state, metrics)
-    _describe(app, hosts, limits)
+    spec = describe(app, hosts, limits)
+    app.openapi = lambda: spec  # type: ignore[method-assign]  # as FastAPI documents it
     return app
 
 
@@ -140,13 +137,13 @@ class Answers:
             return JSONResponse({"model": host.name, "predictions": shown(outcomes)})
 
     async def explain(self, request: Request) -> Response:
-        """Say what the answer to a picture rests on."""
+        """Say what the answer to an input rests on."""
         deadline = time.monotonic() + self.limits.timeout_s
         request.scope["state"]["seen"]["model"] = self.host.name
         async with self._in_time(request, deadline) as body:
             asked = await self._asked(request, body)
             if len(asked.inputs) != 1:
-                raise Refusal(422, f"one picture at a time can be explained, this request has {len(asked.inputs)}")
+                raise Refusal(422, f"one input at a time can be explained, this request has {len(asked.inputs)}")
             raw = asked.inputs[0]
             if isinstance(raw, UserError):
                 raise Refusal(422, str(raw))
@@ -253,27 +250,23 @@ def _add_model(app: FastAPI, host: ModelSlot, answers: Answers, streams: Streams
         for status, why in WHY.items()
         if secured or status != 401
     }
-    reply: dict[str, Any] = {"application/json": {"schema": replies.predictions_of(host.task, host.name)}}
-    if host.task == "text-generation":
-        reply[EVENTS] = {"schema": {"type": "string"}}
-    body = {"requestBody": {OWNER: host.name}}  # which _describe fills in
 
     @app.get(base, summary=f"What {host.name} is", tags=tags, response_model=replies.ModelReply)
     async def about() -> Response:
         return JSONResponse(host.about())
 
     @app.post(
-        f"{base}/predict", summary=f"Predict with {host.name}", tags=tags, openapi_extra=body,
-        responses={200: {"description": "Predictions, in the order of the inputs.", "content": reply}, **refused},
+        f"{base}/predict", summary=f"Predict with {host.name}", tags=tags,
+        responses={200: {"description": "Predictions, in the order of the inputs."}, **refused},
     )  # fmt: skip
     async def predict(request: Request) -> Response:
         return await answers.predict(request)
 
-    if host.explains:
+    if host.predictor.explains:
 
         @app.post(
-            f"{base}/explain", summary="What the answer to a picture rests on", tags=tags, openapi_extra=body,
-            response_model=replies.HeatMapReply, responses=refused,
+            f"{base}/explain", summary="What the answer to one input rests on", tags=tags,
+            responses={200: {"description": "What it rests on."}, **refused},
         )  # fmt: skip
         async def explain(request: Request) -> Response:
             return await answers.explain(request)
@@ -307,24 +300,6 @@ def _add_facts(app: FastAPI, hosts: Mapping[str, ModelSlot], state: State, metri
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _add_page(app: FastAPI) -> None:
-    files = {f.name: f.read_bytes() for f in PAGE.iterdir() if f.suffix in KINDS}
-
-    def sent(name: str) -> Response:
-        kind = KINDS[Path(name).suffix]
-        return Response(files[name], media_type=kind, headers={"Cache-Control": "no-cache"})
-
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return sent("index.html")
-
-    @app.get("/page/{name}", include_in_schema=False)
-    async def part(name: str) -> Response:
-        if name not in files:
-            raise Refusal(404, "the page has no such part")
-        return sent(name)
-
-
 def _say_errors(app: FastAPI, hosts: Mapping[str, ModelSlot]) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Exception) -> Response:
@@ -342,25 +317,3 @@ def _say_errors(app: FastAPI, hosts: Mapping[str, ModelSlot]) -> None:
         elif error.status_code == 405:
             said = f"{request.method[:16]} is not possible here; /openapi.json says what is"
         return JSONResponse({"error": said}, error.status_code, error.headers)
-
-
-def _describe(app: FastAPI, hosts: Mapping[str, ModelSlot], limits: Limits) -> None:
-    """OpenAPI from the types by which requests are checked; made once."""
-    spec = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    schemas = spec.setdefault("components", {}).setdefault("schemas", {})
-    extra: list[type[BaseModel]] = [
-        replies.Problem,
-        *(replies.PREDICTIONS.get(h.task, replies.OtherReply) for h in hosts.values()),
-    ]
-    wanted = {kind.__name__: kind for kind in [*extra, *(h.request for h in hosts.values())]}
-    for name, kind in wanted.items():
-        schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= schema.pop("$defs", {})
-        schemas[name] = schema
-    for path in spec["paths"].values():
-        post = path.get("post", {})
-        if (name := post.get("requestBody", {}).get(OWNER)) is not None:
-            host = hosts[name]
-            reference = {"$ref": f"#/components/schemas/{host.request.__name__}"}
-            post["requestBody"] = describe_body(host.takes, reference, limits)
-    app.openapi = lambda: spec  # type: ignore[method-assign]  # as FastAPI documents it

@@ -254,7 +254,7 @@ class Batcher:
 
         def ended(text: str, end: Exception | None) -> None:
             if end is None:
-                outcome: Outcome = Text(prediction.prompt, iter((text,))).to_json()
+                outcome: Outcome = dict(Text(prediction.prompt, iter((text,))).to_json())
             elif isinstance(end, (UserError, TimeoutError)):
                 outcome = end
             else:

@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from dolmen.runtime.server.forms import parts_of
 from dolmen.runtime.server.kinds import InputKind
 from dolmen.runtime.server.limits import MEBIBYTE, Limits, Refusal
-from dolmen.runtime.server.served import NOT_SERVED, options_of
+from dolmen.runtime.server.served import served_options, why_not_served
 from dolmen.types import UserError
 
 LARGEST_NUMBER = 1 << 53
@@ -39,7 +39,7 @@ class ParsedRequest:
 
 def request_of(takes: InputKind, kind: type[BaseModel], max_inputs: int) -> type[BaseModel]:
     """The JSON that ``predict`` takes: ``{"inputs": [...], "options": {...}}``."""
-    options = options_of(kind)
+    options = served_options(kind)
     text = "base64 of the file" if takes.is_file else "a text, or the list of its words"
     one: Any = str if takes.is_file else str | Annotated[list[str], Field(min_length=1)]
     return create_model(
@@ -169,10 +169,10 @@ def check_options(values: Any, kind: type[BaseModel]) -> dict[str, Any]:
     """
     if not isinstance(values, dict):
         raise Refusal(422, "options must be a JSON object")
-    allowed = options_of(kind)
+    allowed = served_options(kind)
     for name, value in values.items():
-        if name in NOT_SERVED and name in kind.model_fields:
-            raise Refusal(422, f"the option {name} {NOT_SERVED[name]}")
+        if why := why_not_served(kind, name):
+            raise Refusal(422, f"the option {name} {why}")
         if name not in allowed.model_fields:
             listed = ", ".join(allowed.model_fields) or "none"
             raise Refusal(422, f"there is no option {_short(name)}; the options of this model: {listed}")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +20,7 @@ from dolmen.processors.video.frame import FRAME_S, Frame
 from dolmen.processors.video.source import frames, of_pictures
 from dolmen.processors.video.writer import VideoWriter
 from dolmen.runtime.network import BATCH, MODEL, Network
+from dolmen.runtime.options import Served
 from dolmen.runtime.pictures import ImagePredictor
 from dolmen.tasks.object_detection.predictor.session import TrackOptions, FollowSession, VideoOptions, event_line, tally_lines
 from dolmen.tasks.object_detection.processor import DetectionProcessor
@@ -31,15 +32,20 @@ class DetectionOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threshold: float | None = Field(
+    threshold: Annotated[float | None, Served()] = Field(
         None, ge=0, le=1, description="score from which on an object is reported (default: chosen on validation)"
     )
 
 
 class DetectionPredictor(ImagePredictor[DetectionProcessor]):
-    """See the module."""
+    """Pictures to ``Boxes``; videos to what happens in them."""
 
     Processor: ClassVar[type[Any]] = DetectionProcessor
+    PredictionType: ClassVar[type[Prediction]] = Boxes
+    StreamTypes: ClassVar[tuple[type[Prediction], ...]] = (Boxes, Event, Tally)
+    source_help: ClassVar[str] = (
+        "a video, a folder of pictures, or - for names of pictures on standard input, one a line"
+    )
     Options: ClassVar[type[BaseModel]] = DetectionOptions
     Streaming: ClassVar[type[BaseModel]] = TrackOptions
     Watching: ClassVar[type[BaseModel]] = VideoOptions

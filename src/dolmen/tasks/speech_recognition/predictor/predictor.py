@@ -39,16 +39,26 @@ AT_ONCE_S = 30.0
 
 
 class SpeechPredictor(Predictor[SpeechProcessor]):
-    """See the module."""
+    """Recordings and live sound to ``Transcript`` s."""
 
     Processor: ClassVar[type[Any]] = SpeechProcessor
     takes: ClassVar[str] = "recording"
+    PredictionType: ClassVar[type[Prediction]] = Transcript
+    inputs_help: ClassVar[str] = "recordings, or folders of recordings"
+    source_help: ClassVar[str] = (
+        "a recording, microphone, or - for 16-bit samples at the network's rate on standard input"
+    )
     Options: ClassVar[type[BaseModel]] = DecodeOptions
     Streaming: ClassVar[type[BaseModel]] = StreamOptions
     Watching: ClassVar[type[BaseModel]] = StreamOptions
 
     @property
-    def streams(self) -> bool:  # type: ignore[override]
+    def is_stateful(self) -> bool:  # type: ignore[override]
+        """Not where layers read backwards."""
+        return self.processor.streams
+
+    @property
+    def accepts_stream(self) -> bool:  # type: ignore[override]
         """Not where layers read backwards."""
         return self.processor.streams
 
