@@ -76,6 +76,15 @@ def test_options_of_the_same_name_are_each_their_own(start: Callable[..., TestCl
     assert [set(f["properties"]) for f in fields] == [set(), {"threshold"}, {"factor"}]
 
 
+def test_a_prediction_that_does_not_say_its_json_is_refused() -> None:
+    class Silent:
+        def to_json(self):  # type: ignore[no-untyped-def]
+            return {}
+
+    with pytest.raises(TypeError, match=r"Silent\.to_json has no return type"):
+        json_type(Silent)
+
+
 def boxes(num: int, **more: Any) -> Boxes:
     corners = np.random.default_rng(0).uniform(0, 9, (num, 4)).astype(np.float32)
     scores, labels = np.full(num, 0.5, np.float32), np.ones(num, np.int64)

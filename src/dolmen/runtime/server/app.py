@@ -124,14 +124,14 @@ class Answers:
             flows = EVENTS in request.headers.get("accept", "")
             if flows and len(asked.inputs) != 1:
                 raise Refusal(422, f"a stream of events is of one input, this request has {len(asked.inputs)}")
-            found: list[Outcome] | TextStream = []
+            answered: list[Outcome] | TextStream = []
             if good:
                 batcher = host.current
                 job = batcher.submit(good, asked.options, deadline, flows=flows)
-                found = await self._done(job, batcher, request)
-            if isinstance(found, TextStream):
-                return StreamingResponse(events(found), media_type=EVENTS)
-            rest = iter(found)
+                answered = await self._done(job, batcher, request)
+            if isinstance(answered, TextStream):
+                return StreamingResponse(events(answered), media_type=EVENTS)
+            rest = iter(answered)
             outcomes = [bad[i] if i in bad else next(rest) for i in range(len(asked.inputs))]
             seen["errors"] = sum(not isinstance(o, dict) for o in outcomes) or None
             return JSONResponse({"model": host.name, "predictions": shown(outcomes)})
@@ -163,8 +163,8 @@ class Answers:
                     yield body
         except TimeoutError:
             if reading:
-                said = f"the body was not there after {self.limits.timeout_s:g} s; send it faster, or less at once"
-                raise Refusal(408, said, {"Connection": "close"}) from None
+                late = f"the body was not there after {self.limits.timeout_s:g} s; send it faster, or less at once"
+                raise Refusal(408, late, {"Connection": "close"}) from None
             raise busy(
                 f"the answer was not ready after {self.limits.timeout_s:g} s; send it again later, or less at once",
                 status=503, after_s=5,
@@ -173,11 +173,11 @@ class Answers:
             raise Refusal(400, "the connection ended before the body did") from None
 
     async def _asked(self, request: Request, body: bytes) -> ParsedRequest:
-        host, kind = self.host, request.headers.get("content-type", "")
-        told = (kind, body, host.takes, host.model.Options, host.request, self.limits)
+        host, media = self.host, request.headers.get("content-type", "")
+        arguments = (media, body, host.takes, host.model.Options, host.request, self.limits)
         if len(body) < QUICK:  # handing it to a thread would take longer
-            return read_inputs(*told)
-        return await asyncio.to_thread(read_inputs, *told)
+            return read_inputs(*arguments)
+        return await asyncio.to_thread(read_inputs, *arguments)
 
     async def _done(self, job: Job, batcher: Batcher, request: Request) -> list[Outcome] | TextStream:
         """Wait for a job; it is dropped if the client leaves or time is up."""
@@ -309,11 +309,11 @@ def _say_errors(app: FastAPI, hosts: Mapping[str, ModelSlot]) -> None:
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        path, said = request.url.path, str(error.detail)
+        path, sentence = request.url.path, str(error.detail)
         if error.status_code == 404:
-            said = "there is nothing at this address; /openapi.json lists those that there are"
+            sentence = "there is nothing at this address; /openapi.json lists those that there are"
             if path.startswith("/v1/models/") and path.split("/")[3] not in hosts:
-                said = f"there is no model of this name; the models are: {', '.join(hosts)}"
+                sentence = f"there is no model of this name; the models are: {', '.join(hosts)}"
         elif error.status_code == 405:
-            said = f"{request.method[:16]} is not possible here; /openapi.json says what is"
-        return JSONResponse({"error": said}, error.status_code, error.headers)
+            sentence = f"{request.method[:16]} is not possible here; /openapi.json says what is"
+        return JSONResponse({"error": sentence}, error.status_code, error.headers)

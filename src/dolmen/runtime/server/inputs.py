@@ -37,9 +37,9 @@ class ParsedRequest:
     options: dict[str, Any]
 
 
-def request_of(takes: InputKind, kind: type[BaseModel], max_inputs: int) -> type[BaseModel]:
+def request_of(takes: InputKind, options_type: type[BaseModel], max_inputs: int) -> type[BaseModel]:
     """The JSON that ``predict`` takes: ``{"inputs": [...], "options": {...}}``."""
-    options = served_options(kind)
+    options = served_options(options_type)
     text = "base64 of the file" if takes.is_file else "a text, or the list of its words"
     one: Any = str if takes.is_file else str | Annotated[list[str], Field(min_length=1)]
     return create_model(
@@ -66,7 +66,7 @@ def read_inputs(
     content_type: str,
     content: bytes,
     takes: InputKind,
-    kind: type[BaseModel],
+    options_type: type[BaseModel],
     request: type[BaseModel],
     limits: Limits,
 ) -> ParsedRequest:
@@ -76,7 +76,7 @@ def read_inputs(
         content_type: the header.
         content: the body.
         takes: what an input of the model is.
-        kind: the options of the model.
+        options_type: the options of the model.
         request: of ``request_of``.
         limits: of the server.
 
@@ -85,23 +85,23 @@ def read_inputs(
     """
     media = content_type.partition(";")[0].strip().lower()
     if media == "application/json" or media.endswith("+json"):
-        return _from_json(content, takes, kind, request, limits)
+        return _from_json(content, takes, options_type, request, limits)
     if media == "multipart/form-data":
-        return _from_form(content_type, content, takes, kind, limits)
+        return _from_form(content_type, content, takes, options_type, limits)
     if takes.fits(media):
-        return ParsedRequest([content if takes.is_file else _text(content, limits)], check_options({}, kind))
+        return ParsedRequest([content if takes.is_file else _text(content, limits)], check_options({}, options_type))
     other = f"{takes.one} as {' or '.join(takes.media)}"
-    found = f"{media[:SHORTENED]!r}" if media else "nothing"
-    raise Refusal(415, f"Content-Type says {found}; this model takes application/json, multipart/form-data, or {other}")
+    given = f"{media[:SHORTENED]!r}" if media else "nothing"
+    raise Refusal(415, f"Content-Type says {given}; this model takes application/json, multipart/form-data, or {other}")
 
 
 def _from_json(
-    content: bytes, takes: InputKind, kind: type[BaseModel], request: type[BaseModel], limits: Limits
+    content: bytes, takes: InputKind, options_type: type[BaseModel], request: type[BaseModel], limits: Limits
 ) -> ParsedRequest:
     values = parse_json(content)
     if not isinstance(values, dict):
         raise Refusal(422, 'the body must be a JSON object: {"inputs": [...], "options": {...}}')
-    options = check_options(values.get("options", {}), kind)
+    options = check_options(values.get("options", {}), options_type)
     try:
         request.model_validate({**values, "options": options})
     except ValidationError as error:
@@ -115,10 +115,10 @@ def _file(value: str) -> bytes | UserError:
     if value.startswith("data:"):
         value = value.partition(",")[2]
     try:
-        found = base64.b64decode(value, validate=True)
+        content = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         return UserError("this input is not base64; send the bytes of the file as base64")
-    return found or UserError("this input is empty; send the bytes of the file as base64")
+    return content or UserError("this input is empty; send the bytes of the file as base64")
 
 
 def _checked(value: Any, limits: Limits) -> Any:
@@ -138,30 +138,30 @@ def _text(content: bytes, limits: Limits) -> Any:
 
 
 def _from_form(
-    content_type: str, content: bytes, takes: InputKind, kind: type[BaseModel], limits: Limits
+    content_type: str, content: bytes, takes: InputKind, options_type: type[BaseModel], limits: Limits
 ) -> ParsedRequest:
     inputs: list[Any] = []
     options: dict[str, Any] = {}
     for part in parts_of(content_type, content, limits.max_inputs + 1):
-        found = bytes(part.content)
+        value = bytes(part.content)
         if part.name == "options" and not part.is_file:
-            options = parse_json(found)
+            options = parse_json(value)
         elif part.name != "inputs":
             raise Refusal(422, f"the form has a field {_short(part.name)}; its fields are inputs and options")
         elif not takes.is_file:
-            inputs.append(_text(found, limits))
+            inputs.append(_text(value, limits))
         elif part.is_file:
-            inputs.append(found)
+            inputs.append(value)
         else:
             raise Refusal(422, f"a field inputs holds no file; send {takes.many.lower()} as files")
     if not inputs:
         raise Refusal(422, f"the form holds no {'file' if takes.is_file else 'text'}; send one at least")
     if len(inputs) > limits.max_inputs:
         raise Refusal(422, f"{len(inputs)} inputs in one request, the most is {limits.max_inputs}; send less at once")
-    return ParsedRequest(inputs, check_options(options, kind))
+    return ParsedRequest(inputs, check_options(options, options_type))
 
 
-def check_options(values: Any, kind: type[BaseModel]) -> dict[str, Any]:
+def check_options(values: Any, options_type: type[BaseModel]) -> dict[str, Any]:
     """Options that came from outside, checked and complete.
 
     Raises:
@@ -169,9 +169,9 @@ def check_options(values: Any, kind: type[BaseModel]) -> dict[str, Any]:
     """
     if not isinstance(values, dict):
         raise Refusal(422, "options must be a JSON object")
-    allowed = served_options(kind)
+    allowed = served_options(options_type)
     for name, value in values.items():
-        if why := why_not_served(kind, name):
+        if why := why_not_served(options_type, name):
             raise Refusal(422, f"the option {name} {why}")
         if name not in allowed.model_fields:
             listed = ", ".join(allowed.model_fields) or "none"

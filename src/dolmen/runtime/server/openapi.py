@@ -22,8 +22,17 @@ PROBLEM = {"$ref": REFERENCE.format(model=Problem.__name__)}
 
 
 def json_type(prediction: type[Prediction]) -> Any:
-    """What ``to_json`` of a prediction type returns."""
-    return typing.get_type_hints(prediction.to_json, include_extras=True)["return"]
+    """What ``to_json`` of a prediction type returns.
+
+    Raises:
+        TypeError: the type does not say so.
+    """
+    try:
+        return typing.get_type_hints(prediction.to_json, include_extras=True)["return"]
+    except KeyError:
+        raise TypeError(
+            f"{prediction.__name__}.to_json has no return type; give it the TypedDict of its JSON"
+        ) from None
 
 
 def describe(app: FastAPI, hosts: Mapping[str, ModelSlot], limits: Limits) -> dict[str, Any]:

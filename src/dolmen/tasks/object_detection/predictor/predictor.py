@@ -22,7 +22,13 @@ from dolmen.processors.video.writer import VideoWriter
 from dolmen.runtime.network import BATCH, MODEL, Network
 from dolmen.runtime.options import Served
 from dolmen.runtime.pictures import ImagePredictor
-from dolmen.tasks.object_detection.predictor.session import TrackOptions, FollowSession, VideoOptions, event_line, tally_lines
+from dolmen.tasks.object_detection.predictor.session import (
+    FollowSession,
+    TrackOptions,
+    VideoOptions,
+    event_line,
+    tally_lines,
+)
 from dolmen.tasks.object_detection.processor import DetectionProcessor
 from dolmen.types import Example, Prediction, UserError
 
