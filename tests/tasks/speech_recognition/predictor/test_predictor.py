@@ -295,7 +295,7 @@ def test_watching_a_file_a_piece_at_a_time(tmp_path: Path) -> None:
 def test_a_line_for_a_person(transcript: Transcript, line: str) -> None:
     predictor = predictor_of(SCRIPT)
     assert predictor.format_line(transcript) == line
-    assert predictor.answer(transcript) == line[12:]  # after the name of a file, it began at its beginning
+    assert predictor.format_answer(transcript) == line[12:]  # after the name of a file, it began at its beginning
 
 
 def test_labels_are_the_words_of_a_closed_list() -> None:
