@@ -191,8 +191,10 @@ class Texts(TextPredictor):
         assert isinstance(options, EndlessOptions)
         assert options.state is None
         most = self.load.values.get("most", options.length)
+        pause_s = self.load.values.get("input_ms", 0) / 1000
         for number in itertools.islice(itertools.count(options.seed), min(options.length, most)):
-            time.sleep(self.load.values.get("input_ms", 0) / 1000)
+            if pause_s:  # without one, a sleep would still hand the processor to others
+                time.sleep(pause_s)
             yield f" {number}"
 
     def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> Session:  # type: ignore[override]
