@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    **dict.fromkeys(("CheckReport", "Classes", "Evaluation", "Finding", "UserError"), "dolmen.types"),
+    **dict.fromkeys(("CheckReport", "Evaluation", "Finding", "UserError"), "dolmen.types"),
+    "Classes": "dolmen.predictions",
     **dict.fromkeys(
         (
             "bench",

@@ -31,6 +31,7 @@ class TaskEntry:
         predictor: the same of its ``Predictor``.
         needs: libraries without which it can't be trained.
         extra: what to install to have them, ``pip install 'dolmen[EXTRA]'``.
+        does: what a model of it does, as a sentence goes on after its name: "says what a picture shows".
     """
 
     pillar: str
@@ -41,6 +42,7 @@ class TaskEntry:
     predictor: str = ""
     needs: tuple[str, ...] = TRAINING
     extra: str = "train"
+    does: str = ""
 
     @property
     def works(self) -> bool:
@@ -56,6 +58,7 @@ TASKS: dict[str, TaskEntry] = {
         "dolmen.tasks.image_classification",
         "task:ImageClassification",
         "predictor:ClassificationPredictor",
+        does="says what a picture shows",
     ),
     "object-detection": TaskEntry(
         "CNN + RPN",
@@ -64,6 +67,7 @@ TASKS: dict[str, TaskEntry] = {
         "dolmen.tasks.object_detection",
         "task:ObjectDetection",
         "predictor.predictor:DetectionPredictor",
+        does="finds what is in a picture, and where",
     ),
     "face-recognition": TaskEntry("CNN", "folder per person; LFW-style pairs", "TAR at FAR, DET, rank-1"),
     "video-classification": TaskEntry("CNN + RNN", "folder of clips per class", "accuracy; event recall and delay"),
@@ -75,6 +79,7 @@ TASKS: dict[str, TaskEntry] = {
         "dolmen.tasks.text_generation",
         "task:TextGeneration",
         "predictor:TextPredictor",
+        does="writes on from how a text begins",
     ),
     "speech-recognition": TaskEntry(
         "RNN + CNN",
@@ -83,6 +88,7 @@ TASKS: dict[str, TaskEntry] = {
         "dolmen.tasks.speech_recognition",
         "task:SpeechRecognition",
         "predictor.predictor:SpeechPredictor",
+        does="writes down what is said, and when",
     ),
     "translation": TaskEntry("RNN", "two aligned text files, TSV", "BLEU, chrF"),
     "token-classification": TaskEntry(
@@ -92,6 +98,7 @@ TASKS: dict[str, TaskEntry] = {
         "dolmen.tasks.token_classification",
         "task:TokenClassification",
         "predictor:SentencePredictor",
+        does="finds what a text names",
     ),
     "image-generation": TaskEntry("CNN (GAN)", "folder of images", "FID, KID"),
 }

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from dolmen.types import described
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@described
+class ClassesJson(TypedDict):
+    """Which class an input is of."""
+
+    label: Annotated[str, Field(description="the class that is decided for")]
+    probability: Annotated[Share, Field(description="of that class, calibrated on the validation split")]
+    probabilities: Annotated[dict[str, Share], Field(description="of each class; they sum to 1")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +50,81 @@ class Classes:
         order = np.argsort(-self.probabilities, kind="stable")[:k]
         return [(self.names[i], float(self.probabilities[i])) for i in order]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ClassesJson:
         """Return ``{"label", "probability", "probabilities": {class: p}}``."""
         return {
             "label": self.label,
             "probability": round(self.probability, 6),
             "probabilities": {n: round(float(p), 6) for n, p in zip(self.names, self.probabilities, strict=True)},
         }
+
+
+GRID = 64
+"""Places along a side of a heat map as it is sent, at most."""
+
+
+@described
+class HeatMapJson(TypedDict):
+    """Where in a picture lies what an answer rests on."""
+
+    label: Annotated[str, Field(description="the class that is decided for")]
+    heat_map: Annotated[
+        list[list[Share]], Field(description="rows from the top, 0 (nothing) to 1 (the place that matters most)")
+    ]
+    area: Annotated[
+        list[float],
+        Field(
+            min_length=4,
+            max_length=4,
+            description="what it covers: left, top, right, bottom, as parts of the upright picture's width and height",
+        ),
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMap:
+    """What an answer to a picture rests on.
+
+    Attributes:
+        label: the class that is decided for.
+        heat: (H, W) float, 0 (nothing) to 1 (the place that matters most).
+        area: what it covers: left, top, right, bottom, as parts of the upright picture's width and height.
+    """
+
+    label: str
+    heat: NDArray[np.floating[Any]]
+    area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+
+    def to_json(self) -> HeatMapJson:
+        """Return ``{"label", "heat_map", "area"}``; a place takes the most of what it covers, ``GRID`` a side."""
+        rows, columns = (-(-side // GRID) for side in self.heat.shape)
+        height, width = -(-self.heat.shape[0] // rows), -(-self.heat.shape[1] // columns)
+        padded = np.zeros((height * rows, width * columns), np.float64)
+        padded[: self.heat.shape[0], : self.heat.shape[1]] = np.nan_to_num(self.heat)
+        small = np.clip(padded.reshape(height, rows, width, columns).max((1, 3)), 0, 1)
+        return {
+            "label": self.label,
+            "heat_map": [[round(float(v), 3) for v in row] for row in small],
+            "area": [round(v, 4) for v in self.area],
+        }
+
+
+@described
+class BoxesJson(TypedDict):
+    """The objects in a picture, best first; entry i of each list is of object i."""
+
+    height: Annotated[int, Field(ge=0, description="of the upright picture, in pixels")]
+    width: Annotated[int, Field(ge=0, description="of the upright picture, in pixels")]
+    boxes_xyxy: Annotated[
+        list[Annotated[list[float], Field(min_length=4, max_length=4)]],
+        Field(description="left, top, right, bottom in pixels of the upright picture"),
+    ]
+    labels: Annotated[list[str], Field(description="the class of each object")]
+    scores: Annotated[list[Share], Field(description="how surely each is an object of its class")]
+    ids: NotRequired[
+        Annotated[list[int], Field(description="in a stream: numbers of objects, the same from frame to frame")]
+    ]
+    time_s: NotRequired[Annotated[float, Field(description="in a stream: seconds from its beginning")]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +160,9 @@ class Boxes:
         some = self.boxes_xyxy[index], self.scores[index], self.labels[index], ids
         return Boxes(self.size, self.names, *some, self.time_s)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> BoxesJson:
         """Return ``{"height", "width", "boxes_xyxy", "labels", "scores"}``; in a video ``ids`` and ``time_s``, too."""
-        found: dict[str, Any] = {
+        values: BoxesJson = {
             "height": self.size[0],
             "width": self.size[1],
             "boxes_xyxy": [[round(float(v), 2) for v in box] for box in self.boxes_xyxy],
@@ -87,10 +170,25 @@ class Boxes:
             "scores": [round(float(s), 6) for s in self.scores],
         }
         if self.ids is not None:
-            found["ids"] = self.ids.tolist()
+            values["ids"] = self.ids.tolist()
         if self.time_s is not None:
-            found["time_s"] = round(self.time_s, 4)
-        return found
+            values["time_s"] = round(self.time_s, 4)
+        return values
+
+
+EventName = Literal["appears", "leaves", "crosses-left", "crosses-right", "enters", "exits"]
+
+
+@described
+class EventJson(TypedDict):
+    """Something that an object did in a video."""
+
+    time_s: Annotated[float, Field(description="when, in seconds from the beginning")]
+    event: Annotated[EventName, Field(description="what it did; left and right as seen from a line's begin to its end")]
+    id: Annotated[int, Field(description="the number of the object, as in ids")]
+    label: Annotated[str, Field(description="its class")]
+    where: NotRequired[Annotated[str, Field(description="the name of the line or zone")]]
+    lasted_s: NotRequired[Annotated[float, Field(description="how long it was there, or in the zone")]]
 
 
 @dataclass(frozen=True)
@@ -107,22 +205,48 @@ class Event:
     """
 
     time_s: float
-    kind: Literal["appears", "leaves", "crosses-left", "crosses-right", "enters", "exits"]
+    kind: EventName
     id: int
     label: str
     where: str = ""
     lasted_s: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> EventJson:
         """Return ``{"time_s", "event", "id", "label"}``, and ``where`` and ``lasted_s`` where there are some."""
-        found: dict[str, Any] = {
+        values: EventJson = {
             "time_s": round(self.time_s, 4), "event": self.kind, "id": self.id, "label": self.label,
         }  # fmt: skip
         if self.where:
-            found["where"] = self.where
+            values["where"] = self.where
         if self.lasted_s is not None:
-            found["lasted_s"] = round(self.lasted_s, 4)
-        return found
+            values["lasted_s"] = round(self.lasted_s, 4)
+        return values
+
+
+@described
+class SidesJson(TypedDict):
+    """What crossed a line."""
+
+    left: Annotated[dict[str, int], Field(description="to the left: objects of each class")]
+    right: Annotated[dict[str, int], Field(description="to the right: objects of each class")]
+
+
+@described
+class ZoneJson(TypedDict):
+    """What was in a zone."""
+
+    entered: Annotated[dict[str, int], Field(description="objects of each class that entered")]
+    inside: Annotated[int, Field(description="objects that are inside now")]
+    stayed_s: Annotated[float, Field(description="seconds inside, of all together")]
+
+
+@described
+class TallyJson(TypedDict):
+    """What was counted in a video until now."""
+
+    objects: Annotated[dict[str, int], Field(description="objects of each class")]
+    lines: Annotated[dict[str, SidesJson], Field(description="of each line, by name")]
+    zones: Annotated[dict[str, ZoneJson], Field(description="of each zone, by name")]
 
 
 @dataclass(frozen=True)
@@ -136,12 +260,20 @@ class Tally:
     """
 
     objects: dict[str, int]
-    lines: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-    zones: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lines: dict[str, SidesJson] = field(default_factory=dict)
+    zones: dict[str, ZoneJson] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TallyJson:
         """Return ``{"objects", "lines", "zones"}``."""
         return {"objects": self.objects, "lines": self.lines, "zones": self.zones}
+
+
+@described
+class TextJson(TypedDict):
+    """A text and how it goes on."""
+
+    prompt: Annotated[str, Field(description="how it begins")]
+    text: Annotated[str, Field(description="how it goes on")]
 
 
 @dataclass(eq=False)
@@ -164,6 +296,6 @@ class Text:
             self._text = "".join(self.pieces)
         return self._text
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TextJson:
         """Return ``{"prompt", "text"}``."""
         return {"prompt": self.prompt, "text": self.text}

@@ -107,7 +107,7 @@ class Run(Model):
         split = "test" if "test" in evaluation else "val"
         return {
             **super().describe(),
-            "precision": "fp32",
+            "precision": self.precision,
             "made_of": self.path.name,
             "measured": {"on": split, **evaluation[split]["metrics"]},
             "parameters": sum(p.numel() for p in self.model.parameters()),

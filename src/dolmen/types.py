@@ -9,12 +9,12 @@ A *batch* is the same names with a leading batch axis; during training the value
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, with_config
 
 Example = dict[str, NDArray[Any]]
 Arrays = dict[str, NDArray[Any]]
@@ -32,11 +32,19 @@ class MachineError(RuntimeError):
 
 
 class Prediction(Protocol):
-    """One answer to one input."""
+    """One answer to one input.
 
-    def to_json(self) -> dict[str, Any]:
+    ``to_json`` returns a ``TypedDict`` with the decorator ``described``, each field with a ``Field(description=...)``.
+    By it the server describes its replies, and a type checker compares it with what is built.
+    """
+
+    def to_json(self) -> Mapping[str, Any]:
         """Return the answer as plain JSON values."""
         ...
+
+
+described = with_config(ConfigDict(extra="forbid"))
+"""Decorates the ``TypedDict`` of a prediction's JSON: nothing is sent that it does not describe."""
 
 
 class Skipped(BaseModel):

@@ -224,7 +224,7 @@ def test_check_converts_where_the_task_can(command: Command, monkeypatch: pytest
         asked.append((data, form, out))
         return ["2 boxes have no area."]
 
-    monkeypatch.setattr(ImageClassification, "forms", ("voc", "coco"))
+    monkeypatch.setattr(ImageClassification, "convert_formats", ("voc", "coco"))
     monkeypatch.setattr(ImageClassification, "convert", convert)
     said = command("check", TASK, "photos", "--convert", "coco", "--out", "boxes")
     assert (said.status, said.err) == (0, "")

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from dolmen import verbs
-from dolmen.catalogue import TASKS
+from dolmen.catalogue import TASKS, load_predictor
+from dolmen.cli.use import _predict_parser, _watch_parser
 from dolmen.runtime.bundle import FORMAT
 from dolmen.runtime.model import Model
-from dolmen.runtime.predictor import Predictor, predictor_of
+from dolmen.runtime.predictor import Predictor
 from dolmen.types import Prediction, UserError
 
 Command = Callable[..., Any]
-WORKING = [name for name, entry in TASKS.items() if entry.page]
+WORKING = [name for name, entry in TASKS.items() if entry.works]
 
 
 class NothingBehind(Model):
@@ -26,7 +27,7 @@ class NothingBehind(Model):
 
     def __init__(self, path: Path, task: str, asked: dict[str, Any]) -> None:
         self.path, self.task_name, self.asked = path, task, asked
-        self._predictor = object.__new__(predictor_of(task))
+        self._predictor = object.__new__(load_predictor(task))
         self._predictor.processor = self._predictor.network = None
 
     @property
@@ -76,9 +77,9 @@ def a_model(folder: Path, task: str, kind: str) -> Path:
 
 def flags_of(verb: str, task: str) -> list[tuple[list[str], list[str]]]:
     """Each flag that the verb takes of this task, as words apart and with ``=``."""
-    predictor = predictor_of(task)
+    predictor = load_predictor(task)
     flags = [(["--threads", "2"], ["--threads=2"]), (["--json"], ["--json"])]
-    if verb == "predict" and hasattr(predictor, "draw"):
+    if verb == "predict" and predictor.draws:
         flags.append((["--draw", "out"], ["--draw=out"]))
     for name, field in (predictor.Options if verb == "predict" else predictor.Watching).model_fields.items():
         flag, types = "--" + name.replace("_", "-"), {field.annotation, *typing.get_args(field.annotation)}
@@ -173,3 +174,12 @@ def test_a_text_that_is_too_long_for_a_file_is_no_model(
     text = "long" * 2000
     assert command("predict", "--stop", text, model, text).status == 0
     assert (asked["path"], asked["inputs"], asked["options"]) == (model, [text], {"stop": text})
+
+
+@pytest.mark.parametrize("task", WORKING)
+def test_help_is_of_the_task(task: str) -> None:
+    predictor = load_predictor(task)
+    predict, watch = (" ".join(p(predictor).format_help().split()) for p in (_predict_parser, _watch_parser))
+    assert f"inputs {predictor.inputs_help}" in predict
+    assert f"source {predictor.source_help}" in watch
+    assert ("--draw FOLDER" in predict) == predictor.draws

@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import dolmen
-from dolmen.runtime.bundle import load_bundle, task_of
+from dolmen.runtime.bundle import bundle_task, load_bundle
 from dolmen.types import UserError
 
 CLASSES = ["dark", "light", "none"]
@@ -88,7 +88,7 @@ def test_a_bundle_of_either_format(tmp_path: Path) -> None:
     for values, dequantised in ((about, False), (old, True)):
         path = write(tmp_path / "b.dolmen", values, content)
         bundle = dolmen.load(path)
-        assert task_of(path) == "image-classification"
+        assert bundle_task(path) == "image-classification"
         assert bundle.predict(np.full((4, 4), 255, np.uint8)).label == "none"
         assert bundle.describe()["measured"] == {"on": "val", "accuracy": 0.5, "auroc": None}
         assert bundle.about["graphs"]["model"]["dequantise_at_load"] == dequantised
@@ -188,7 +188,7 @@ def test_of_another_version(values: dict[str, Any], reason: str, tmp_path: Path)
 @pytest.mark.parametrize("about", [b"", b"[]", b"null", b"\xff{", b"[" * 100_000, b"1" * 5000, b'{"format": NaN}'])
 def test_no_manifest(about: bytes, tmp_path: Path) -> None:
     path = write(tmp_path / "b.dolmen", about, graph())
-    for reader in (dolmen.load, task_of):
+    for reader in (dolmen.load, bundle_task):
         with pytest.raises(UserError, match=r"is damaged \(bundle\.json: [^\n]*\); export the run again$"):
             reader(path)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tasks.speech_recognition.predictor.scripted import predictor_of
 
 from dolmen.runtime.microphone import from_int16, listen
-from dolmen.tasks.speech_recognition.predictor.predictor import Live
+from dolmen.tasks.speech_recognition.predictor.predictor import StreamOptions
 from dolmen.types import UserError
 
 SAMPLES = np.random.default_rng(0).integers(-32768, 32767, 1000).astype("<i2")
@@ -67,7 +67,7 @@ def test_a_file_on_standard_input_is_no_bare_samples(piped: Any, begin: bytes, s
 def test_standard_input_is_watched(piped: Any) -> None:
     predictor = predictor_of("." * 10 + "on" + "." * 20 + "race")
     piped(bytes(2 * 320 * 40), 999)
-    assert [p.to_json()["text"] for p in predictor.watch("-", Live())] == ["on", "race"]
+    assert [p.to_json()["text"] for p in predictor.watch("-", StreamOptions())] == ["on", "race"]
 
 
 class Microphone:

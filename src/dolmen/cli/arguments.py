@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import types
 import typing
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from dolmen.catalogue import TASKS
 from dolmen.types import UserError
@@ -65,7 +66,7 @@ def add_choices(parser: Parser, config: type[BaseModel]) -> None:
     group = parser.add_argument_group("choices", "what is not given is found out from the data, budget and machine")
     for name, field in config.model_fields.items():
         flag, text = "--" + name.replace("_", "-"), (field.description or "").replace("%", "%%")
-        kinds = set(typing.get_args(field.annotation)) or {field.annotation}
+        kinds = _value_types(field.annotation)
         if typing.get_origin(field.annotation) is tuple:
             group.add_argument(flag, action="append", default=None, help=f"{text}; may be given several times")
             continue
@@ -78,6 +79,13 @@ def add_choices(parser: Parser, config: type[BaseModel]) -> None:
         group.add_argument(flag, metavar=metavar, default=None, help=text)
 
 
+def _value_types(annotation: Any) -> set[Any]:
+    """What values of an option may be: the alternatives of a union, without what is annotated to them."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    parts = typing.get_args(annotation) if union else (annotation,)
+    return {p.__origin__ if typing.get_origin(p) is Annotated else p for p in parts}
+
+
 def _metavar(kinds: set[Any]) -> str:
     names = {int: "N", float: "X", str: "NAME"}
     return next((names[k] for k in (float, int, str) if k in kinds), "VALUE")
@@ -88,7 +96,7 @@ def choices(parsed: argparse.Namespace, config: type[BaseModel]) -> dict[str, An
     return {n: v for n in config.model_fields if (v := getattr(parsed, n)) is not None}
 
 
-def task_of(verb: str, arguments: list[str]) -> str:
+def task_argument(verb: str, arguments: list[str]) -> str:
     """The task's name, which decides what else can be given."""
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in {"-h", "--help"}:

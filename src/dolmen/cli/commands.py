@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dolmen import __version__
 from dolmen.catalogue import TASKS, load_task
-from dolmen.cli.arguments import VERBS, add_choices, choices, parser, print_json, task_of
+from dolmen.cli.arguments import VERBS, add_choices, choices, parser, print_json, task_argument
 from dolmen.cli.use import export, predict, serve, watch
 from dolmen.report.description import Description, read_description
 from dolmen.run_folder import REPORT
@@ -88,7 +88,7 @@ def _help() -> str:
 
 
 def _check(arguments: list[str]) -> int:
-    task = task_of("check", arguments)
+    task = task_argument("check", arguments)
     kind = load_task(task)
     config = kind.Config
     words = parser("check", task)
@@ -96,12 +96,14 @@ def _check(arguments: list[str]) -> int:
     words.add_argument("--labels", action="store_true", help="also look for labels that look wrong (takes --minutes)")
     words.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
     words.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    if kind.forms:
-        words.add_argument("--convert", choices=kind.forms, help="write the data in this format to --out, mended")
+    if kind.convert_formats:
+        words.add_argument(
+            "--convert", choices=kind.convert_formats, help="write the data in this format to --out, mended"
+        )
         words.add_argument("--out", metavar="FOLDER", help="a new or empty folder for --convert")
     add_choices(words, config)
     given = words.read(arguments[1:])
-    if kind.forms and (given.convert or given.out):
+    if kind.convert_formats and (given.convert or given.out):
         return _convert(task, given)
     from dolmen import verbs
     from dolmen.data.report_text import report_text
@@ -130,7 +132,7 @@ def _convert(task: str, given: argparse.Namespace) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    task = task_of("train", arguments)
+    task = task_argument("train", arguments)
     config = load_task(task).Config
     words = parser("train", task)
     words.add_argument("data", help="a path or the name of a public set")
@@ -232,7 +234,7 @@ def _explain(arguments: list[str]) -> int:
 
 
 def _sample(arguments: list[str]) -> int:
-    task = task_of("sample", arguments)
+    task = task_argument("sample", arguments)
     words = parser("sample", task)
     words.add_argument("folder", help="a new or empty folder")
     given = words.read(arguments[1:])

@@ -15,7 +15,8 @@ from dolmen.catalogue import load_predictor, load_task
 from dolmen.cli.arguments import Parser, add_choices, choices, count, parser, print_json
 from dolmen.files import write_whole
 from dolmen.predictions import Text
-from dolmen.runtime.predictor import NoOptions, Predictor
+from dolmen.runtime.options import NoOptions
+from dolmen.runtime.predictor import Predictor
 from dolmen.types import UserError
 
 
@@ -38,8 +39,7 @@ def predict(arguments: list[str]) -> int:
         if drawings is not None:
             from dolmen.processors.images.drawing import as_png
 
-            predictor_that_draws: Any = model.predictor
-            pixels = predictor_that_draws.draw(raw, prediction)
+            pixels = model.predictor.draw(raw, prediction)
             write_whole(_free(drawings, Path(raw).stem), as_png(pixels), otherwise="choose another --draw")
         if given.json:
             print_json({"input": str(raw), **prediction.to_json()})
@@ -49,7 +49,7 @@ def predict(arguments: list[str]) -> int:
                 print(piece, end="", flush=True)
             print()
         else:
-            print(f"{raw}: {model.predictor.answer(prediction)}")
+            print(f"{raw}: {model.predictor.format_answer(prediction)}")
     return 2 if failed else 0
 
 
@@ -70,10 +70,10 @@ def _free(folder: Path, stem: str) -> Path:
 def _predict_parser(predictor: type[Predictor[Any]] | None) -> Parser:
     words = parser("predict")
     words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
-    words.add_argument("inputs", nargs="+", help="files, or folders of files; of text-generation: how texts begin")
+    words.add_argument("inputs", nargs="+", help=(predictor or Predictor).inputs_help)
     words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
     words.add_argument("--json", action="store_true", help="JSON Lines, one object an input")
-    if hasattr(predictor, "draw"):
+    if predictor is not None and predictor.draws:
         words.add_argument(
             "--draw", metavar="FOLDER", help="a new folder for the pictures, with what was found drawn in"
         )
@@ -84,11 +84,7 @@ def _predict_parser(predictor: type[Predictor[Any]] | None) -> Parser:
 def _watch_parser(predictor: type[Predictor[Any]] | None) -> Parser:
     words = parser("watch")
     words.add_argument("model", metavar="RUN|BUNDLE", help="a run folder, or what dolmen export wrote")
-    words.add_argument(
-        "source",
-        help="- for standard input: a text, with pictures a file name a line, of speech 16-bit samples; "
-        "of object-detection a video; of speech a recording, or microphone",
-    )
+    words.add_argument("source", help=(predictor or Predictor).source_help)
     words.add_argument("--threads", type=count, help="CPU threads that compute (default: all)")
     words.add_argument("--json", action="store_true", help="JSON Lines, one object a prediction")
     add_choices(words, predictor.Watching if predictor else NoOptions)
@@ -138,7 +134,7 @@ def _predictor_named(path: Path) -> type[Predictor[Any]] | None:
     except OSError:  # the beginning of a text may be too long for a file's name
         return None
     if is_bundle:
-        return load_predictor(bundle.task_of(path))
+        return load_predictor(bundle.bundle_task(path))
     return load_task(run.require_finished(path)["task"]).Predictor if is_run else None
 
 
@@ -169,7 +165,7 @@ def watch(arguments: list[str]) -> int:
         if given.json:
             print_json(prediction.to_json())
         else:
-            print(model.predictor.one_line(prediction))
+            print(model.predictor.format_line(prediction))
         sys.stdout.flush()
     return 0
 

@@ -29,7 +29,7 @@ def measure(model: Model, seconds: float) -> dict[str, Any]:
         "inputs_per_second_batch_64": round(64 / float(np.median(many)), 1),
         "repeats": len(single),
     }
-    if predictor.streams:
+    if predictor.is_stateful:
         steps, step = predictor.network.steps(), predictor.step()
         found["step_us_p50"] = round(float(np.median(_times(lambda: steps.read(step), seconds))) * 1e6, 1)
     about = {k: v for k, v in model.describe().items() if k in {"kind", "precision", "parameters", "bytes"}}

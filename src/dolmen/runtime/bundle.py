@@ -48,6 +48,7 @@ class Bundle(Model):
 
     def __init__(self, path: Path, manifest: Manifest, content: Mapping[str, bytes], threads: int | None) -> None:
         self.path, self.manifest, self.threads, self.task_name = path, manifest, threads, manifest.task
+        self.precision = manifest.precision
         predictor_class = load_predictor(self.task_name)
         try:
             processor = predictor_class.Processor.from_json(manifest.processor)
@@ -115,14 +116,14 @@ class Bundle(Model):
         split = "test" if "test" in metrics else "val"
         return {
             **super().describe(),
-            "precision": self.manifest.precision,
+            "precision": self.precision,
             "made_of": self.manifest.made_of,
             "measured": {"on": split, **metrics.get(split, {})},
             "bytes": sum(entry.bytes for entry in self.manifest.files.values()),
         }
 
 
-def task_of(path: Path) -> str:
+def bundle_task(path: Path) -> str:
     """The task of a bundle, without opening its graphs."""
     return _manifest(path, _Files(path)).task
 

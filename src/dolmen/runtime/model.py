@@ -22,11 +22,13 @@ class Model:
         task_name: what it does.
         predictor: how it does it.
         kind: "run" (PyTorch) or "bundle" (ONNX Runtime).
+        precision: of its weights, "fp32" or "int8".
     """
 
     path: Path
     task_name: str
     kind: str
+    precision: str = "fp32"
 
     @property
     def predictor(self) -> Predictor[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from dolmen.files import files_below
-from dolmen.processors.images.image import PICTURE_SUFFIXES, UnreadableImageError, quiet_pillow
+from dolmen.processors.images.image import PICTURE_SUFFIXES, UnreadableImageError, open_image, quiet_pillow
 from dolmen.runtime.predictor import Predictor, Session
 from dolmen.types import Arrays, Example, Prediction, UserError
 
@@ -28,6 +28,8 @@ class ImagePredictor(Predictor[P]):
     """A predictor that takes pictures."""
 
     takes: ClassVar[str] = "picture"
+    inputs_help: ClassVar[str] = "pictures, or folders of pictures"
+    source_help: ClassVar[str] = "a folder of pictures, or - for names of pictures on standard input, one a line"
 
     def encode(self, raw: Any) -> Example | UserError:
         """Encode one picture, or return why it can't be read."""
@@ -93,3 +95,23 @@ class PictureSession(Session):
 
     def _restore(self, arrays: Arrays, about: dict[str, Any]) -> bool:
         return not arrays and not about
+
+
+def area_seen(raw: Any, size: tuple[int, int], fit: str) -> tuple[float, float, float, float]:
+    """What part of an upright picture the network sees: left, top, right, bottom, in widths and heights of it.
+
+    Args:
+        raw: the picture.
+        size: height and width of what the network takes.
+        fit: how a picture is brought to that size: "crop", "pad" or "stretch".
+
+    Raises:
+        UnreadableImageError: it can't be used.
+    """
+    if fit == "stretch":
+        return 0.0, 0.0, 1.0, 1.0
+    height, width = open_image(raw).pixels.shape[:2]
+    choose = min if fit == "crop" else max
+    scale = choose(height / size[0], width / size[1])
+    x, y = scale * size[1] / width, scale * size[0] / height
+    return (1 - x) / 2, (1 - y) / 2, (1 + x) / 2, (1 + y) / 2

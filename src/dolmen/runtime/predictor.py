@@ -14,34 +14,46 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from dolmen.predictions import Text
 from dolmen.runtime.network import MODEL, Network
+from dolmen.runtime.options import NoOptions, check_marks
 from dolmen.types import Arrays, Prediction, UserError
 
 P = TypeVar("P")
 
 
-class NoOptions(BaseModel):
-    """What can be chosen for a prediction where there is nothing to choose."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class Predictor(ABC, Generic[P]):
     """What a task does with a trained network.
+
+    The server, its page and the command line know no task: they ask here what one takes, answers and can.
 
     Attributes:
         processor: raw input to arrays, outputs to predictions.
         networks: arrays to arrays, by name; a task that has only one calls it "model".
-        takes: what an input is: the bytes of a picture file, or a text.
         open_model: opens a run or a bundle that an option names; None where there is nothing to open them with.
     """
 
     Processor: ClassVar[type[Any]]
     takes: ClassVar[str]
-    streams: bool = False
+    """What an input is: "picture" (the bytes of a file), "recording" (likewise) or "text"."""
+    PredictionType: ClassVar[type[Prediction]]
+    """What ``predict`` yields; a subclass of ``Text`` is written bit by bit, while it is read."""
+    StreamTypes: ClassVar[tuple[type[Prediction], ...]] = ()
+    """What a stream yields, where that is not ``PredictionType`` alone."""
+    ExplanationType: ClassVar[type[Prediction] | None] = None
+    """What ``explain_input`` returns; None where there is nothing to explain an answer with."""
+    inputs_help: ClassVar[str] = "files, or folders of files"
+    """What can be given to ``expand``, as the help of ``dolmen predict`` says it."""
+    source_help: ClassVar[str] = "- for standard input"
+    """What can be given to ``pieces``, as the help of ``dolmen watch`` says it."""
+    draws: ClassVar[bool] = False
+    """Whether it has a ``draw`` of its own; found out, not declared."""
+    is_stateful: bool = False
     """Whether the network has a state that goes from step to step."""
+    accepts_stream: bool = True
+    """Whether input may come piece by piece: a network that reads backwards, too, needs the whole."""
     briefly: ClassVar[dict[str, Any]] = {}
     """Options for one short prediction, to measure speed with."""
     Options: ClassVar[type[BaseModel]] = NoOptions
@@ -49,6 +61,12 @@ class Predictor(ABC, Generic[P]):
     """What can be chosen for a stream."""
     Watching: ClassVar[type[BaseModel]] = NoOptions
     """That, and what can be chosen for a source that is watched."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        cls.draws = cls.draw is not Predictor.draw
+        for options in (cls.Options, cls.Streaming, cls.Watching):
+            check_marks(options)
 
     def __init__(self, processor: P, networks: Network | Mapping[str, Network]) -> None:
         self.processor = processor
@@ -81,6 +99,28 @@ class Predictor(ABC, Generic[P]):
             options: of the class ``Options``.
             batch_size: inputs at once.
         """
+
+    @property
+    def explains(self) -> bool:
+        """Whether it can say what an answer rests on."""
+        return self.ExplanationType is not None
+
+    @property
+    def writes(self) -> bool:
+        """Whether predictions are texts that are written bit by bit."""
+        return issubclass(self.PredictionType, Text)
+
+    def explain_input(self, raw: Any) -> Prediction:
+        """What the answer to one input rests on, an ``ExplanationType``.
+
+        Raises:
+            UserError: it can't be read, or nothing can be said of it.
+        """
+        raise UserError("this model can't say what an answer rests on; dolmen explain RUN INPUT may")
+
+    def draw(self, raw: Any, prediction: Prediction) -> NDArray[np.uint8]:
+        """(H, W, 3) of an input with its prediction drawn in."""
+        raise NotImplementedError(f"{type(self).__name__} draws nothing")
 
     @abstractmethod
     def example(self) -> Any:
@@ -134,13 +174,13 @@ class Predictor(ABC, Generic[P]):
         del inputs
         return False
 
-    def one_line(self, prediction: Prediction) -> str:
+    def format_line(self, prediction: Prediction) -> str:
         """A prediction as a person reads it in a terminal."""
         return str(prediction.to_json())
 
-    def answer(self, prediction: Prediction) -> str:
+    def format_answer(self, prediction: Prediction) -> str:
         """The same of a whole input, whose name stands before it."""
-        return self.one_line(prediction)
+        return self.format_line(prediction)
 
     def labels(self) -> tuple[str, ...]:
         """What it can answer, where that is a list of names."""
@@ -219,6 +259,17 @@ class Session(ABC):
     @abstractmethod
     def _feed(self, chunk: Any) -> list[Prediction]: ...
 
+    def write(self, **options: Any) -> Iterator[str]:
+        """Go on writing from here, in pieces of a token or so, where ``Predictor.writes``.
+
+        Args:
+            options: of ``Predictor.Options``.
+
+        Raises:
+            UserError: it does not write.
+        """
+        raise UserError("this model does not write")
+
     def _finish(self) -> list[Prediction]:
         return []
 
@@ -234,7 +285,7 @@ class Session(ABC):
         """Undo ``_save``; False if it is of another network."""
 
 
-def text_of(path: Path, wanted: str) -> str:
+def read_text_file(path: Path, wanted: str) -> str:
     """What is in a text file.
 
     Args:

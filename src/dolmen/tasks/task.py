@@ -198,7 +198,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
     ordered: ClassVar[bool] = False
     """Whether examples follow one another, as the windows of a text do: a part of them is their beginning, and outputs
     are computed of all of them at once."""
-    forms: ClassVar[tuple[str, ...]] = ()
+    convert_formats: ClassVar[tuple[str, ...]] = ()
     """The formats that ``convert`` writes."""
 
     def __init__(
@@ -417,7 +417,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
 
         Args:
             data: a path.
-            form: one of ``forms``.
+            form: one of ``convert_formats``.
             out: a new or empty folder.
             progress: called with how far reading is.
 

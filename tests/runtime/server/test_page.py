@@ -52,13 +52,14 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Visit]:
     servers: list[Running] = []
     contexts: list[Any] = []
 
-    def begin(token: str | None = None, *, streams: bool = True, **of_context: Any) -> Any:
+    def begin(token: str | None = None, *, streams: bool = True, more: tuple[Path, ...] = (), **of_context: Any) -> Any:
         paths = [
             write_fake(tmp_path, "pictures", classes=["night", "dusk", "day"]),
             write_fake(tmp_path, "sentences"),
             write_fake(tmp_path, "texts", input_ms=2),
             write_fake(tmp_path, "objects"),
             write_fake(tmp_path, "recordings", streams=streams),
+            *more,
         ]
         servers.append(Running(tmp_path, *paths, token=token))
         contexts.append(browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **of_context}))
@@ -156,7 +157,9 @@ def test_text_is_written_to_its_end_with_the_options(visit: Visit) -> None:
     page.goto(page.url.split("#")[0] + "#/texts")
     page.wait_for_selector("text=How it begins")
     page.click("text=Options")
-    assert page.locator(".options label").all_inner_texts() == ["Length", "Temperature", "Stop", "Seed"]
+    assert page.locator(".options label").all_inner_texts() == [
+        "Length", "Temperature", "Top k", "Top p", "Repetition penalty", "Stop", "Seed",
+    ]  # fmt: skip
     page.fill("#option-length", "5")
     page.fill("#option-seed", "7")
     page.click("button:has-text('Write')")
@@ -241,6 +244,60 @@ def test_token_is_asked_for_until_it_is_right(visit: Visit) -> None:
     page.wait_for_selector(".drop")
     page.evaluate(GIVE, ["paste", base64.b64encode(png(255)).decode()])
     assert "day" in page.inner_text(".card h3")
+
+
+# ---- tasks of other packages
+
+PANEL = """
+import { make } from "../dom.js";
+import { ask } from "../server.js";
+
+export function panel(model) {
+  const button = make("button", {}, `How long is ${model.name}?`);
+  const answer = make("output");
+  button.addEventListener("click", async () => {
+    const body = JSON.stringify({ inputs: [model.name] });
+    const headers = { "Content-Type": "application/json" };
+    const reply = await ask(`v1/models/${model.name}/predict`, { method: "POST", headers, body });
+    answer.textContent = (await reply.json()).predictions[0].length;
+  });
+  return { content: [button, answer] };
+}
+"""
+
+
+def test_a_panel_comes_from_the_task_s_own_package(visit: Visit, tmp_path: Path) -> None:
+    package = tmp_path / "lib" / "toy_of_the_page"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "page.js").write_text(PANEL)
+    toy = write_fake(tmp_path, "lengths", path=str(package.parent), package=package.name)
+    page = visit(more=(toy,))
+    page.wait_for_selector(".drop")
+    page.goto(page.url.split("#")[0] + "#/lengths")
+    page.click("text=How long is lengths?")
+    page.wait_for_selector("output:has-text('7')")
+    assert page.inner_text("#facts").startswith("Says how long a text is. A bundle in fp32.")
+
+
+def test_a_task_without_a_panel_gets_a_plain_one(visit: Visit, tmp_path: Path) -> None:
+    page = visit(more=(write_fake(tmp_path, "lengths"),))
+    page.wait_for_selector(".drop")
+    page.goto(page.url.split("#")[0] + "#/lengths")
+    page.wait_for_selector("h1:has-text('lengths')")
+    assert page.inner_text("label[for=text]") == "Text"
+    tab_to(page, "textarea")
+    page.keyboard.type("four")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("pre:has-text('\"length\": 4')")
+    page.click("text=Options")
+    page.fill("#option-factor", "3")
+    page.click("button:has-text('Send')")
+    page.wait_for_selector("pre:has-text('\"length\": 12')")
+    page.fill("#option-factor", "0")
+    page.evaluate("document.querySelector('form').noValidate = true")
+    page.click("button:has-text('Send')")
+    page.wait_for_selector("pre:has-text('Options.factor: input should be greater than or equal to 1')")
 
 
 # ---- speech

@@ -249,11 +249,11 @@ def test_openapi_says_what_is_taken_and_given(client: TestClient) -> None:
     body = spec["paths"][URL]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data", "audio/*", "application/octet-stream"}
     schemas = spec["components"]["schemas"]
-    assert body["application/json"]["schema"] == {"$ref": "#/components/schemas/RecordingsWithHearing"}
-    options = schemas["Hearing"]["properties"]
+    assert body["application/json"]["schema"] == {"$ref": "#/components/schemas/RecordingsWithDecodeOptions"}
+    options = schemas["DecodeOptions"]["properties"]
     assert not {"lm", "lm_out", "lm_order", "lm_weight", "commands"} & set(options)
     assert options["longest_s"]["maximum"] == 60
-    assert set(schemas["TranscriptReply"]["properties"]) > {"text", "words", "final", "alternatives"}
+    assert set(schemas["TranscriptJson"]["properties"]) > {"text", "words", "final", "alternatives"}
     said = client.get("/v1/models/recordings").json()
     assert set(said["stream_options"]["properties"]) == {*options, "partial"}
     assert (said["takes"], said["streams"], said["limits"]["max_seconds"]) == ("recording", True, 300)

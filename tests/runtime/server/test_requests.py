@@ -18,10 +18,10 @@ from runtime.server.conftest import Start
 from runtime.server.fakes import png
 from starlette.testclient import TestClient
 
-from dolmen.processors.images.image import ImageFit
-from dolmen.runtime.server.app import PAGE
-from dolmen.runtime.server.hosting import area, grid
+from dolmen.predictions import HeatMap
+from dolmen.runtime.pictures import area_seen
 from dolmen.runtime.server.limits import Limits
+from dolmen.runtime.server.page_files import PAGE
 
 PREDICT = "/v1/models/{}/predict"
 LIGHT = {"label": "light", "probability": 0.989533, "probabilities": {"dark": 0.010467, "light": 0.989533}}
@@ -112,7 +112,7 @@ def test_heat_map_has_its_place(client: TestClient) -> None:
     assert np.shape(found["heat_map"]) == (12, 12)
     assert found["area"] == [0.3333, 0, 0.6667, 1]
     is_problem(client.post(url, content=b"no", headers={"Content-Type": "image/png"}), 422, "can't be read")
-    is_problem(client.post(url, json={"inputs": [b64(png())] * 2}), 422, "one picture at a time")
+    is_problem(client.post(url, json={"inputs": [b64(png())] * 2}), 422, "one input at a time")
     is_problem(client.post("/v1/models/sentences/explain"), 404, "nothing at this address")
 
 
@@ -120,16 +120,15 @@ def test_area_knows_the_camera_s_orientation() -> None:
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(file, "JPEG", exif=exif)
-    crop = ImageFit(height=8, width=8, channels=3)
-    pad = crop.model_copy(update={"fit": "pad"})
-    assert area(crop, file.getvalue()) == [0, 0.25, 1, 0.75]
-    assert area(pad, file.getvalue()) == [-0.5, 0, 1.5, 1]
+    assert area_seen(file.getvalue(), (8, 8), "crop") == (0, 0.25, 1, 0.75)
+    assert area_seen(file.getvalue(), (8, 8), "pad") == (-0.5, 0, 1.5, 1)
+    assert area_seen(file.getvalue(), (8, 8), "stretch") == (0, 0, 1, 1)
 
 
 def test_heat_maps_are_small() -> None:
     heat = np.zeros((100, 65))
     heat[99, 64] = 0.98765
-    small = grid(heat)
+    small = HeatMap("a", heat).to_json()["heat_map"]
     assert np.shape(small) == (50, 33)
     assert small[-1][-1] == 0.988
     assert sum(map(sum, small)) == 0.988
@@ -341,10 +340,15 @@ def test_page_needs_nothing_from_elsewhere(client: TestClient) -> None:
     parts = [index.text]
     names = [f.name for f in PAGE.iterdir() if f.suffix in (".js", ".css", ".svg")]
     assert {"page.js", "capture.js", "style.css", "mark.svg"} < set(names)
-    for name in names:
+    panels = [model["panel"] for model in client.get("/v1/models").json()["models"]]
+    assert panels == ["tasks/image-classification.js", "tasks/token-classification.js", "tasks/text-generation.js"]
+    for name in [*names, *panels]:
         answer = client.get(f"/page/{name}")
         assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-cache"
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
         parts.append(answer.text)
+    is_problem(client.get("/page/tasks/speech-recognition.js"), 404, "no such part")  # none of it is served
     for text in parts:
         assert "https://" not in text
         assert " style=" not in text
@@ -376,9 +380,10 @@ def test_openapi_says_what_each_model_takes(client: TestClient) -> None:
     spec = client.get("/openapi.json").json()
     schemas = spec["components"]["schemas"]
     body = spec["paths"]["/v1/models/texts/predict"]["post"]["requestBody"]["content"]
-    assert body["application/json"]["schema"] == {"$ref": "#/components/schemas/TextsWithGenerationOptions"}
-    assert set(schemas["GenerationOptions"]["properties"]) == {"length", "temperature", "stop", "seed"}
-    assert schemas["GenerationOptions"]["additionalProperties"] is False
+    assert body["application/json"]["schema"] == {"$ref": "#/components/schemas/TextsWithEndlessOptions"}
+    options = {"length", "temperature", "top_k", "top_p", "repetition_penalty", "stop", "seed"}
+    assert set(schemas["EndlessOptions"]["properties"]) == options
+    assert schemas["EndlessOptions"]["additionalProperties"] is False
     assert "image/*" in spec["paths"]["/v1/models/pictures/predict"]["post"]["requestBody"]["content"]
     assert client.get("/docs").status_code == 404  # its page would load from elsewhere
 

@@ -26,11 +26,13 @@ def test_the_heat_map_is_where_the_network_looks() -> None:
     predictor = ClassificationPredictor(processor, Corner())  # type: ignore[arg-type]
     picture = np.full((24, 24), 40, np.uint8)
     picture[4:8, 4:8] = 255
-    label, found = predictor.heat_map(picture)
-    assert label == "light"
+    explained = predictor.explain_input(picture)
+    found = explained.heat
+    assert explained.label == "light"
+    assert explained.area == (0, 0, 1, 1)
     assert found.shape == (GRID, GRID)
     assert found.max() == 1
     assert found[2:4, 2:4].min() == 1  # any of these covers the spot, with its neighbours
     assert found[6:, :].max() == found[:, 6:].max() == 0
     with pytest.raises(UserError, match="the picture can't be read: not a picture"):
-        predictor.heat_map(b"junk")
+        predictor.explain_input(b"junk")

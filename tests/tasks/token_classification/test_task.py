@@ -50,10 +50,10 @@ def test_it_learns(run: Any) -> None:
         assert found == [("Dora", "PER"), ("Los Angeles", "LOC")]
         assert all(s["confidence"] > 0.5 for s in answer.to_json()["spans"])
         assert len(answer.readings) == 2
-        assert "Los Angeles [LOC" in run.predictor.one_line(answer)
+        assert "Los Angeles [LOC" in run.predictor.format_line(answer)
     else:
         assert answer.tags == ("PROPN", "VERB", "ADP", "PROPN", "PROPN", "PUNCT")
-        assert run.predictor.one_line(answer).startswith("Dora/PROPN went/VERB")
+        assert run.predictor.format_line(answer).startswith("Dora/PROPN went/VERB")
     assert run.predict([["Dora", "went"]])[0].words == ("Dora", "went")
     page = (run.path / "report.html").read_text()
     table = run.evaluation["test"]["calibration"] if "test" in run.evaluation else run.evaluation["val"]["calibration"]

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.predictions import Boxes, Event, Tally
+from dolmen.predictions import Boxes, Event, SidesJson, Tally, ZoneJson
 from dolmen.types import UserError
 
 Floats = NDArray[np.float64]
@@ -238,10 +238,11 @@ class Journal:
     def tally(self) -> Tally:
         """What was counted until now."""
         inside = self.inside()
-        lines = {
-            line.name: {side: dict(self.crossed[line.name, side]) for side in ("left", "right")} for line in self.lines
+        lines: dict[str, SidesJson] = {
+            line.name: {"left": dict(self.crossed[line.name, "left"]), "right": dict(self.crossed[line.name, "right"])}
+            for line in self.lines
         }
-        zones = {
+        zones: dict[str, ZoneJson] = {
             name: {
                 "entered": dict(counts),
                 "inside": len(inside[name]),

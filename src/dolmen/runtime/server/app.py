@@ -12,29 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from dolmen.runtime.server import replies
 from dolmen.runtime.server.batching import Batcher
-from dolmen.runtime.server.figures import Figures
-from dolmen.runtime.server.gate import Gate, State
-from dolmen.runtime.server.hosting import Hosted
-from dolmen.runtime.server.inputs import Asked, describe_body, read_inputs
+from dolmen.runtime.server.gate import AccessMiddleware, State
+from dolmen.runtime.server.hosting import ModelSlot
+from dolmen.runtime.server.inputs import ParsedRequest, read_inputs
 from dolmen.runtime.server.limits import Limits, Memory, Refusal, body_of, busy
+from dolmen.runtime.server.metrics import ServerMetrics
+from dolmen.runtime.server.openapi import EVENTS, describe
+from dolmen.runtime.server.page_files import add_page
 from dolmen.runtime.server.reload import Watcher
 from dolmen.runtime.server.served import Opener
 from dolmen.runtime.server.streams import Streams
-from dolmen.runtime.server.work import Flow, Job, ModelFailedError, Outcome
+from dolmen.runtime.server.work import Job, ModelFailedError, Outcome, TextStream
 from dolmen.types import UserError
 
-PAGE = Path(__file__).parent / "page"
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-EVENTS = "text/event-stream"
-OWNER = "x-dolmen"
 QUICK = 1 << 18
 """Bytes of a body that are taken apart at once; larger ones would make everybody wait."""
 WHY = {
@@ -74,8 +70,8 @@ def make_app(
     Raises:
         UserError: a model can't be opened.
     """
-    limits, figures, state = limits or Limits(), Figures(), State()
-    hosts = {name: Hosted(name, path, open_model, limits, figures) for name, path in models.items()}
+    limits, metrics, state = limits or Limits(), ServerMetrics(), State()
+    hosts = {name: ModelSlot(name, path, open_model, limits, metrics) for name, path in models.items()}
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -93,25 +89,26 @@ def make_app(
         title="Dolmen", version=__version__, docs_url=None, redoc_url=None, lifespan=life,
         description="Small models over HTTP: predictions, heat maps, texts that are written, and streams.",
     )  # fmt: skip
-    app.state.shared, app.state.hosts, app.state.figures = state, hosts, figures
-    app.add_middleware(Gate, state=state, figures=figures, token=token, only_local=only_local)
+    app.state.shared, app.state.hosts, app.state.metrics = state, hosts, metrics
+    app.add_middleware(AccessMiddleware, state=state, metrics=metrics, token=token, only_local=only_local)
     _say_errors(app, hosts)
     memory = Memory(limits.max_held_bytes)
-    figures.held.set_function(lambda: memory.held)
-    streams = Streams(state, limits, figures)
+    metrics.held.set_function(lambda: memory.held)
+    streams = Streams(state, limits, metrics)
     for host in hosts.values():
-        figures.waiting.labels(host.name).set_function(host.num_waiting)
+        metrics.waiting.labels(host.name).set_function(host.num_waiting)
         _add_model(app, host, Answers(host, limits, memory), streams, secured=token is not None)
-    _add_page(app)
-    _add_facts(app, hosts, state, figures)
-    _describe(app, hosts, limits)
+    add_page(app, {host.task for host in hosts.values()})
+    _add_facts(app, hosts, state, metrics)
+    spec = describe(app, hosts, limits)
+    app.openapi = lambda: spec  # type: ignore[method-assign]  # as FastAPI documents it
     return app
 
 
 class Answers:
     """What happens between a model's address and its thread."""
 
-    def __init__(self, host: Hosted, limits: Limits, memory: Memory) -> None:
+    def __init__(self, host: ModelSlot, limits: Limits, memory: Memory) -> None:
         self.host, self.limits, self.memory = host, limits, memory
 
     async def predict(self, request: Request) -> Response:
@@ -127,26 +124,26 @@ class Answers:
             flows = EVENTS in request.headers.get("accept", "")
             if flows and len(asked.inputs) != 1:
                 raise Refusal(422, f"a stream of events is of one input, this request has {len(asked.inputs)}")
-            found: list[Outcome] | Flow = []
+            answered: list[Outcome] | TextStream = []
             if good:
                 batcher = host.current
                 job = batcher.submit(good, asked.options, deadline, flows=flows)
-                found = await self._done(job, batcher, request)
-            if isinstance(found, Flow):
-                return StreamingResponse(events(found), media_type=EVENTS)
-            rest = iter(found)
+                answered = await self._done(job, batcher, request)
+            if isinstance(answered, TextStream):
+                return StreamingResponse(events(answered), media_type=EVENTS)
+            rest = iter(answered)
             outcomes = [bad[i] if i in bad else next(rest) for i in range(len(asked.inputs))]
             seen["errors"] = sum(not isinstance(o, dict) for o in outcomes) or None
             return JSONResponse({"model": host.name, "predictions": shown(outcomes)})
 
     async def explain(self, request: Request) -> Response:
-        """Say what the answer to a picture rests on."""
+        """Say what the answer to an input rests on."""
         deadline = time.monotonic() + self.limits.timeout_s
         request.scope["state"]["seen"]["model"] = self.host.name
         async with self._in_time(request, deadline) as body:
             asked = await self._asked(request, body)
             if len(asked.inputs) != 1:
-                raise Refusal(422, f"one picture at a time can be explained, this request has {len(asked.inputs)}")
+                raise Refusal(422, f"one input at a time can be explained, this request has {len(asked.inputs)}")
             raw = asked.inputs[0]
             if isinstance(raw, UserError):
                 raise Refusal(422, str(raw))
@@ -166,8 +163,8 @@ class Answers:
                     yield body
         except TimeoutError:
             if reading:
-                said = f"the body was not there after {self.limits.timeout_s:g} s; send it faster, or less at once"
-                raise Refusal(408, said, {"Connection": "close"}) from None
+                late = f"the body was not there after {self.limits.timeout_s:g} s; send it faster, or less at once"
+                raise Refusal(408, late, {"Connection": "close"}) from None
             raise busy(
                 f"the answer was not ready after {self.limits.timeout_s:g} s; send it again later, or less at once",
                 status=503, after_s=5,
@@ -175,14 +172,14 @@ class Answers:
         except ClientDisconnect:
             raise Refusal(400, "the connection ended before the body did") from None
 
-    async def _asked(self, request: Request, body: bytes) -> Asked:
-        host, kind = self.host, request.headers.get("content-type", "")
-        told = (kind, body, host.takes, host.model.Options, host.request, self.limits)
+    async def _asked(self, request: Request, body: bytes) -> ParsedRequest:
+        host, media = self.host, request.headers.get("content-type", "")
+        arguments = (media, body, host.takes, host.model.Options, host.request, self.limits)
         if len(body) < QUICK:  # handing it to a thread would take longer
-            return read_inputs(*told)
-        return await asyncio.to_thread(read_inputs, *told)
+            return read_inputs(*arguments)
+        return await asyncio.to_thread(read_inputs, *arguments)
 
-    async def _done(self, job: Job, batcher: Batcher, request: Request) -> list[Outcome] | Flow:
+    async def _done(self, job: Job, batcher: Batcher, request: Request) -> list[Outcome] | TextStream:
         """Wait for a job; it is dropped if the client leaves or time is up."""
         left = asyncio.ensure_future(_gone(request))
         try:
@@ -221,7 +218,7 @@ def shown(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     return [o if isinstance(o, dict) else {"error": str(o) or "time was up before it was done"} for o in outcomes]
 
 
-async def events(flow: Flow) -> AsyncIterator[str]:
+async def events(flow: TextStream) -> AsyncIterator[str]:
     """A text as events: ``{"piece"}`` as often as needed, then ``{"done": true}``, or ``{"error"}``."""
     try:
         async for piece in flow:
@@ -245,7 +242,7 @@ def event(value: dict[str, Any]) -> str:
 # ---- addresses
 
 
-def _add_model(app: FastAPI, host: Hosted, answers: Answers, streams: Streams, *, secured: bool) -> None:
+def _add_model(app: FastAPI, host: ModelSlot, answers: Answers, streams: Streams, *, secured: bool) -> None:
     base = f"/v1/models/{host.name}"
     tags: list[str | Enum] = [host.name]
     refused: dict[int | str, dict[str, Any]] = {
@@ -253,27 +250,23 @@ def _add_model(app: FastAPI, host: Hosted, answers: Answers, streams: Streams, *
         for status, why in WHY.items()
         if secured or status != 401
     }
-    reply: dict[str, Any] = {"application/json": {"schema": replies.predictions_of(host.task, host.name)}}
-    if host.task == "text-generation":
-        reply[EVENTS] = {"schema": {"type": "string"}}
-    body = {"requestBody": {OWNER: host.name}}  # which _describe fills in
 
     @app.get(base, summary=f"What {host.name} is", tags=tags, response_model=replies.ModelReply)
     async def about() -> Response:
         return JSONResponse(host.about())
 
     @app.post(
-        f"{base}/predict", summary=f"Predict with {host.name}", tags=tags, openapi_extra=body,
-        responses={200: {"description": "Predictions, in the order of the inputs.", "content": reply}, **refused},
+        f"{base}/predict", summary=f"Predict with {host.name}", tags=tags,
+        responses={200: {"description": "Predictions, in the order of the inputs."}, **refused},
     )  # fmt: skip
     async def predict(request: Request) -> Response:
         return await answers.predict(request)
 
-    if host.explains:
+    if host.predictor.explains:
 
         @app.post(
-            f"{base}/explain", summary="What the answer to a picture rests on", tags=tags, openapi_extra=body,
-            response_model=replies.HeatMapReply, responses=refused,
+            f"{base}/explain", summary="What the answer to one input rests on", tags=tags,
+            responses={200: {"description": "What it rests on."}, **refused},
         )  # fmt: skip
         async def explain(request: Request) -> Response:
             return await answers.explain(request)
@@ -283,7 +276,7 @@ def _add_model(app: FastAPI, host: Hosted, answers: Answers, streams: Streams, *
         await streams.serve(socket, host)
 
 
-def _add_facts(app: FastAPI, hosts: Mapping[str, Hosted], state: State, figures: Figures) -> None:
+def _add_facts(app: FastAPI, hosts: Mapping[str, ModelSlot], state: State, metrics: ServerMetrics) -> None:
     @app.get("/v1/models", summary="The models", response_model=replies.ModelsReply)
     async def listed() -> Response:
         return JSONResponse({"models": [h.about() for h in hosts.values()]})
@@ -303,29 +296,11 @@ def _add_facts(app: FastAPI, hosts: Mapping[str, Hosted], state: State, figures:
         return JSONResponse({"status": "ready"})
 
     @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(figures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def prometheus() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _add_page(app: FastAPI) -> None:
-    files = {f.name: f.read_bytes() for f in PAGE.iterdir() if f.suffix in KINDS}
-
-    def sent(name: str) -> Response:
-        kind = KINDS[Path(name).suffix]
-        return Response(files[name], media_type=kind, headers={"Cache-Control": "no-cache"})
-
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return sent("index.html")
-
-    @app.get("/page/{name}", include_in_schema=False)
-    async def part(name: str) -> Response:
-        if name not in files:
-            raise Refusal(404, "the page has no such part")
-        return sent(name)
-
-
-def _say_errors(app: FastAPI, hosts: Mapping[str, Hosted]) -> None:
+def _say_errors(app: FastAPI, hosts: Mapping[str, ModelSlot]) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Exception) -> Response:
         assert isinstance(refusal, Refusal)
@@ -334,33 +309,11 @@ def _say_errors(app: FastAPI, hosts: Mapping[str, Hosted]) -> None:
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        path, said = request.url.path, str(error.detail)
+        path, sentence = request.url.path, str(error.detail)
         if error.status_code == 404:
-            said = "there is nothing at this address; /openapi.json lists those that there are"
+            sentence = "there is nothing at this address; /openapi.json lists those that there are"
             if path.startswith("/v1/models/") and path.split("/")[3] not in hosts:
-                said = f"there is no model of this name; the models are: {', '.join(hosts)}"
+                sentence = f"there is no model of this name; the models are: {', '.join(hosts)}"
         elif error.status_code == 405:
-            said = f"{request.method[:16]} is not possible here; /openapi.json says what is"
-        return JSONResponse({"error": said}, error.status_code, error.headers)
-
-
-def _describe(app: FastAPI, hosts: Mapping[str, Hosted], limits: Limits) -> None:
-    """OpenAPI from the types by which requests are checked; made once."""
-    spec = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    schemas = spec.setdefault("components", {}).setdefault("schemas", {})
-    extra: list[type[BaseModel]] = [
-        replies.Problem,
-        *(replies.PREDICTIONS.get(h.task, replies.OtherReply) for h in hosts.values()),
-    ]
-    wanted = {kind.__name__: kind for kind in [*extra, *(h.request for h in hosts.values())]}
-    for name, kind in wanted.items():
-        schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas |= schema.pop("$defs", {})
-        schemas[name] = schema
-    for path in spec["paths"].values():
-        post = path.get("post", {})
-        if (name := post.get("requestBody", {}).get(OWNER)) is not None:
-            host = hosts[name]
-            reference = {"$ref": f"#/components/schemas/{host.request.__name__}"}
-            post["requestBody"] = describe_body(host.takes, reference, limits)
-    app.openapi = lambda: spec  # type: ignore[method-assign]  # as FastAPI documents it
+            sentence = f"{request.method[:16]} is not possible here; /openapi.json says what is"
+        return JSONResponse({"error": sentence}, error.status_code, error.headers)

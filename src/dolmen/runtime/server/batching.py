@@ -15,10 +15,10 @@ from typing import Any
 
 from dolmen.predictions import Text
 from dolmen.runtime.model import Model
-from dolmen.runtime.server.figures import Figures
 from dolmen.runtime.server.limits import Limits, busy
 from dolmen.runtime.server.logs import fail
-from dolmen.runtime.server.work import Call, Flow, Item, Job, ModelFailedError, Outcome, hand_over, resolve
+from dolmen.runtime.server.metrics import ServerMetrics
+from dolmen.runtime.server.work import Call, Item, Job, ModelFailedError, Outcome, TextStream, hand_over, resolve
 from dolmen.types import UserError
 
 TURN_S = 0.02
@@ -31,7 +31,7 @@ class Batcher:
     """A model with its thread and its queue.
 
     Args:
-        name: of the model, for figures and the log.
+        name: of the model, for metrics and the log.
         weigh: what an input costs beside others (pixels, characters); it raises UserError for one that costs too much.
         max_weight: of inputs that are worked off together.
     """
@@ -41,18 +41,18 @@ class Batcher:
         name: str,
         model: Model,
         limits: Limits,
-        figures: Figures,
+        metrics: ServerMetrics,
         *,
         weigh: Callable[[Any], int] = lambda _: 0,
         max_weight: int = 1,
     ) -> None:
         self.name, self.model, self.limits, self.weigh, self.max_weight = name, model, limits, weigh, max_weight
-        self.figures = figures
-        self._inputs = {o: figures.inputs.labels(name, o) for o in ("answered", "refused", "failed")}
-        self._sizes, self._seconds = figures.batches.labels(name), figures.batch_seconds.labels(name)
+        self.metrics = metrics
+        self._inputs = {o: metrics.inputs.labels(name, o) for o in ("answered", "refused", "failed")}
+        self._sizes, self._seconds = metrics.batches.labels(name), metrics.batch_seconds.labels(name)
         self._changed = threading.Condition()
         self._waiting: deque[Item | Call] = deque()
-        self._flows: list[Flow] = []
+        self._flows: list[TextStream] = []
         self._holders, self._retired = 0, False
         self.thread = threading.Thread(target=self._work, name=f"model {name}", daemon=True)
         self.thread.start()
@@ -254,7 +254,7 @@ class Batcher:
 
         def ended(text: str, end: Exception | None) -> None:
             if end is None:
-                outcome: Outcome = Text(prediction.prompt, iter((text,))).to_json()
+                outcome: Outcome = dict(Text(prediction.prompt, iter((text,))).to_json())
             elif isinstance(end, (UserError, TimeoutError)):
                 outcome = end
             else:
@@ -266,8 +266,8 @@ class Batcher:
 
     def _flow(
         self, pieces: Iterator[str], work: Job | Call, ended: Callable[[str, Exception | None], None] | None
-    ) -> Flow:
-        flow = Flow(_until_dead(pieces, work), work.loop, work.deadline, wake=self._wake, ended=ended)
+    ) -> TextStream:
+        flow = TextStream(_until_dead(pieces, work), work.loop, work.deadline, wake=self._wake, ended=ended)
         self._flows.append(flow)
         return flow
 

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dolmen.runtime.server.figures import Figures
 from dolmen.runtime.server.limits import Refusal
 from dolmen.runtime.server.logs import fail, say
+from dolmen.runtime.server.metrics import ServerMetrics
 
 OPEN = {"/", "/healthz", "/readyz"}
 """Answered without the token: the page holds nothing, and probes seldom have one. So is what lies below /page/."""
@@ -57,20 +57,22 @@ class State:
         self.drained.set()
 
 
-class Gate:
+class AccessMiddleware:
     """ASGI middleware around everything.
 
     Args:
         app: what is behind it.
         state: what all requests share.
-        figures: to count in.
+        metrics: to count in.
         token: who asks must know it; None for everybody.
         only_local: answer only to names of this machine. Without a token, a page from elsewhere could otherwise have
             its own name resolved to this machine and read the answers (DNS rebinding).
     """
 
-    def __init__(self, app: ASGIApp, *, state: State, figures: Figures, token: str | None, only_local: bool) -> None:
-        self.app, self.state, self.figures, self.only_local = app, state, figures, only_local
+    def __init__(
+        self, app: ASGIApp, *, state: State, metrics: ServerMetrics, token: str | None, only_local: bool
+    ) -> None:
+        self.app, self.state, self.metrics, self.only_local = app, state, metrics, only_local
         self.token = None if token is None else token.encode()
         self.series = secrets.token_hex(4)  # of request IDs: asking the system anew for each costs more than the rest
 
@@ -89,7 +91,7 @@ class Gate:
         scope.setdefault("state", {})["seen"] = seen
         self.state.accepted += 1
         request_id = f"{self.series}{self.state.accepted:08x}"
-        self.figures.active.inc()
+        self.metrics.active.inc()
 
         async def send_more(message: Message) -> None:
             nonlocal status
@@ -115,11 +117,11 @@ class Gate:
                 await answer(send_more, 500, f"the server failed; its log says where, under {request_id}", {})
         finally:
             self.state.answered += 1
-            self.figures.active.dec()
+            self.metrics.active.dec()
             seconds = time.perf_counter() - start
             route, model = getattr(scope.get("route"), "path", "none"), seen.get("model", "")
-            self.figures.requests.labels(model, route, status).inc()
-            self.figures.seconds.labels(model, route).observe(seconds)
+            self.metrics.requests.labels(model, route, status).inc()
+            self.metrics.seconds.labels(model, route).observe(seconds)
             say(
                 "request", id=request_id, method=scope["method"][:16], path=scope["path"][:100], status=status,
                 seconds=round(seconds, 4), client=(scope.get("client") or [None])[0], **seen,

@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from dolmen.runtime.server.forms import parts_of
 from dolmen.runtime.server.kinds import InputKind
 from dolmen.runtime.server.limits import MEBIBYTE, Limits, Refusal
-from dolmen.runtime.server.served import NOT_SERVED, options_of
+from dolmen.runtime.server.served import served_options, why_not_served
 from dolmen.types import UserError
 
 LARGEST_NUMBER = 1 << 53
@@ -25,7 +25,7 @@ SHORTENED = 60
 
 
 @dataclass(frozen=True)
-class Asked:
+class ParsedRequest:
     """What a request asks for.
 
     Attributes:
@@ -37,9 +37,9 @@ class Asked:
     options: dict[str, Any]
 
 
-def request_of(takes: InputKind, kind: type[BaseModel], max_inputs: int) -> type[BaseModel]:
+def request_of(takes: InputKind, options_type: type[BaseModel], max_inputs: int) -> type[BaseModel]:
     """The JSON that ``predict`` takes: ``{"inputs": [...], "options": {...}}``."""
-    options = options_of(kind)
+    options = served_options(options_type)
     text = "base64 of the file" if takes.is_file else "a text, or the list of its words"
     one: Any = str if takes.is_file else str | Annotated[list[str], Field(min_length=1)]
     return create_model(
@@ -66,17 +66,17 @@ def read_inputs(
     content_type: str,
     content: bytes,
     takes: InputKind,
-    kind: type[BaseModel],
+    options_type: type[BaseModel],
     request: type[BaseModel],
     limits: Limits,
-) -> Asked:
+) -> ParsedRequest:
     """Take a body apart.
 
     Args:
         content_type: the header.
         content: the body.
         takes: what an input of the model is.
-        kind: the options of the model.
+        options_type: the options of the model.
         request: of ``request_of``.
         limits: of the server.
 
@@ -85,40 +85,40 @@ def read_inputs(
     """
     media = content_type.partition(";")[0].strip().lower()
     if media == "application/json" or media.endswith("+json"):
-        return _from_json(content, takes, kind, request, limits)
+        return _from_json(content, takes, options_type, request, limits)
     if media == "multipart/form-data":
-        return _from_form(content_type, content, takes, kind, limits)
+        return _from_form(content_type, content, takes, options_type, limits)
     if takes.fits(media):
-        return Asked([content if takes.is_file else _text(content, limits)], check_options({}, kind))
+        return ParsedRequest([content if takes.is_file else _text(content, limits)], check_options({}, options_type))
     other = f"{takes.one} as {' or '.join(takes.media)}"
-    found = f"{media[:SHORTENED]!r}" if media else "nothing"
-    raise Refusal(415, f"Content-Type says {found}; this model takes application/json, multipart/form-data, or {other}")
+    given = f"{media[:SHORTENED]!r}" if media else "nothing"
+    raise Refusal(415, f"Content-Type says {given}; this model takes application/json, multipart/form-data, or {other}")
 
 
 def _from_json(
-    content: bytes, takes: InputKind, kind: type[BaseModel], request: type[BaseModel], limits: Limits
-) -> Asked:
+    content: bytes, takes: InputKind, options_type: type[BaseModel], request: type[BaseModel], limits: Limits
+) -> ParsedRequest:
     values = parse_json(content)
     if not isinstance(values, dict):
         raise Refusal(422, 'the body must be a JSON object: {"inputs": [...], "options": {...}}')
-    options = check_options(values.get("options", {}), kind)
+    options = check_options(values.get("options", {}), options_type)
     try:
         request.model_validate({**values, "options": options})
     except ValidationError as error:
         raise Refusal(422, sentence(error)) from None
     if takes.is_file:
-        return Asked([_file(value) for value in values["inputs"]], options)
-    return Asked([_checked(value, limits) for value in values["inputs"]], options)
+        return ParsedRequest([_file(value) for value in values["inputs"]], options)
+    return ParsedRequest([_checked(value, limits) for value in values["inputs"]], options)
 
 
 def _file(value: str) -> bytes | UserError:
     if value.startswith("data:"):
         value = value.partition(",")[2]
     try:
-        found = base64.b64decode(value, validate=True)
+        content = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         return UserError("this input is not base64; send the bytes of the file as base64")
-    return found or UserError("this input is empty; send the bytes of the file as base64")
+    return content or UserError("this input is empty; send the bytes of the file as base64")
 
 
 def _checked(value: Any, limits: Limits) -> Any:
@@ -137,29 +137,31 @@ def _text(content: bytes, limits: Limits) -> Any:
         return UserError(f"the text is not UTF-8 ({error.reason} at byte {error.start:,}); convert it")
 
 
-def _from_form(content_type: str, content: bytes, takes: InputKind, kind: type[BaseModel], limits: Limits) -> Asked:
+def _from_form(
+    content_type: str, content: bytes, takes: InputKind, options_type: type[BaseModel], limits: Limits
+) -> ParsedRequest:
     inputs: list[Any] = []
     options: dict[str, Any] = {}
     for part in parts_of(content_type, content, limits.max_inputs + 1):
-        found = bytes(part.content)
+        value = bytes(part.content)
         if part.name == "options" and not part.is_file:
-            options = parse_json(found)
+            options = parse_json(value)
         elif part.name != "inputs":
             raise Refusal(422, f"the form has a field {_short(part.name)}; its fields are inputs and options")
         elif not takes.is_file:
-            inputs.append(_text(found, limits))
+            inputs.append(_text(value, limits))
         elif part.is_file:
-            inputs.append(found)
+            inputs.append(value)
         else:
             raise Refusal(422, f"a field inputs holds no file; send {takes.many.lower()} as files")
     if not inputs:
         raise Refusal(422, f"the form holds no {'file' if takes.is_file else 'text'}; send one at least")
     if len(inputs) > limits.max_inputs:
         raise Refusal(422, f"{len(inputs)} inputs in one request, the most is {limits.max_inputs}; send less at once")
-    return Asked(inputs, check_options(options, kind))
+    return ParsedRequest(inputs, check_options(options, options_type))
 
 
-def check_options(values: Any, kind: type[BaseModel]) -> dict[str, Any]:
+def check_options(values: Any, options_type: type[BaseModel]) -> dict[str, Any]:
     """Options that came from outside, checked and complete.
 
     Raises:
@@ -167,10 +169,10 @@ def check_options(values: Any, kind: type[BaseModel]) -> dict[str, Any]:
     """
     if not isinstance(values, dict):
         raise Refusal(422, "options must be a JSON object")
-    allowed = options_of(kind)
+    allowed = served_options(options_type)
     for name, value in values.items():
-        if name in NOT_SERVED and name in kind.model_fields:
-            raise Refusal(422, f"the option {name} {NOT_SERVED[name]}")
+        if why := why_not_served(options_type, name):
+            raise Refusal(422, f"the option {name} {why}")
         if name not in allowed.model_fields:
             listed = ", ".join(allowed.model_fields) or "none"
             raise Refusal(422, f"there is no option {_short(name)}; the options of this model: {listed}")

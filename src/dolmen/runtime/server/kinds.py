@@ -34,6 +34,9 @@ class InputKind:
         media: types of a body that is one input.
         is_file: whether an input is the bytes of a file; else it is a text.
         streamed: how pieces of a stream come.
+        piece: a binary message of a stream -> what a session takes; given its rate, too. It raises UserError for one
+            that costs too much.
+        stream_rate: samples a second of a stream's messages, as the model's processor says; None of what has no rate.
         weigh: what an input costs; it raises UserError for one that costs too much.
         most: what inputs that are worked off together may cost.
     """
@@ -43,8 +46,10 @@ class InputKind:
     media: tuple[str, ...]
     is_file: bool
     streamed: str
+    piece: Callable[[bytes, int | None, Limits], Any]
     weigh: Callable[[Any, Limits], int]
     most: Callable[[Limits], int]
+    stream_rate: Callable[[Any], int | None] = lambda processor: None
 
     def fits(self, media: str) -> bool:
         """Whether a body of this type is one input."""
@@ -132,17 +137,41 @@ def rate_of(value: Any) -> int:
     return value
 
 
+def whole_picture(content: bytes, rate: int | None, limits: Limits) -> bytes:
+    """A message of a stream: a picture's file.
+
+    Raises:
+        UserError: it has too many pixels.
+    """
+    del rate
+    num_pixels(content, limits)
+    return content
+
+
+def samples_and_rate(content: bytes, rate: int | None, limits: Limits) -> tuple[Any, int]:
+    """A message of a stream: sound, with its rate. See ``samples_of``."""
+    del limits
+    assert rate is not None
+    return samples_of(content, rate), rate
+
+
+def no_bytes(content: bytes, rate: int | None, limits: Limits) -> Any:
+    """A message of a stream of texts, which come as JSON; binary ones are refused before."""
+    raise NotImplementedError
+
+
 INPUT_KINDS = {
     "picture": InputKind(
         "a picture", "Pictures", ("image/*", "application/octet-stream"), True, "as binary messages, a file each",
-        num_pixels, lambda limits: limits.max_pixels,
+        piece=whole_picture, weigh=num_pixels, most=lambda limits: limits.max_pixels,
     ),
     "recording": InputKind(
         "a recording", "Recordings", ("audio/*", "application/octet-stream"), True,
-        "as binary messages of 16-bit samples", num_milliseconds, lambda limits: round(MILLI * limits.max_seconds),
+        "as binary messages of 16-bit samples", piece=samples_and_rate, weigh=num_milliseconds,
+        most=lambda limits: round(MILLI * limits.max_seconds), stream_rate=lambda processor: processor.rate,
     ),
     "text": InputKind(
-        "a text", "Texts", ("text/plain",), False, 'as {"feed": text}', num_characters,
-        lambda limits: limits.max_characters,
+        "a text", "Texts", ("text/plain",), False, 'as {"feed": text}', piece=no_bytes, weigh=num_characters,
+        most=lambda limits: limits.max_characters,
     ),
 }  # fmt: skip

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dolmen.runtime.server.hosting import Hosted
+from dolmen.runtime.server.hosting import ModelSlot
 from dolmen.runtime.server.logs import fail, say
 from dolmen.types import MachineError, UserError
 
@@ -33,7 +33,7 @@ class Watcher:
         seconds: between two looks.
     """
 
-    def __init__(self, hosts: Sequence[Hosted], seconds: float = 1.0) -> None:
+    def __init__(self, hosts: Sequence[ModelSlot], seconds: float = 1.0) -> None:
         self.hosts, self.seconds = hosts, seconds
         self._loaded = {h.name: signature(h.path) for h in hosts}
         self._last = dict(self._loaded)
@@ -45,14 +45,14 @@ class Watcher:
             for host in self.hosts:
                 await self.look(host)
 
-    async def look(self, host: Hosted) -> bool:
+    async def look(self, host: ModelSlot) -> bool:
         """Load a model again if its files have changed and stay as they are since the last look; whether it was."""
         now = await asyncio.to_thread(signature, host.path)
         before, self._last[host.name] = self._last[host.name], now
         if now == self._loaded[host.name] or now != before or not now:  # who writes in place is not done yet
             return False
         self._loaded[host.name] = now  # also where it is broken: it is tried again when it changes again
-        outcome = host.figures.reloads.labels
+        outcome = host.metrics.reloads.labels
         try:
             model = await asyncio.to_thread(host.load_again)
         except (UserError, MachineError, OSError) as error:

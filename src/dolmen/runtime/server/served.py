@@ -13,39 +13,43 @@ from pydantic import BaseModel, ConfigDict, create_model
 from pydantic.fields import FieldInfo
 
 from dolmen.runtime.model import Model
-
-_FILE = "names a file and is not served;"  # it would name one of the server's
-NOT_SERVED = {
-    "state": f"{_FILE} save and restore a WebSocket session instead",
-    "commands": f"{_FILE} list its sentences as command instead",
-    "lm": f"{_FILE} list words as hot instead",
-    "lm_out": f"{_FILE} write it with dolmen predict",
-    "lm_order": "is of a language model, which is not served; list words as hot instead",
-    "lm_weight": "is of a language model, which is not served; list words as hot instead",
-}
-"""Options that are not let in from outside, and why."""
-MOST_SERVED = {"beam": 100, "silence_s": 60, "longest_s": 60}
-"""With more of these, one client could keep all others waiting, or the memory of its stream would grow."""
-
+from dolmen.runtime.options import NotServed, Served, check_marks, is_path, mark_of
 
 Opener = Callable[[Path], Model]
 
 
 @functools.cache
-def options_of(kind: type[BaseModel]) -> type[BaseModel]:
-    """The options that may come from outside: those of the model, but for ``NOT_SERVED``, up to ``MOST_SERVED``."""
+def served_options(options: type[BaseModel]) -> type[BaseModel]:
+    """Those of a model's options that may come from outside: they are marked as ``Served``, up to its maximum.
+
+    Raises:
+        TypeError: an option that names a file is marked so.
+    """
+    check_marks(options)
     fields: dict[str, Any] = {
-        name: (field.annotation, _bounded(name, field))
-        for name, field in kind.model_fields.items()
-        if name not in NOT_SERVED
+        name: (field.annotation, _bounded(field, mark))
+        for name, field in options.model_fields.items()
+        if (mark := mark_of(field, Served)) is not None
     }
     config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-    return create_model(kind.__name__, __config__=config, __doc__=kind.__doc__, **fields)
+    return create_model(options.__name__, __config__=config, __doc__=options.__doc__, **fields)
 
 
-def _bounded(name: str, field: FieldInfo) -> FieldInfo:
-    if name not in MOST_SERVED:
-        return field
-    found = copy.copy(field)
-    found.metadata = [*(m for m in field.metadata if not isinstance(m, Le)), Le(MOST_SERVED[name])]
-    return found
+def why_not_served(options: type[BaseModel], name: str) -> str | None:
+    """Why an option that the model has is not served, and what to do instead; None for all other names."""
+    field = options.model_fields.get(name)
+    if field is None or mark_of(field, Served) is not None:
+        return None
+    mark = mark_of(field, NotServed)
+    if mark is not None:
+        return f"{mark.why}; {mark.instead}"
+    listed = ", ".join(served_options(options).model_fields) or "none"
+    return f"{'names a file and ' if is_path(field) else ''}is not served; the options of this model: {listed}"
+
+
+def _bounded(field: FieldInfo, mark: Served) -> FieldInfo:
+    bounded = copy.copy(field)
+    bounded.metadata = [m for m in field.metadata if not isinstance(m, Served)]
+    if mark.maximum is not None:
+        bounded.metadata = [*(m for m in bounded.metadata if not isinstance(m, Le)), Le(mark.maximum)]
+    return bounded

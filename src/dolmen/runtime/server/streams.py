@@ -33,14 +33,14 @@ from starlette.responses import JSONResponse
 
 from dolmen.runtime.predictor import Session
 from dolmen.runtime.server.batching import Batcher
-from dolmen.runtime.server.figures import Figures
 from dolmen.runtime.server.gate import BEARER, State
-from dolmen.runtime.server.hosting import Hosted
+from dolmen.runtime.server.hosting import ModelSlot
 from dolmen.runtime.server.inputs import check_options, parse_json
-from dolmen.runtime.server.kinds import INPUT_KINDS, rate_of, samples_of
+from dolmen.runtime.server.kinds import rate_of
 from dolmen.runtime.server.limits import Limits, Refusal
 from dolmen.runtime.server.logs import say
-from dolmen.runtime.server.work import Flow, ModelFailedError
+from dolmen.runtime.server.metrics import ServerMetrics
+from dolmen.runtime.server.work import ModelFailedError, TextStream
 from dolmen.types import Prediction, UserError
 
 SUBPROTOCOL = "dolmen"
@@ -53,17 +53,17 @@ COMMANDS = "feed, begin, write, stop, finish, reset, save, restore"
 class Streams:
     """All sessions of a server."""
 
-    def __init__(self, state: State, limits: Limits, figures: Figures) -> None:
-        self.state, self.limits, self.figures = state, limits, figures
+    def __init__(self, state: State, limits: Limits, metrics: ServerMetrics) -> None:
+        self.state, self.limits, self.metrics = state, limits, metrics
 
-    async def serve(self, socket: WebSocket, host: Hosted) -> None:
+    async def serve(self, socket: WebSocket, host: ModelSlot) -> None:
         """Serve one connection until either side ends it; refuse it where there are as many as there may be."""
         if self.state.num_sessions >= self.limits.max_sessions:
             said = f"there are {self.state.num_sessions} sessions, which is the most; connect again later"
             await socket.send_denial_response(JSONResponse({"error": said}, 429, {"Retry-After": "10"}))
             return
         batcher, start, num_messages = host.current, time.monotonic(), 0
-        gauge = self.figures.sessions.labels(host.name)
+        gauge = self.metrics.sessions.labels(host.name)
         self.state.num_sessions += 1
         gauge.inc()
         batcher.hold()
@@ -83,10 +83,10 @@ class Streams:
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, host: Hosted, batcher: Batcher, limits: Limits) -> None:
+    def __init__(self, socket: WebSocket, host: ModelSlot, batcher: Batcher, limits: Limits) -> None:
         self.socket, self.host, self.batcher, self.limits = socket, host, batcher, limits
         self.model = batcher.model
-        self.rate: int | None = self.model.processor.rate if host.takes is INPUT_KINDS["recording"] else None
+        self.rate = host.takes.stream_rate(self.model.processor)
         self.next: asyncio.Task[Any] | None = None
 
     async def run(self, drained: asyncio.Event) -> int:
@@ -145,7 +145,8 @@ class _Connection:
         if (content := message.get("bytes")) is not None:
             if not self.host.takes.is_file:
                 raise self._otherwise()
-            yield await self._results(lambda: self.session.feed(self._piece(content)))
+            takes, rate, limits = self.host.takes, self.rate, self.limits
+            yield await self._results(lambda: self.session.feed(takes.piece(content, rate, limits)))
             return
         values = parse_json(message["text"].encode("utf-8", "surrogatepass"))
         if not isinstance(values, dict) or len(values) != 1:
@@ -186,13 +187,6 @@ class _Connection:
         self.session: Session = await self._called(work)
         self.rate = rate
 
-    def _piece(self, content: bytes) -> Any:
-        """A binary message as the session takes it; in the model's thread."""
-        if self.rate is not None:
-            return samples_of(content, self.rate), self.rate
-        self.host.takes.weigh(content, self.limits)
-        return content
-
     def _otherwise(self) -> Refusal:
         takes = self.host.takes
         return Refusal(422, f"this model takes {takes.many.lower()}; send them {takes.streamed}")
@@ -219,11 +213,10 @@ class _Connection:
                 self.batcher.forget(call)
 
     async def _written(self, options: Any) -> AsyncGenerator[dict[str, Any]]:
-        write = getattr(self.session, "write", None)
-        if write is None:
+        if not self.model.predictor.writes:
             raise Refusal(422, "this model does not write")
         chosen = check_options(options, self.model.Options)
-        flow: Flow = await self._called(lambda: write(**chosen), flow=True)
+        flow: TextStream = await self._called(lambda: self.session.write(**chosen), flow=True)
         hearing = asyncio.ensure_future(self._stopped(flow))
         try:
             async for piece in flow:
@@ -236,7 +229,7 @@ class _Connection:
             await flow.finished.wait()  # the session must not be touched before
         yield {"done": True}
 
-    async def _stopped(self, flow: Flow) -> None:
+    async def _stopped(self, flow: TextStream) -> None:
         """Listen while a text is written: a stop, or the end of the connection, ends it; all else waits."""
         self._listen()
         assert self.next is not None

@@ -33,7 +33,7 @@ class Job:
         key: equal for jobs whose inputs may be worked off together.
         deadline: of ``time.monotonic``; what has not begun by then is dropped.
         flows: whether texts are handed over while they are written.
-        future: the outcomes in the order of the inputs, or the one ``Flow``.
+        future: the outcomes in the order of the inputs, or the one ``TextStream``.
         dead: nobody waits for it any more.
     """
 
@@ -41,7 +41,7 @@ class Job:
         self.options, self.deadline, self.flows = options, deadline, flows
         self.key = repr(sorted(options.items()))
         self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[list[Outcome] | Flow] = self.loop.create_future()
+        self.future: asyncio.Future[list[Outcome] | TextStream] = self.loop.create_future()
         self.outcomes: list[Outcome | None] = [None] * num_inputs
         self.left = num_inputs
         self.cancelled = False
@@ -73,7 +73,7 @@ class Call:
 
     Attributes:
         work: is called in the model's thread.
-        future: what it returns; of a flow the ``Flow``, where ``work`` gives the pieces.
+        future: what it returns; of a flow the ``TextStream``, where ``work`` gives the pieces.
     """
 
     def __init__(self, work: Callable[[], Any], deadline: float, *, flow: bool = False) -> None:
@@ -88,7 +88,7 @@ class Call:
         return self.cancelled or time.monotonic() > self.deadline
 
 
-class Flow:
+class TextStream:
     """A text that is written in the model's thread and read in the event loop.
 
     Args:

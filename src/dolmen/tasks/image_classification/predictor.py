@@ -7,12 +7,11 @@ from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from dolmen.predictions import Classes
+from dolmen.predictions import Classes, HeatMap
 from dolmen.runtime.network import BATCH, MODEL
-from dolmen.runtime.pictures import ImagePredictor
+from dolmen.runtime.pictures import ImagePredictor, area_seen
 from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.types import Prediction, UserError
 
@@ -21,9 +20,11 @@ GRID = 12
 
 
 class ClassificationPredictor(ImagePredictor[ClassificationProcessor]):
-    """See the module."""
+    """Pictures to ``Classes``."""
 
     Processor: ClassVar[type[Any]] = ClassificationProcessor
+    PredictionType: ClassVar[type[Prediction]] = Classes
+    ExplanationType: ClassVar[type[Prediction] | None] = HeatMap
 
     def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
         """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
@@ -43,7 +44,7 @@ class ClassificationPredictor(ImagePredictor[ClassificationProcessor]):
             for raw, example in zip(chunk, examples, strict=True):
                 yield raw, example if isinstance(example, UserError) else next(found)
 
-    def one_line(self, prediction: Prediction) -> str:
+    def format_line(self, prediction: Prediction) -> str:
         """``cat 97.1 %  (dog 2.0 %, deer 0.5 %)``."""
         assert isinstance(prediction, Classes)
         others = [(n, p) for n, p in prediction.top(4) if n != prediction.label][:2]
@@ -54,13 +55,13 @@ class ClassificationPredictor(ImagePredictor[ClassificationProcessor]):
         """The classes."""
         return self.processor.classes
 
-    def heat_map(self, raw: Any) -> tuple[str, NDArray[np.float32]]:
-        """What the answer rests on: how much its probability falls where the picture is covered with its own mean.
+    def explain_input(self, raw: Any) -> HeatMap:
+        """Measure how much the answer's probability falls where the picture is covered with its own mean.
 
         Zeiler & Fergus (2014). It needs no gradient, so that it works on any network, a bundle's as well.
 
         Returns:
-            The class that was decided for, and (GRID, GRID) from 0 (nothing) to 1 (the place that matters most).
+            A map of (GRID, GRID), of the class that is decided for.
 
         Raises:
             UserError: the picture can't be read.
@@ -85,5 +86,6 @@ class ClassificationPredictor(ImagePredictor[ClassificationProcessor]):
         label = answers[0].label
         at = answers[0].names.index(label)
         fall = np.log(answers[0].probabilities[at]) - np.log([max(a.probabilities[at], 1e-12) for a in answers[1:]])
-        found = np.maximum(fall, 0).reshape(rows, columns)
-        return label, np.asarray(found / max(float(found.max()), 1e-6), np.float32)
+        heat = np.maximum(fall, 0).reshape(rows, columns)
+        heat = np.asarray(heat / max(float(heat.max()), 1e-6), np.float32)
+        return HeatMap(label, heat, area_seen(raw, (height, width), self.processor.fit))

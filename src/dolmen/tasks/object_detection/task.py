@@ -105,7 +105,7 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
     Config = ObjectDetectionConfig
     Processor = DetectionProcessor
     Predictor = DetectionPredictor
-    forms = FORMS
+    convert_formats = FORMS
     METRICS = METRICS
     headline = "map"
     monitor = "map"

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from dolmen.types import described
+
+
+@described
+class WordJson(TypedDict):
+    """A word that was heard, and when, in seconds from the beginning."""
+
+    text: Annotated[str, Field(description="the word")]
+    start_s: Annotated[float, Field(description="from where on it is heard")]
+    end_s: Annotated[float, Field(description="until where it is")]
+    confidence: Annotated[float, Field(ge=0, le=1, description="how surely it was this word")]
 
 
 @dataclass(frozen=True)
@@ -23,7 +38,7 @@ class Word:
     end_s: float
     confidence: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> WordJson:
         """Return ``{"text", "start_s", "end_s", "confidence"}``."""
         return {
             "text": self.text,
@@ -31,6 +46,30 @@ class Word:
             "end_s": round(self.end_s, 3),
             "confidence": round(self.confidence, 6),
         }
+
+
+@described
+class AlternativeJson(TypedDict):
+    """A reading of what was said."""
+
+    text: Annotated[str, Field(description="what may have been said")]
+    probability: Annotated[float, Field(ge=0, le=1, description="of this reading among those that are given")]
+
+
+@described
+class TranscriptJson(TypedDict):
+    """What was said in a recording, or in a stretch of a stream."""
+
+    text: Annotated[str, Field(description="all words; empty where nothing was said")]
+    confidence: Annotated[float, Field(ge=0, le=1, description="how surely all of it is right")]
+    start_s: Annotated[float, Field(description="where it begins, in seconds")]
+    end_s: Annotated[float, Field(description="where it ends, in seconds")]
+    final: Annotated[bool, Field(description="false while a stretch goes on, and what is said of it may change")]
+    words: Annotated[list[WordJson], Field(description="with their times")]
+    rejected: NotRequired[Annotated[bool, Field(description="true where it was none of the commands")]]
+    alternatives: NotRequired[
+        Annotated[list[AlternativeJson], Field(description="most probable first, where n_best is more than 1")]
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +97,9 @@ class Transcript:
     rejected: bool = False
     alternatives: tuple[tuple[str, float], ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TranscriptJson:
         """Return text, words, confidence, start and end, and alternatives where there are some."""
-        found: dict[str, Any] = {
+        values: TranscriptJson = {
             "text": self.text,
             "confidence": round(self.confidence, 6),
             "start_s": round(self.start_s, 3),
@@ -69,7 +108,7 @@ class Transcript:
             "words": [word.to_json() for word in self.words],
         }
         if self.rejected:
-            found["rejected"] = True
+            values["rejected"] = True
         if len(self.alternatives) > 1:
-            found["alternatives"] = [{"text": text, "probability": round(p, 6)} for text, p in self.alternatives]
-        return found
+            values["alternatives"] = [{"text": text, "probability": round(p, 6)} for text, p in self.alternatives]
+        return values

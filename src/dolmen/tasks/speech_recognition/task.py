@@ -34,7 +34,7 @@ from dolmen.tasks.speech_recognition.data.splits import assign_recording_splits
 from dolmen.tasks.speech_recognition.nn.log_mel import LogMelFrames, below_level
 from dolmen.tasks.speech_recognition.nn.network import Recogniser, StreamGraph, WholeGraph, ctc_loss, stacked
 from dolmen.tasks.speech_recognition.predictions import Transcript
-from dolmen.tasks.speech_recognition.predictor.predictor import Hearing, SpeechPredictor, joined
+from dolmen.tasks.speech_recognition.predictor.predictor import DecodeOptions, SpeechPredictor, joined
 from dolmen.tasks.speech_recognition.processors.ctc import greedy, text_of
 from dolmen.tasks.speech_recognition.processors.level import Level
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor, choose_kind, fit_units
@@ -370,7 +370,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         """Confidences of the words that were heard where none was said, and hours of that."""
         predictor = self.predictor(model)
         confidences, seconds = list[float](), 0.0
-        for _, answer in predictor.predict(predictor.expand([place]), Hearing(threshold=0.0)):
+        for _, answer in predictor.predict(predictor.expand([place]), DecodeOptions(threshold=0.0)):
             if isinstance(answer, UserError):
                 raise answer
             assert isinstance(answer, Transcript)

@@ -14,7 +14,7 @@ from dolmen.processors.audio.log_mel import mono
 from dolmen.tasks.speech_recognition.data.dataset import RecordingDataset
 from dolmen.tasks.speech_recognition.nn.network import Recogniser
 from dolmen.tasks.speech_recognition.predictions import Transcript
-from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S, Hearing, SpeechPredictor
+from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S, DecodeOptions, SpeechPredictor
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
 from dolmen.tasks.speech_recognition.report import sections as page
 from dolmen.tasks.speech_recognition.report.explanation import draw
@@ -65,7 +65,7 @@ def explain(
         What was heard, as ``predict`` says it.
     """
     samples = np.concatenate(list(predictor.pieces_of(raw, AT_ONCE_S)))
-    answer = next(predictor.predict([samples], Hearing()))[1]
+    answer = next(predictor.predict([samples], DecodeOptions()))[1]
     if isinstance(answer, UserError):
         raise answer
     assert isinstance(answer, Transcript)
@@ -77,7 +77,7 @@ def explain(
         hop_s=processor.front.hop / processor.rate, logp=logp, step_s=processor.step_s, units=processor.units,
         words=answer.words, gates=gates,
     )  # fmt: skip
-    return answer.to_json()
+    return dict(answer.to_json())
 
 
 @torch.inference_mode()

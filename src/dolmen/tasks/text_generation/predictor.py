@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from dolmen.files import write_whole
 from dolmen.predictions import Text
 from dolmen.processors.text.tokens import END_OF_LINE, TextProcessor
 from dolmen.runtime.network import BATCH, MODEL, Network
-from dolmen.runtime.predictor import Predictor, Session, text_of, text_pieces
+from dolmen.runtime.options import LocalPath, NotServed, Served
+from dolmen.runtime.predictor import Predictor, Session, read_text_file, text_pieces
 from dolmen.tasks.text_generation.predictions import Reading
 from dolmen.tasks.text_generation.processors.sampling import Sampler, Speller
 from dolmen.types import Arrays, Prediction, UserError
@@ -33,16 +34,22 @@ class GenerationOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    length: int = Field(
+    length: Annotated[int, Served()] = Field(
         400, ge=1, le=100_000, description="tokens to write (default 400; more than 100,000 in turns, with --state)"
     )
-    temperature: float = Field(0.8, ge=0, description="below 1 bolder, above 1 more varied, 0 no chance (default 0.8)")
-    top_k: int = Field(0, ge=0, description="choose among so many most probable tokens only")
-    top_p: float = Field(1.0, gt=0, le=1, description="choose among the most probable with this probability together")
-    repetition_penalty: float = Field(1.0, gt=0, description="above 1, what came lately becomes less likely")
-    stop: str | None = Field(None, description="end before this text")
-    seed: int = Field(0, ge=0, description="of the choices")
-    state: str | None = Field(
+    temperature: Annotated[float, Served()] = Field(
+        0.8, ge=0, description="below 1 bolder, above 1 more varied, 0 no chance (default 0.8)"
+    )
+    top_k: Annotated[int, Served()] = Field(0, ge=0, description="choose among so many most probable tokens only")
+    top_p: Annotated[float, Served()] = Field(
+        1.0, gt=0, le=1, description="choose among the most probable with this probability together"
+    )
+    repetition_penalty: Annotated[float, Served()] = Field(
+        1.0, gt=0, description="above 1, what came lately becomes less likely"
+    )
+    stop: Annotated[str | None, Served()] = Field(None, description="end before this text")
+    seed: Annotated[int, Served()] = Field(0, ge=0, description="of the choices")
+    state: Annotated[LocalPath | None, NotServed("save and restore a WebSocket session instead")] = Field(
         None, description="a file: go on from the state in it, if it is there, and leave the new state in it"
     )
 
@@ -121,12 +128,16 @@ class Writer:
 
 
 class TextPredictor(Predictor[TextProcessor]):
-    """See the module."""
+    """Texts to what follows them: ``Text``; of a text that is read along a ``Reading`` each token."""
 
     Processor: ClassVar[type[Any]] = TextProcessor
     takes: ClassVar[str] = "text"
     Options = GenerationOptions
-    streams = True
+    PredictionType: ClassVar[type[Prediction]] = Text
+    StreamTypes: ClassVar[tuple[type[Prediction], ...]] = (Reading,)
+    inputs_help: ClassVar[str] = "how texts begin, or files that hold that"
+    source_help: ClassVar[str] = "a text file, or - for a text on standard input"
+    is_stateful = True
     briefly: ClassVar[dict[str, Any]] = {"length": 16}
 
     def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
@@ -149,7 +160,7 @@ class TextPredictor(Predictor[TextProcessor]):
         for name in inputs:
             yield Path(name) if len(name) < 256 and Path(name).is_file() else name
 
-    def one_line(self, prediction: Prediction) -> str:
+    def format_line(self, prediction: Prediction) -> str:
         """A text, or a token with the bits by which it surprised and what was expected in its place."""
         if isinstance(prediction, Text):
             return prediction.prompt + prediction.text
@@ -279,7 +290,7 @@ def _stops(options: GenerationOptions) -> tuple[str, ...]:
 def prompt(raw: Any) -> str:
     """What a text begins with: the text itself, or the content of a file."""
     if isinstance(raw, Path):
-        return text_of(raw, "a text to begin with")
+        return read_text_file(raw, "a text to begin with")
     if not isinstance(raw, str):
         raise UserError(f"a text to begin with was expected, not {type(raw).__name__}")
     return raw

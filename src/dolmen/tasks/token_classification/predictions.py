@@ -3,7 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from dolmen.types import described
+
+
+@described
+class SpanJson(TypedDict):
+    """A span of a sentence."""
+
+    start: Annotated[int, Field(description="where it begins, in characters")]
+    end: Annotated[int, Field(description="where it ends, in characters")]
+    label: Annotated[str, Field(description="what it is")]
+    text: Annotated[str, Field(description="its characters")]
+    confidence: Annotated[float, Field(ge=0, le=1, description="how surely exactly this is a span")]
+
+
+@described
+class TokenJson(TypedDict):
+    """A word with its tag."""
+
+    start: Annotated[int, Field(description="where it begins, in characters")]
+    end: Annotated[int, Field(description="where it ends, in characters")]
+    text: Annotated[str, Field(description="the word")]
+    tag: Annotated[str, Field(description="in the most probable reading of the whole sentence")]
+    confidence: Annotated[float, Field(ge=0, le=1, description="probability of the tag")]
+
+
+@described
+class SentenceReadingJson(TypedDict):
+    """A reading of a whole sentence."""
+
+    probability: Annotated[float, Field(ge=0, le=1, description="of all tags together")]
+    tags: Annotated[list[str], Field(description="one a word")]
+
+
+@described
+class SpansJson(TypedDict):
+    """A sentence with its tags."""
+
+    text: Annotated[str, Field(description="the sentence; of words that came alone, joined by spaces")]
+    spans: Annotated[list[SpanJson], Field(description="what it names, from its beginning to its end")]
+    tokens: Annotated[list[TokenJson], Field(description="all words")]
+    readings: NotRequired[
+        Annotated[list[SentenceReadingJson], Field(description="most probable first, where n_best is more than 1")]
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +75,9 @@ class Spans:
     spans: tuple[tuple[int, int, str, str, float], ...]
     readings: tuple[tuple[float, tuple[str, ...]], ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> SpansJson:
         """Return text, spans, tokens and readings as plain JSON values."""
-        found: dict[str, Any] = {
+        values: SpansJson = {
             "text": self.text,
             "spans": [
                 {"start": s, "end": e, "label": label, "text": text, "confidence": round(p, 6)}
@@ -42,5 +89,5 @@ class Spans:
             ],
         }
         if len(self.readings) > 1:
-            found["readings"] = [{"probability": round(p, 6), "tags": list(tags)} for p, tags in self.readings]
-        return found
+            values["readings"] = [{"probability": round(p, 6), "tags": list(tags)} for p, tags in self.readings]
+        return values

@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolmen.runtime.network import BATCH, MODEL
-from dolmen.runtime.predictor import Predictor, Session, text_of, text_pieces
+from dolmen.runtime.options import Served
+from dolmen.runtime.predictor import Predictor, Session, read_text_file, text_pieces
 from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.processor import LONGEST_WORD, TagProcessor
 from dolmen.types import Arrays, Example, Prediction, UserError
@@ -29,14 +30,19 @@ class TaggingOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    n_best: int = Field(1, ge=1, le=100, description="so many readings of each sentence, with their probabilities")
+    n_best: Annotated[int, Served()] = Field(
+        1, ge=1, le=100, description="so many readings of each sentence, with their probabilities"
+    )
 
 
 class SentencePredictor(Predictor[TagProcessor]):
-    """See the module."""
+    """Sentences to ``Spans``."""
 
     Processor: ClassVar[type[Any]] = TagProcessor
     takes: ClassVar[str] = "text"
+    PredictionType: ClassVar[type[Prediction]] = Spans
+    inputs_help: ClassVar[str] = "sentences, or files with a sentence a line"
+    source_help: ClassVar[str] = "a text file, or - for a text on standard input; each line is a sentence"
     Options = TaggingOptions
 
     def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
@@ -94,7 +100,7 @@ class SentencePredictor(Predictor[TagProcessor]):
             else:
                 yield name
 
-    def one_line(self, prediction: Prediction) -> str:
+    def format_line(self, prediction: Prediction) -> str:
         """``Anna [PER 99%], Rome [LOC 97%]``; with labels ``Anna/PROPN lives/VERB``."""
         assert isinstance(prediction, Spans)
         if self.processor.kind == "labels":
@@ -185,7 +191,7 @@ def sentence(raw: Any) -> Any:
     """A sentence as a person gave it; of a file its text."""
     if not isinstance(raw, Path):
         return raw
-    text = text_of(raw, "a sentence")
+    text = read_text_file(raw, "a sentence")
     if not text.strip():
         raise UserError(f"{raw} is empty; give a sentence")
     return text

@@ -13,7 +13,7 @@ from dolmen.processors.video.frame import Frame
 from dolmen.processors.video.source import frames
 from dolmen.processors.video.writer import VideoWriter
 from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
-from dolmen.tasks.object_detection.predictor.session import Following, Watching
+from dolmen.tasks.object_detection.predictor.session import TrackOptions, VideoOptions
 from dolmen.tasks.object_detection.processor import DetectionProcessor
 from dolmen.types import UserError
 
@@ -68,7 +68,7 @@ WATCHED = {"line": ("0.5,1,0.5,0,gate",), "zone": ("48,0,96,0,96,72,48,72,east",
 
 
 def test_what_happens_is_told_once(predictor: Squares) -> None:
-    session = predictor.session(None, Following(**WATCHED))
+    session = predictor.session(None, TrackOptions(**WATCHED))
     found = [p for frame in drive() for p in session.feed(frame)]
     events = [p for p in found if isinstance(p, Event)]
     assert [(e.kind, e.id, e.where) for e in events] == [
@@ -88,13 +88,13 @@ def test_what_happens_is_told_once(predictor: Squares) -> None:
 
 
 def test_it_goes_on_where_it_was_saved(predictor: Squares) -> None:
-    whole = predictor.session(None, Following(**WATCHED))
+    whole = predictor.session(None, TrackOptions(**WATCHED))
     first, second = drive()[:23], drive()[23:]
     for frame in first:
         whole.feed(frame)
     saved = whole.save()
     expected = [p.to_json() for frame in second for p in whole.feed(frame)]
-    other = predictor.session(None, Following(**WATCHED))
+    other = predictor.session(None, TrackOptions(**WATCHED))
     other.restore(saved)
     assert [p.to_json() for frame in second for p in other.feed(frame)] == expected
     assert other.finish() == whole.finish()
@@ -113,13 +113,13 @@ def test_pictures_come_a_25th_of_a_second_apart(predictor: Squares) -> None:
 
 
 def test_a_video_is_watched_and_written(predictor: Squares, tmp_path: Path) -> None:
-    options = Watching(out=str(tmp_path / "seen.webm"), **WATCHED)
+    options = VideoOptions(out=str(tmp_path / "seen.webm"), **WATCHED)
     found = list(predictor.watch(str(video(tmp_path / "v.webm")), options))
     assert [type(p).__name__ for p in found] == ["Event"] * 5 + ["Tally"]
     shown = list(frames(tmp_path / "seen.webm"))
     assert [f.time_s for f in shown] == pytest.approx([f.time_s for f in drive()], abs=2e-3)
     assert shown[-1].pixels[:20, 40:56].mean() > 100  # the line
-    lines = [predictor.one_line(p) for p in found]
+    lines = [predictor.format_line(p) for p in found]
     assert lines[1].endswith("s  car 1 crosses gate to the right")
     assert lines[-1].splitlines() == [
         "in all: 1 car",
@@ -129,17 +129,17 @@ def test_a_video_is_watched_and_written(predictor: Squares, tmp_path: Path) -> N
 
 
 def test_boxes_of_each_frame_where_asked(predictor: Squares, tmp_path: Path) -> None:
-    found = list(predictor.watch(str(video(tmp_path / "v.webm")), Watching(boxes=True, every=0.08)))
+    found = list(predictor.watch(str(video(tmp_path / "v.webm")), VideoOptions(boxes=True, every=0.08)))
     boxes = [p for p in found if isinstance(p, Boxes)]
     assert [b.time_s for b in boxes] == pytest.approx([0.08 * i for i in range(40)], abs=2e-3)
-    assert predictor.one_line(boxes[3]) == "    0.24 s  1 car: car 1 90% (12, 30, 24, 42)"
-    assert predictor.one_line(boxes[-1]).endswith("s  nothing found")
+    assert predictor.format_line(boxes[3]) == "    0.24 s  1 car: car 1 90% (12, 30, 24, 42)"
+    assert predictor.format_line(boxes[-1]).endswith("s  nothing found")
 
 
 def test_a_video_that_is_cut_off_is_told_to_its_end(predictor: Squares, tmp_path: Path) -> None:
     whole = video(tmp_path / "v.webm").read_bytes()
     (tmp_path / "cut.webm").write_bytes(whole[: len(whole) * 6 // 10])
-    watched = predictor.watch(str(tmp_path / "cut.webm"), Watching(out=str(tmp_path / "seen.webm")))
+    watched = predictor.watch(str(tmp_path / "cut.webm"), VideoOptions(out=str(tmp_path / "seen.webm")))
     *_, last = itertools.takewhile(lambda p: not isinstance(p, Tally), watched)
     assert isinstance(last, Event)
     with pytest.raises(UserError, match=r"is cut off|is damaged"):
@@ -158,5 +158,5 @@ def test_a_video_that_is_cut_off_is_told_to_its_end(predictor: Squares, tmp_path
 def test_wrong_choices(predictor: Squares, tmp_path: Path, options: dict[str, Any], why: str) -> None:
     path = video(tmp_path / "v.webm")
     with pytest.raises(UserError, match=why):
-        list(predictor.watch(str(path), Watching(**options)))
+        list(predictor.watch(str(path), VideoOptions(**options)))
     assert [p.name for p in tmp_path.iterdir()] == ["v.webm"]

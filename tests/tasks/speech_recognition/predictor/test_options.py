@@ -14,7 +14,7 @@ from tasks.speech_recognition.predictor.scripted import LETTERS, predictor_of, s
 
 from dolmen.processors.text.tokens import TextProcessor, fit_text
 from dolmen.tasks.speech_recognition.predictions import Transcript
-from dolmen.tasks.speech_recognition.predictor.predictor import Hearing, SpeechPredictor
+from dolmen.tasks.speech_recognition.predictor.predictor import DecodeOptions, SpeechPredictor
 from dolmen.tasks.speech_recognition.processors.ngrams import NGrams
 from dolmen.types import UserError
 
@@ -30,7 +30,7 @@ SENTENCES = "On the face, on the face!\nto the face\n\nthe fort\n"
 
 
 def heard(script: NDArray[np.float32], predictor: SpeechPredictor | None = None, **options: Any) -> Transcript:
-    ((_, found),) = (predictor or predictor_of(script)).predict([sound(len(script))], Hearing(**options))
+    ((_, found),) = (predictor or predictor_of(script)).predict([sound(len(script))], DecodeOptions(**options))
     if isinstance(found, UserError):
         raise found
     assert isinstance(found, Transcript)
@@ -99,7 +99,9 @@ def test_the_threshold_of_the_training_holds_where_none_is_chosen() -> None:
 @pytest.mark.parametrize(("silence_s", "expected"), [(0.1, 2), (0.6, 1)])
 def test_silence_that_ends_a_stretch(silence_s: float, expected: int) -> None:
     script = said("..on....race" + "." * 20)
-    session = predictor_of(script).session(None, Hearing(silence_s=silence_s))  # not Live: all of its defaults
+    session = predictor_of(script).session(
+        None, DecodeOptions(silence_s=silence_s)
+    )  # not StreamOptions: all of its defaults
     live = predictor_of(script).Streaming(silence_s=silence_s)
     assert len(predictor_of(script).session(None, live).feed(sound(40))) == expected
     assert len(session.feed(sound(40))) == 1
@@ -171,7 +173,7 @@ def test_what_can_not_be_chosen(options: dict[str, Any], message: str, files: Pa
 )  # fmt: skip
 def test_numbers_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Hearing(**options)
+        DecodeOptions(**options)
 
 
 class Opened:

@@ -17,7 +17,13 @@ from tasks.speech_recognition.predictor.scripted import RATE, STEP, predictor_of
 from dolmen.nn.torch_network import Graph, Input, TorchNetwork
 from dolmen.tasks.speech_recognition.nn.network import Recogniser, StreamGraph
 from dolmen.tasks.speech_recognition.predictions import Transcript, Word
-from dolmen.tasks.speech_recognition.predictor.predictor import Hearing, Live, SpeechPredictor, SpeechSession, joined
+from dolmen.tasks.speech_recognition.predictor.predictor import (
+    DecodeOptions,
+    SpeechPredictor,
+    SpeechSession,
+    StreamOptions,
+    joined,
+)
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
 from dolmen.types import Prediction, UserError
 
@@ -26,7 +32,7 @@ STEPS = len(SCRIPT)
 
 
 def heard(predictor: SpeechPredictor, raw: Any, **options: Any) -> Transcript:
-    ((given, found),) = predictor.predict([raw], Hearing(**options))
+    ((given, found),) = predictor.predict([raw], DecodeOptions(**options))
     assert given is raw
     if isinstance(found, UserError):
         raise found
@@ -109,7 +115,7 @@ def test_what_is_no_recording(raw: Any, message: str) -> None:
 
 def test_one_that_can_not_be_read_does_not_stop_the_others() -> None:
     predictor = predictor_of(SCRIPT)
-    found = [p for _, p in predictor.predict([sound(STEPS), b"", sound(STEPS)], Hearing())]
+    found = [p for _, p in predictor.predict([sound(STEPS), b"", sound(STEPS)], DecodeOptions())]
     assert [type(p) for p in found] == [Transcript, UserError, Transcript]
 
 
@@ -135,7 +141,7 @@ def cut(samples: NDArray[np.float32], size: int) -> list[NDArray[np.float32]]:
 @pytest.mark.parametrize("size", [80, 800, 1234, 100_000])
 def test_a_stream_says_what_the_whole_says(size: int, options: dict[str, Any]) -> None:
     predictor, samples = predictor_of(SCRIPT), sound(STEPS)
-    found = fed(predictor.session(None, Live(**options)), cut(samples, size))
+    found = fed(predictor.session(None, StreamOptions(**options)), cut(samples, size))
     assert len(found) == 2
     assert joined(found, STEPS * STEP / RATE).to_json() == heard(predictor, samples, **options).to_json()
 
@@ -183,7 +189,7 @@ def test_a_bad_piece_leaves_the_stream_where_it_was() -> None:
 
 def test_partial_results_come_before_the_final_one() -> None:
     predictor = predictor_of(SCRIPT)
-    found = fed(predictor.session(None, Live(partial=True)), cut(sound(STEPS), 160))
+    found = fed(predictor.session(None, StreamOptions(partial=True)), cut(sound(STEPS), 160))
     texts = [(t.text, t.final) for t in found]
     first = texts.index(("turn reft", True))
     assert texts[:4] == [("t", False), ("tu", False), ("tur", False), ("turn", False)]
@@ -216,9 +222,9 @@ def test_nothing_ends_behind_the_sound() -> None:
 def test_a_stream_goes_on_from_what_was_saved(options: dict[str, Any], rate: int) -> None:
     predictor, samples = predictor_of(SCRIPT), sound(STEPS, rate)
     pieces = [(piece, rate) for piece in cut(samples, 1600)]
-    whole = [t.to_json() for t in fed(predictor.session(None, Live(**options)), pieces)]
+    whole = [t.to_json() for t in fed(predictor.session(None, StreamOptions(**options)), pieces)]
     for at in range(0, len(pieces), 3):
-        first, second = (predictor.session(None, Live(**options)) for _ in range(2))
+        first, second = (predictor.session(None, StreamOptions(**options)) for _ in range(2))
         found = [t for piece in pieces[:at] for t in first.feed(piece)]
         second.feed((sound(33), RATE))
         second.restore(first.save())
@@ -264,10 +270,10 @@ def test_watching_a_file_a_piece_at_a_time(tmp_path: Path) -> None:
     predictor = predictor_of(SCRIPT)
     path = tmp_path / "a.wav"
     path.write_bytes(wav(sound(STEPS, 16000), 16000))
-    found = [t for t in predictor.watch(str(path), Live()) if isinstance(t, Transcript)]
+    found = [t for t in predictor.watch(str(path), StreamOptions()) if isinstance(t, Transcript)]
     assert [t.text for t in found] == ["turn reft", "on race"]
     with pytest.raises(UserError, match="can't be read"):
-        list(predictor.watch(str(tmp_path / "b.wav"), Live()))
+        list(predictor.watch(str(tmp_path / "b.wav"), StreamOptions()))
 
 
 # ---- showing
@@ -288,8 +294,8 @@ def test_watching_a_file_a_piece_at_a_time(tmp_path: Path) -> None:
 )
 def test_a_line_for_a_person(transcript: Transcript, line: str) -> None:
     predictor = predictor_of(SCRIPT)
-    assert predictor.one_line(transcript) == line
-    assert predictor.answer(transcript) == line[12:]  # after the name of a file, it began at its beginning
+    assert predictor.format_line(transcript) == line
+    assert predictor.format_answer(transcript) == line[12:]  # after the name of a file, it began at its beginning
 
 
 def test_labels_are_the_words_of_a_closed_list() -> None:

@@ -1,5 +1,6 @@
 // Files: drop, paste or choose them; each gets a card with the model's answer.
-import { ask, make, say } from "./page.js";
+import { make, say } from "./dom.js";
+import { ask } from "./server.js";
 
 const AT_ONCE = 4;
 const MOST_CARDS = 100;
@@ -60,7 +61,7 @@ export function fileZone({ what, accept, card }) {
   return { zone, cards, put, leave };
 }
 
-/** A file and what the model says of it: `show(found)` shows it, `inWords(found)` says it. */
+/** A file and what the model says of it: `show(reply)` shows it, `inWords(reply)` says it. */
 export class FileCard {
   constructor(model, address, file, waiting = "Looking") {
     Object.assign(this, { model, address, file });
@@ -93,9 +94,9 @@ export class FileCard {
 
   async predict() {
     try {
-      const found = (await this.post("predict", this.options())).predictions[0];
-      this.show(found);
-      say(`${this.file.name || "The pasted file"}: ${this.inWords(found)}`);
+      const reply = (await this.post("predict", this.options())).predictions[0];
+      this.show(reply);
+      say(`${this.file.name || "The pasted file"}: ${this.inWords(reply)}`);
     } catch (error) {
       this.answer.replaceChildren(make("p", { className: "error", role: "alert" }, error.message), this.name);
     }

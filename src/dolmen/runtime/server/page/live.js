@@ -1,7 +1,7 @@
 // Speaking: the microphone over a stream, and what is heard while it is heard.
+import { make, say } from "./dom.js";
 import { level, listen, wav } from "./microphone.js";
-import { make, openSession, say } from "./page.js";
-import { nothing, wordElement } from "./recordings.js";
+import { openSession } from "./server.js";
 
 const MOST_KEPT_S = 600; // of sound, to be played again
 const MOST_BEHIND_S = 20;
@@ -12,11 +12,12 @@ const ICONS = {
 
 /**
  * A button that listens until it is pressed again.
- * `done(file, found)` is given the sound, and what was heard; null where the model has to hear it as a whole.
+ * `shown(result)` gives the elements of a result that is final; of others the text is shown. `done(file, results, seconds)`
+ * is given the sound and all final results; null where the model has to hear it as a whole.
  */
 export class Live {
-  constructor(model, address, options, place, done) {
-    Object.assign(this, { model, address, options, place, done });
+  constructor(model, address, options, place, shown, done) {
+    Object.assign(this, { model, address, options, place, elements: shown, done });
     this.button = make("button", { type: "button", className: "drop speak" });
     this.said = make("p", { className: "error", role: "alert", hidden: true });
     this.button.addEventListener("click", () => (this.running ? this.stop() : this.start()));
@@ -41,7 +42,7 @@ export class Live {
     this.button.setAttribute("aria-disabled", "true"); // a disabled one would lose the focus
     this.said.hidden = true;
     this.shown("Speak", "The browser asks for the microphone…");
-    const run = { pieces: [], num_samples: 0, found: [], session: null, sound: null };
+    const run = { pieces: [], num_samples: 0, results: [], session: null, sound: null };
     try {
       run.sound = await listen((piece) => this.heard(run, piece), () => this.stop("The microphone has gone."));
       if (this.gone) { run.sound.stop(); return; }
@@ -96,9 +97,8 @@ export class Live {
         this.partial.textContent = one.text;
         continue;
       }
-      run.found.push(one);
-      const words = one.words.flatMap((word) => [wordElement("span", word), " "]);
-      this.log.append(make("span", {}, ...(words.length ? words : [make("span", { className: "none" }, `(${nothing(one).toLowerCase()}) `)])));
+      run.results.push(one);
+      this.log.append(make("span", {}, ...this.elements(one)));
       this.partial.textContent = "";
     }
   }
@@ -121,9 +121,7 @@ export class Live {
     if (!run.pieces.length || this.gone) return;
     const time = new Date().toLocaleTimeString("en-GB").replaceAll(":", ".");
     const file = wav(run.pieces, run.sound.rate, `spoken at ${time}.wav`);
-    const found = this.model.streams ? joined(run.found, run.num_samples / run.sound.rate) : null;
-    if (found) say(`Stopped. ${found.text || nothing(found)}`);
-    this.done(file, found);
+    this.done(file, this.model.streams ? run.results : null, run.num_samples / run.sound.rate);
   }
 
   close(run) {
@@ -144,14 +142,4 @@ export class Live {
     this.gone = true;
     if (this.running) this.close(this.running);
   }
-}
-
-/** The stretches of a stream as one transcript. */
-function joined(found, seconds) {
-  return {
-    text: found.map(({ text }) => text).filter(Boolean).join(" "),
-    words: found.flatMap(({ words }) => words),
-    end_s: seconds,
-    rejected: found.length > 0 && found.every(({ rejected }) => rejected),
-  };
 }

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,8 +20,15 @@ from dolmen.processors.video.frame import FRAME_S, Frame
 from dolmen.processors.video.source import frames, of_pictures
 from dolmen.processors.video.writer import VideoWriter
 from dolmen.runtime.network import BATCH, MODEL, Network
+from dolmen.runtime.options import Served
 from dolmen.runtime.pictures import ImagePredictor
-from dolmen.tasks.object_detection.predictor.session import Following, FollowSession, Watching, event_line, tally_lines
+from dolmen.tasks.object_detection.predictor.session import (
+    FollowSession,
+    TrackOptions,
+    VideoOptions,
+    event_line,
+    tally_lines,
+)
 from dolmen.tasks.object_detection.processor import DetectionProcessor
 from dolmen.types import Example, Prediction, UserError
 
@@ -31,18 +38,23 @@ class DetectionOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threshold: float | None = Field(
+    threshold: Annotated[float | None, Served()] = Field(
         None, ge=0, le=1, description="score from which on an object is reported (default: chosen on validation)"
     )
 
 
 class DetectionPredictor(ImagePredictor[DetectionProcessor]):
-    """See the module."""
+    """Pictures to ``Boxes``; videos to what happens in them."""
 
     Processor: ClassVar[type[Any]] = DetectionProcessor
+    PredictionType: ClassVar[type[Prediction]] = Boxes
+    StreamTypes: ClassVar[tuple[type[Prediction], ...]] = (Boxes, Event, Tally)
+    source_help: ClassVar[str] = (
+        "a video, a folder of pictures, or - for names of pictures on standard input, one a line"
+    )
     Options: ClassVar[type[BaseModel]] = DetectionOptions
-    Streaming: ClassVar[type[BaseModel]] = Following
-    Watching: ClassVar[type[BaseModel]] = Watching
+    Streaming: ClassVar[type[BaseModel]] = TrackOptions
+    Watching: ClassVar[type[BaseModel]] = VideoOptions
 
     def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
         """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
@@ -67,12 +79,12 @@ class DetectionPredictor(ImagePredictor[DetectionProcessor]):
 
     def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> FollowSession:
         """Frames of a video, in which objects are followed."""
-        assert options is None or isinstance(options, Following)
-        return FollowSession(self, idle_timeout_s, options or Following())
+        assert options is None or isinstance(options, TrackOptions)
+        return FollowSession(self, idle_timeout_s, options or TrackOptions())
 
     def watch(self, source: str, options: BaseModel) -> Iterator[Prediction]:
         """What happens in a video, in a folder of pictures, or in pictures whose names come on standard input."""
-        assert isinstance(options, Watching)
+        assert isinstance(options, VideoOptions)
         session = self.session(None, options)
         last: list[Frame] = []  # the one that is looked at now
 
@@ -92,13 +104,13 @@ class DetectionPredictor(ImagePredictor[DetectionProcessor]):
 
     def pieces(self, source: str, options: BaseModel) -> Iterator[Frame]:
         """Frames of a video; pictures in a folder, or whose names come on standard input, count as such."""
-        assert isinstance(options, Watching)
+        assert isinstance(options, VideoOptions)
         if source == "-":
             names = (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
             return of_pictures(names, options.every or FRAME_S)
         return frames(source, options.every)
 
-    def one_line(self, prediction: Prediction) -> str:
+    def format_line(self, prediction: Prediction) -> str:
         """``1 car, 1 person: car 91 % (12, 40, 310, 220), person 88 % (...)``; of a video what happened."""
         if isinstance(prediction, Event):
             return event_line(prediction)

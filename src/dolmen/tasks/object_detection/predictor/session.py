@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from dolmen.processors.images.drawing import Border, draw_borders, draw_boxes
 from dolmen.processors.images.image import Pixels
 from dolmen.processors.images.tracking import Tracker
 from dolmen.processors.video.frame import FRAME_S, Frame
+from dolmen.runtime.options import LocalPath, Served
 from dolmen.runtime.pictures import ImagePredictor
 from dolmen.runtime.predictor import Session
 from dolmen.types import Arrays, Prediction, UserError
@@ -24,23 +25,23 @@ COLOUR = "#f5f7fa"
 """Of lines and zones: no class has it."""
 
 
-class Following(BaseModel):
+class TrackOptions(BaseModel):
     """What can be chosen for objects that are followed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threshold: float | None = Field(
+    threshold: Annotated[float | None, Served()] = Field(
         None, ge=0, le=1, description="score from which on an object is followed (default: chosen on validation)"
     )
-    line: tuple[str, ...] = Field(
+    line: Annotated[tuple[str, ...], Served()] = Field(
         (), description="x1,y1,x2,y2,NAME: count what crosses it, in pixels, or in shares of width and height"
     )
-    zone: tuple[str, ...] = Field(
+    zone: Annotated[tuple[str, ...], Served()] = Field(
         (), description="x1,y1,x2,y2,x3,y3,...,NAME: count what enters it, and how long it stays"
     )
 
 
-class Watching(Following):
+class VideoOptions(TrackOptions):
     """What can be chosen for a video that is watched."""
 
     every: float | None = Field(
@@ -48,7 +49,7 @@ class Watching(Following):
         gt=0,
         description="look at one frame every so many seconds (default: at each); of a folder: from picture to picture",
     )
-    out: str | None = Field(None, description="write the video with what was seen drawn into it: NAME.webm")
+    out: LocalPath | None = Field(None, description="write the video with what was seen drawn into it: NAME.webm")
     boxes: bool = Field(False, description="give the boxes in each frame as well, not only what happens")
 
 
@@ -67,7 +68,7 @@ class FollowSession(Session):
         UserError: a line or a zone is none.
     """
 
-    def __init__(self, predictor: ImagePredictor[Any], idle_timeout_s: float | None, options: Following) -> None:
+    def __init__(self, predictor: ImagePredictor[Any], idle_timeout_s: float | None, options: TrackOptions) -> None:
         super().__init__(idle_timeout_s)
         p = predictor.processor
         sure: float | Sequence[float] = options.threshold if options.threshold is not None else p.thresholds or 0.5

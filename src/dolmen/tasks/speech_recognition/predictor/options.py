@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dolmen.files import write_whole
-from dolmen.runtime.predictor import text_of
+from dolmen.runtime.options import LocalPath, NotServed, Served
+from dolmen.runtime.predictor import read_text_file
 from dolmen.tasks.speech_recognition.predictor.word_scorer import WordScorer
 from dolmen.tasks.speech_recognition.processors.beam import Scorer
 from dolmen.tasks.speech_recognition.processors.grammar import Grammar
@@ -25,52 +26,73 @@ WIDTH = 16
 """Hypotheses that are followed where a language model, hot words or several readings want some."""
 HOT = 4.0
 """Nats by which a hot word is preferred."""
+OF_LANGUAGE_MODEL = NotServed("list words as hot instead", "is of a language model, which is not served")
 
 
-class Hearing(BaseModel):
+class DecodeOptions(BaseModel):
     """What can be chosen for what is heard."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    beam: int | None = Field(
+    beam: Annotated[int | None, Served(maximum=100)] = Field(
         None,
         ge=1,
         le=1000,
         description="hypotheses that are followed; 1 takes the best unit of each step (default: 1, or 16 with --lm, "
         "--hot, --word-bonus or --n-best)",
     )
-    lm: str | None = Field(
+    lm: Annotated[LocalPath | None, NotServed("list words as hot instead")] = Field(
         None, description="a language model of words: an ARPA file, a text to make one of, or a text-generation model"
     )
-    lm_order: int = Field(3, ge=1, le=6, description="words of an n-gram that is made of a text (default 3)")
-    lm_out: str | None = Field(None, description="write the n-grams that were made of a text: NAME.arpa")
-    lm_weight: float = Field(0.5, ge=0, description="of the language model (default 0.5)")
-    word_bonus: float = Field(0.0, description="nats for each word, against too few of them (default 0)")
-    hot: tuple[str, ...] = Field((), description="WORD or WORD=NATS: prefer it where it may have been said (4 nats)")
-    command: tuple[str, ...] = Field((), description="a sentence that may be said; with these, nothing else is heard")
-    commands: str | None = Field(None, description="a file with such sentences, one a line")
-    reject: float = Field(
+    lm_order: Annotated[int, OF_LANGUAGE_MODEL] = Field(
+        3, ge=1, le=6, description="words of an n-gram that is made of a text (default 3)"
+    )
+    lm_out: Annotated[LocalPath | None, NotServed("write it with dolmen predict")] = Field(
+        None, description="write the n-grams that were made of a text: NAME.arpa"
+    )
+    lm_weight: Annotated[float, OF_LANGUAGE_MODEL] = Field(0.5, ge=0, description="of the language model (default 0.5)")
+    word_bonus: Annotated[float, Served()] = Field(
+        0.0, description="nats for each word, against too few of them (default 0)"
+    )
+    hot: Annotated[tuple[str, ...], Served()] = Field(
+        (), description="WORD or WORD=NATS: prefer it where it may have been said (4 nats)"
+    )
+    command: Annotated[tuple[str, ...], Served()] = Field(
+        (), description="a sentence that may be said; with these, nothing else is heard"
+    )
+    commands: Annotated[LocalPath | None, NotServed("list its sentences as command instead")] = Field(
+        None, description="a file with such sentences, one a line"
+    )
+    reject: Annotated[float, Served()] = Field(
         2.0, ge=0, description="nats a unit by which a command may fall behind what is heard without them (default 2)"
     )
-    threshold: float | None = Field(
+    threshold: Annotated[float | None, Served()] = Field(
         None,
         ge=0,
         le=1,
         description="leave words out that are less sure, and reject a command with such a word (default: chosen in "
         "training, or 0)",
     )
-    n_best: int = Field(1, ge=1, le=100, description="readings to give, with their probabilities (default 1)")
-    silence_s: float = Field(0.6, gt=0, description="silence that ends a stretch of speech (default 0.6)")
-    longest_s: float = Field(30.0, gt=0, description="speech after which a stretch ends without one (default 30)")
+    n_best: Annotated[int, Served()] = Field(
+        1, ge=1, le=100, description="readings to give, with their probabilities (default 1)"
+    )
+    silence_s: Annotated[float, Served(maximum=60)] = Field(
+        0.6, gt=0, description="silence that ends a stretch of speech (default 0.6)"
+    )
+    longest_s: Annotated[float, Served(maximum=60)] = Field(
+        30.0, gt=0, description="speech after which a stretch ends without one (default 30)"
+    )
 
 
-class Live(Hearing):
+class StreamOptions(DecodeOptions):
     """What can be chosen for a stream."""
 
-    partial: bool = Field(False, description="also give what is heard while a stretch of speech goes on")
+    partial: Annotated[bool, Served()] = Field(
+        False, description="also give what is heard while a stretch of speech goes on"
+    )
 
 
-def decoding(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], Any] | None) -> Decoding:
+def decoding(p: SpeechProcessor, options: DecodeOptions, open_model: Callable[[Path], Any] | None) -> Decoding:
     """How words are found, with the files that options name read.
 
     Args:
@@ -100,11 +122,13 @@ def decoding(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], 
     )  # fmt: skip
 
 
-def _commands(p: SpeechProcessor, options: Hearing) -> list[str]:
+def _commands(p: SpeechProcessor, options: DecodeOptions) -> list[str]:
     """Sentences that may be said."""
     lines = list(options.command)
     if options.commands is not None:
-        found = [line for line in text_of(Path(options.commands), "a sentence a line").splitlines() if line.strip()]
+        found = [
+            line for line in read_text_file(Path(options.commands), "a sentence a line").splitlines() if line.strip()
+        ]
         if not found:
             raise UserError(f"{options.commands} holds no sentence; give one a line")
         lines += found
@@ -114,7 +138,7 @@ def _commands(p: SpeechProcessor, options: Hearing) -> list[str]:
     return said
 
 
-def _scorer(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], Any] | None) -> Scorer | None:
+def _scorer(p: SpeechProcessor, options: DecodeOptions, open_model: Callable[[Path], Any] | None) -> Scorer | None:
     if options.lm is None:
         if options.lm_out is not None:
             raise UserError("--lm-out writes what is made of a text; name the text with --lm")
@@ -133,7 +157,7 @@ def _scorer(p: SpeechProcessor, options: Hearing, open_model: Callable[[Path], A
                 f"no word of {path} is written as this model writes words ({p.rules.sentence()}); write them so"
             )
         return read
-    lines = (normalise(line, p.rules) for line in text_of(path, "an ARPA file, or a text").splitlines())
+    lines = (normalise(line, p.rules) for line in read_text_file(path, "an ARPA file, or a text").splitlines())
     made = NGrams.train([line for line in lines if line], options.lm_order)
     if options.lm_out is not None:
         write_whole(Path(options.lm_out), made.to_arpa().encode(), otherwise="choose another --lm-out")

@@ -18,12 +18,12 @@ from dolmen.runtime.microphone import from_int16, listen
 from dolmen.runtime.network import BATCH, MODEL
 from dolmen.runtime.predictor import Predictor, Session
 from dolmen.tasks.speech_recognition.predictions import Transcript, Word
-from dolmen.tasks.speech_recognition.predictor.options import Hearing, Live, decoding
+from dolmen.tasks.speech_recognition.predictor.options import DecodeOptions, StreamOptions, decoding
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
 from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
 from dolmen.types import Arrays, Prediction, UserError
 
-__all__ = ["AT_ONCE_S", "Hearing", "Live", "SpeechPredictor", "SpeechSession", "joined"]
+__all__ = ["AT_ONCE_S", "DecodeOptions", "SpeechPredictor", "SpeechSession", "StreamOptions", "joined"]
 
 PIECE_S = 0.1
 """Seconds of a live source that are worked off together."""
@@ -32,16 +32,26 @@ AT_ONCE_S = 30.0
 
 
 class SpeechPredictor(Predictor[SpeechProcessor]):
-    """See the module."""
+    """Recordings and live sound to ``Transcript`` s."""
 
     Processor: ClassVar[type[Any]] = SpeechProcessor
     takes: ClassVar[str] = "recording"
-    Options: ClassVar[type[BaseModel]] = Hearing
-    Streaming: ClassVar[type[BaseModel]] = Live
-    Watching: ClassVar[type[BaseModel]] = Live
+    PredictionType: ClassVar[type[Prediction]] = Transcript
+    inputs_help: ClassVar[str] = "recordings, or folders of recordings"
+    source_help: ClassVar[str] = (
+        "a recording, microphone, or - for 16-bit samples at the network's rate on standard input"
+    )
+    Options: ClassVar[type[BaseModel]] = DecodeOptions
+    Streaming: ClassVar[type[BaseModel]] = StreamOptions
+    Watching: ClassVar[type[BaseModel]] = StreamOptions
 
     @property
-    def streams(self) -> bool:  # type: ignore[override]
+    def is_stateful(self) -> bool:  # type: ignore[override]
+        """Not where layers read backwards."""
+        return self.processor.streams
+
+    @property
+    def accepts_stream(self) -> bool:  # type: ignore[override]
         """Not where layers read backwards."""
         return self.processor.streams
 
@@ -64,7 +74,7 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
         Memory is that of half a minute, or where the network reads backwards, too, that of a recording.
         """
         del batch_size
-        assert isinstance(options, Hearing)
+        assert isinstance(options, DecodeOptions)
         how = decoding(self.processor, options, self.open_model)
         for raw in inputs:
             try:
@@ -124,12 +134,12 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
         """Samples with their rate are."""
         return isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[1], (int, np.integer))
 
-    def one_line(self, prediction: Prediction) -> str:
+    def format_line(self, prediction: Prediction) -> str:
         """When it began and what was said, or what is heard until now with dots behind it."""
         assert isinstance(prediction, Transcript)
-        return f"{prediction.start_s:8.2f} s  {self.answer(prediction)}"
+        return f"{prediction.start_s:8.2f} s  {self.format_answer(prediction)}"
 
-    def answer(self, prediction: Prediction) -> str:
+    def format_answer(self, prediction: Prediction) -> str:
         """What was said, and what else it may have been where several readings were asked for."""
         assert isinstance(prediction, Transcript)
         if not prediction.final:
@@ -153,7 +163,7 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
         """Sound in pieces, what is said in it out."""
         if not self.processor.streams:
             raise UserError("this network reads recordings as a whole (--bidirectional); train one without, to stream")
-        chosen = options if isinstance(options, Live) else Live()
+        chosen = options if isinstance(options, StreamOptions) else StreamOptions()
         return SpeechSession(self, idle_timeout_s, chosen)
 
     def pieces(self, source: str, options: BaseModel) -> Iterator[Any]:
@@ -172,7 +182,7 @@ class SpeechSession(Session):
     16-bit samples (little-endian, one channel) at the processor's rate.
     """
 
-    def __init__(self, predictor: SpeechPredictor, idle_timeout_s: float | None, options: Live) -> None:
+    def __init__(self, predictor: SpeechPredictor, idle_timeout_s: float | None, options: StreamOptions) -> None:
         super().__init__(idle_timeout_s)
         self.processor, self.options = predictor.processor, options
         self.front, self.steps = self.processor.stream(), predictor.network.steps()

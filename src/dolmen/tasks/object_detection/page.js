@@ -1,52 +1,42 @@
 // Objects in pictures: boxes over the picture, how many of each class, and a slider for how sure is sure enough.
-import { make, say } from "./page.js";
-import { Card, percent, picturePanel } from "./pictures.js";
+import { make, percent, say, svg } from "../dom.js";
+import { PictureCard, picturePanel } from "../pictures.js";
 
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"]; // Okabe & Ito (2008)
 const LOWEST = 0.05; // scores below this are not asked for
 const NAMED = 25; // more boxes than this have their names in the table only
-const SVG = "http://www.w3.org/2000/svg";
 
-export function boxPanel(model) {
-  return picturePanel(model, BoxCard);
-}
-
-function svg(tag, properties = {}, ...content) {
-  const found = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(properties)) found.setAttribute(name, value);
-  found.append(...content);
-  return found;
-}
+export const panel = (model) => picturePanel(model, BoxCard);
 
 /** [{name, score, box}] of an answer, best first. */
-function objects(found) {
-  return found.labels.map((name, i) => ({ name, score: found.scores[i], box: found.boxes_xyxy[i] }));
+function objects(reply) {
+  return reply.labels.map((name, i) => ({ name, score: reply.scores[i], box: reply.boxes_xyxy[i] }));
 }
 
-class BoxCard extends Card {
+class BoxCard extends PictureCard {
   constructor(...given) {
     super(...given);
     this.element.classList.add("wide");
   }
 
-  inWords(found) {
-    const counts = this.counts(objects(found));
+  inWords(reply) {
+    const counts = this.counts(objects(reply));
     return counts.map(([name, those]) => `${those.length} ${name}`).join(", ") || "nothing found";
   }
 
   counts(shown) {
-    const found = new Map();
-    for (const one of shown) found.set(one.name, [...(found.get(one.name) ?? []), one]);
-    return [...found].sort((a, b) => b[1].length - a[1].length);
+    const classes = new Map();
+    for (const one of shown) classes.set(one.name, [...(classes.get(one.name) ?? []), one]);
+    return [...classes].sort((a, b) => b[1].length - a[1].length);
   }
 
-  show(found) {
-    this.size = [found.width, found.height];
-    this.chosen = objects(found);
+  show(reply) {
+    this.size = [reply.width, reply.height];
+    this.chosen = objects(reply);
     this.all = null;
     this.title = make("h3");
     this.table = make("div");
-    this.drawn = svg("svg", { viewBox: `0 0 ${found.width} ${found.height}`, role: "img", class: "boxes" });
+    this.drawn = svg("svg", { viewBox: `0 0 ${reply.width} ${reply.height}`, role: "img", class: "boxes" });
     this.picture.append(this.drawn);
     this.answer.replaceChildren(this.title, this.name, this.table, this.slider());
     this.draw(this.chosen);

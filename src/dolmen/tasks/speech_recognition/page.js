@@ -1,24 +1,26 @@
 // Recordings and the microphone: what was said, when, and how surely.
-import { FileCard, fileZone } from "./files.js";
-import { Live } from "./live.js";
-import { make, optionFields } from "./page.js";
-import { percent } from "./pictures.js";
-import { outline } from "./waveform.js";
+import { make, percent, say, svg } from "../dom.js";
+import { FileCard, fileZone } from "../files.js";
+import { Live } from "../live.js";
+import { optionFields } from "../options.js";
+import { outline } from "../waveform.js";
 
-export const UNSURE = 0.5;
+const UNSURE = 0.5;
 const SECOND_REM = 6; // what a second is wide at least, so that words can be read
 const WIDEST_REM = 600;
-const SVG = "http://www.w3.org/2000/svg";
 
-export function speechPanel(model) {
+export function panel(model) {
   const address = `v1/models/${encodeURIComponent(model.name)}`;
   const options = optionFields(model.options);
   const card = (file) => new SpeechCard(model, address, file, options.read);
   const files = fileZone({ what: "recordings", accept: "audio/*", card });
-  const live = new Live(model, address, options.read, files.cards, (file, found) => {
+  const live = new Live(model, address, options.read, files.cards, spoken, (file, stretches, seconds) => {
     const one = card(file);
     files.put(one);
-    return found === null ? one.predict() : one.show(found);
+    if (stretches === null) return one.predict();
+    const transcript = joined(stretches, seconds);
+    say(`Stopped. ${transcript.text || nothing(transcript)}`);
+    return one.show(transcript);
   });
   const bring = make("div", { className: "bring" }, live.button, files.zone);
   return {
@@ -28,16 +30,32 @@ export function speechPanel(model) {
 }
 
 /** A word with how sure it is: as its underline, and as what is said of it. */
-export function wordElement(tag, { text, confidence, start_s }, properties = {}) {
-  const found = make(tag, { className: "word", title: `${percent(confidence)} sure, at ${start_s.toFixed(2)} s`, ...properties }, text);
-  found.style.setProperty("--sure", Math.max(0, 2 * confidence - 1).toFixed(3));
-  found.classList.toggle("unsure", confidence < UNSURE);
-  return found;
+function wordElement(tag, { text, confidence, start_s }, properties = {}) {
+  const element = make(tag, { className: "word", title: `${percent(confidence)} sure, at ${start_s.toFixed(2)} s`, ...properties }, text);
+  element.style.setProperty("--sure", Math.max(0, 2 * confidence - 1).toFixed(3));
+  element.classList.toggle("unsure", confidence < UNSURE);
+  return element;
 }
 
 /** What stands for a transcript without words. */
-export function nothing({ rejected }) {
+function nothing({ rejected }) {
   return rejected ? "None of the commands" : "Nothing was heard";
+}
+
+/** A stretch of a stream as it is shown while the microphone is on. */
+function spoken(stretch) {
+  const words = stretch.words.flatMap((word) => [wordElement("span", word), " "]);
+  return words.length ? words : [make("span", { className: "none" }, `(${nothing(stretch).toLowerCase()}) `)];
+}
+
+/** The stretches of a stream as one transcript. */
+function joined(reply, seconds) {
+  return {
+    text: reply.map(({ text }) => text).filter(Boolean).join(" "),
+    words: reply.flatMap(({ words }) => words),
+    end_s: seconds,
+    rejected: reply.length > 0 && reply.every(({ rejected }) => rejected),
+  };
 }
 
 class SpeechCard extends FileCard {
@@ -51,15 +69,15 @@ class SpeechCard extends FileCard {
     return this.read();
   }
 
-  inWords(found) {
-    return found.text || nothing(found);
+  inWords(reply) {
+    return reply.text || nothing(reply);
   }
 
-  show(found) {
+  show(reply) {
     this.player?.pause();
     this.player = make("audio", { controls: true, src: this.address_of_file, preload: "metadata" });
     this.player.addEventListener("error", () => this.silent());
-    this.words = found.words.map((word, i) => {
+    this.words = reply.words.map((word, i) => {
       const label = `${word.text}, ${percent(word.confidence)} sure, at ${word.start_s.toFixed(1)} seconds`;
       const button = wordElement("button", word, { type: "button", tabIndex: i ? -1 : 0, "aria-label": label });
       button.addEventListener("click", () => this.play(word.start_s));
@@ -67,20 +85,20 @@ class SpeechCard extends FileCard {
     });
     const text = this.words.length
       ? make("p", { className: "transcript", role: "group", "aria-label": "What was said; arrow keys go from word to word" }, ...this.spaced())
-      : make("p", { className: "transcript none" }, nothing(found));
+      : make("p", { className: "transcript none" }, nothing(reply));
     text.addEventListener("keydown", (event) => this.arrow(event));
-    const doubtful = found.words.filter(({ confidence }) => confidence < UNSURE).length;
-    const doubt = doubtful ? make("p", { className: "file" }, `${doubtful} of ${found.words.length} words dashed: below ${100 * UNSURE} % sure`) : null;
+    const doubtful = reply.words.filter(({ confidence }) => confidence < UNSURE).length;
+    const doubt = doubtful ? make("p", { className: "file" }, `${doubtful} of ${reply.words.length} words dashed: below ${100 * UNSURE} % sure`) : null;
     this.strip = make("div", { className: "strip", hidden: true, tabIndex: -1 }); // the words above are for keys
     const again = make("button", { type: "button" }, "Hear it again");
     again.title = "With the options as they are now";
     again.addEventListener("click", () => this.again(again));
     const scale = make("span", { className: "scale sure" }, "doubtful", make("i"), "sure");
     this.answer.replaceChildren(...[
-      text, this.name, doubt, this.strip, this.player, this.readings(found), this.table(found),
+      text, this.name, doubt, this.strip, this.player, this.readings(reply), this.table(reply),
       make("p", { className: "buttons" }, again, this.words.length ? scale : null),
     ].filter(Boolean));
-    this.draw(found);
+    this.draw(reply);
     this.player.addEventListener("play", () => this.follow());
   }
 
@@ -132,20 +150,15 @@ class SpeechCard extends FileCard {
     for (const word of this.words) word.disabled = true;
   }
 
-  async draw(found) {
-    this.times = found.words.map((word) => [word.start_s, word.end_s]);
-    this.seconds = Math.max(found.end_s, 0.1);
+  async draw(reply) {
+    this.times = reply.words.map((word) => [word.start_s, word.end_s]);
+    this.seconds = Math.max(reply.end_s, 0.1);
     const path = await outline(this.file, this.seconds);
     if (path === null) return; // what the browser can't decode has no picture
-    const drawing = document.createElementNS(SVG, "svg");
-    drawing.setAttribute("viewBox", "0 0 1000 100");
-    drawing.setAttribute("preserveAspectRatio", "none");
-    drawing.setAttribute("aria-hidden", "true");
-    drawing.append(document.createElementNS(SVG, "path"));
-    drawing.firstChild.setAttribute("d", path);
-    const marks = found.words.map((word, i) => { // its text may be as wide as up to the next, its line is as long as it
+    const drawing = svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("path", { d: path }));
+    const marks = reply.words.map((word, i) => { // its text may be as wide as up to the next, its line is as long as it
       const mark = wordElement("span", word);
-      const room = Math.max(0.01, (found.words[i + 1]?.start_s ?? this.seconds) - word.start_s);
+      const room = Math.max(0.01, (reply.words[i + 1]?.start_s ?? this.seconds) - word.start_s);
       mark.style.left = `${(100 * word.start_s) / this.seconds}%`;
       mark.style.width = `${(100 * room) / this.seconds}%`;
       mark.style.setProperty("--own", `${Math.min(100, (100 * (word.end_s - word.start_s)) / room)}%`);
@@ -162,10 +175,10 @@ class SpeechCard extends FileCard {
     this.strip.hidden = false;
   }
 
-  table(found) {
-    if (!found.words.length) return null;
+  table(reply) {
+    if (!reply.words.length) return null;
     const head = make("tr", {}, ...["Word", "From", "To", "Sure"].map((text) => make("th", { scope: "col" }, text)));
-    const rows = found.words.map((word) => make(
+    const rows = reply.words.map((word) => make(
       "tr", {}, make("th", { scope: "row" }, word.text), make("td", {}, `${word.start_s.toFixed(2)} s`),
       make("td", {}, `${word.end_s.toFixed(2)} s`), make("td", {}, percent(word.confidence)),
     ));
@@ -173,9 +186,9 @@ class SpeechCard extends FileCard {
     return make("details", {}, make("summary", {}, "Words and times"), table);
   }
 
-  readings(found) {
-    if (!found.alternatives) return null;
-    const rows = found.alternatives.map(({ text, probability }) => {
+  readings(reply) {
+    if (!reply.alternatives) return null;
+    const rows = reply.alternatives.map(({ text, probability }) => {
       const bar = make("i");
       bar.style.width = `${100 * probability}%`;
       return make("tr", {}, make("th", { scope: "row" }, text || "(nothing)"), make("td", {}, bar), make("td", {}, percent(probability)));

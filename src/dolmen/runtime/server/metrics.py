@@ -1,4 +1,4 @@
-"""The figures behind ``/metrics``, in a registry of their own."""
+"""What is behind ``/metrics``, in a registry of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
-class Figures:
+class ServerMetrics:
     """What is counted and timed. Labels are names of models and of routes, so that nobody outside can add to them."""
 
     def __init__(self) -> None:

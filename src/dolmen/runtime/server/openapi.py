@@ -1,0 +1,106 @@
+"""OpenAPI from the types by which requests are checked and replies are built."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from dolmen.runtime.server.hosting import ModelSlot
+from dolmen.runtime.server.inputs import describe_body
+from dolmen.runtime.server.limits import Limits
+from dolmen.runtime.server.replies import Problem
+from dolmen.types import Prediction
+
+EVENTS = "text/event-stream"
+REFERENCE = "#/components/schemas/{model}"
+PROBLEM = {"$ref": REFERENCE.format(model=Problem.__name__)}
+
+
+def json_type(prediction: type[Prediction]) -> Any:
+    """What ``to_json`` of a prediction type returns.
+
+    Raises:
+        TypeError: the type does not say so.
+    """
+    try:
+        return typing.get_type_hints(prediction.to_json, include_extras=True)["return"]
+    except KeyError:
+        raise TypeError(
+            f"{prediction.__name__}.to_json has no return type; give it the TypedDict of its JSON"
+        ) from None
+
+
+def describe(app: FastAPI, hosts: Mapping[str, ModelSlot], limits: Limits) -> dict[str, Any]:
+    """The whole of ``/openapi.json``: what FastAPI knows of the routes, and each model's requests and replies."""
+    spec = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = spec.setdefault("components", {}).setdefault("schemas", {})
+    types: dict[Any, None] = {Problem: None}
+    for host in hosts.values():
+        types |= dict.fromkeys((host.request, *map(json_type, _answers(host))))
+    adapters = [(t, "validation", TypeAdapter(t)) for t in types]
+    references, definitions = TypeAdapter.json_schemas(adapters, ref_template=REFERENCE)  # type: ignore[arg-type]
+    schemas |= definitions.get("$defs", {})
+
+    def any_of(predictions: Iterable[type[Prediction]]) -> dict[str, Any]:
+        each = [references[json_type(p), "validation"] for p in predictions]
+        return each[0] if len(each) == 1 else {"anyOf": each}
+
+    for host in hosts.values():
+        body = describe_body(host.takes, references[host.request, "validation"], limits)
+        predict, base = host.predictor, f"/v1/models/{host.name}"
+        replies = {
+            "predict": {"application/json": {"schema": _predictions(host.name, any_of([predict.PredictionType]))}}
+        }
+        if predict.writes:
+            replies["predict"][EVENTS] = {"schema": {"type": "string"}}
+        if predict.ExplanationType is not None:
+            replies["explain"] = {"application/json": {"schema": any_of([predict.ExplanationType])}}
+        for verb, content in replies.items():
+            post = spec["paths"][f"{base}/{verb}"]["post"]
+            post["requestBody"] = body
+            post["responses"]["200"]["content"] = content
+        spec["paths"][f"{base}/stream"] = {
+            "summary": f"A session of {host.name}, over WebSocket",
+            "x-websocket": {"schema": _message(any_of(predict.StreamTypes or [predict.PredictionType]))},
+        }
+    return spec
+
+
+def _answers(host: ModelSlot) -> list[type[Prediction]]:
+    predict = host.predictor
+    explained = [] if predict.ExplanationType is None else [predict.ExplanationType]
+    return [predict.PredictionType, *predict.StreamTypes, *explained]
+
+
+def _predictions(name: str, one: dict[str, Any]) -> dict[str, Any]:
+    """JSON schema of what ``predict`` replies."""
+    each = {"type": "array", "items": {"anyOf": [one, PROBLEM]}, "minItems": 1, "description": "in the inputs' order"}
+    return _object({"model": {"const": name, "description": "which model answers"}, "predictions": each})
+
+
+def _message(one: dict[str, Any]) -> dict[str, Any]:
+    """JSON schema of what a session sends, a message at a time."""
+    results = {"type": "array", "items": one, "description": "what has become clear with this piece"}
+    return {
+        "anyOf": [
+            _object({"results": results}),
+            _object({"piece": {"type": "string", "description": "of a text that is being written"}}),
+            _object({"saved": {"type": "string", "description": "the session, in base64"}}),
+            _object({"done": {"const": True, "description": "what was asked for is done"}}),
+            PROBLEM,
+        ]
+    }
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
