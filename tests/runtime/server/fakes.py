@@ -40,6 +40,7 @@ from dolmen.runtime.options import Served
 from dolmen.runtime.pictures import area_seen
 from dolmen.runtime.predictor import Predictor, Session
 from dolmen.tasks.image_classification.predictor import ClassificationPredictor
+from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.tasks.object_detection.predictor.predictor import DetectionPredictor
 from dolmen.tasks.object_detection.processor import DetectionProcessor
 from dolmen.tasks.speech_recognition.predictor.predictor import SpeechPredictor
