@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from dolmen.nn.torch_network import Graph, Input
 from dolmen.runtime.network import Network
 from dolmen.tasks.config import TaskConfig
 from dolmen.tasks.task import Batch, Objective, Prepared, Task
-from dolmen.types import Arrays, CheckReport, Evaluation
+from dolmen.types import Arrays, CheckReport, Evaluation, Metric
 
 NOISE, SIDE = 8, 8
 
@@ -24,8 +24,9 @@ NOISE, SIDE = 8, 8
 class ToyGan(Task[TaskConfig, Any, Points, nn.ModuleDict]):
     name = "toy-gan"
     Config = TaskConfig
-    headline = ("distance", "min")
-    monitor = ("distance", "min")
+    METRICS: ClassVar[dict[str, Metric]] = {"distance": Metric("distance", "mean difference of pixels", better="min")}
+    headline = "distance"
+    monitor = "distance"
     used: tuple[str, ...] = ("generator",)
     asked: list[str]
     """Of which graphs inputs were asked for."""

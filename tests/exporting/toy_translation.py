@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from dolmen.metrics.shared import shared
 from dolmen.nn.losses import Loss, cross_entropy
 from dolmen.nn.optimizers import linear
 from dolmen.nn.recurrent import GRU
@@ -225,8 +226,9 @@ class ToyTranslation(Task[TaskConfig, Letters, Pairs, Translator]):
     Config = TaskConfig
     Processor = Letters
     Predictor = ToyPredictor
-    headline = ("accuracy", "max")
-    monitor = ("loss", "min")
+    METRICS = shared("loss", "accuracy")
+    headline = "accuracy"
+    monitor = "loss"
 
     @classmethod
     def prepare(cls, config: TaskConfig, data: str = "", **_: Any) -> Prepared[TaskConfig, Letters, Pairs]:
