@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "engine": {"types", "files", "run_folder", "tasks.task", "nn.fp32", "engine"},
     "run": {"types", "catalogue", "files", "run_folder", "runtime", "tasks.task", "engine", "report"},
-    "exporting": {"types", "files", "run_folder", "processors", "runtime", "nn", "tasks.task", "run", "exporting"},
+    "exporting": {"types", "files", "processors", "runtime", "nn", "tasks.task", "run", "run_folder", "exporting"},
     "training": {"types", "files", "run_folder", "tasks.task", "engine", "report", "run", "display"},
     "installation": {"types", "catalogue", "engine.hardware", "data.cache", "processors.video"},
     "verbs": {

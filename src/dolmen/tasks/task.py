@@ -26,8 +26,6 @@ from dolmen.types import Arrays, CheckReport, Evaluation, Finding, Metric, Secti
 Batch = dict[str, Tensor]
 """Named tensors with a leading batch axis, e.g. ``{"images": (B, H, W, C) uint8, "labels": (B,) int64}``."""
 
-"""Whether more or less of a metric is better."""
-
 ConfigT = TypeVar("ConfigT", bound="TaskConfig")
 ProcessorT = TypeVar("ProcessorT", bound="Processor")
 DatasetT = TypeVar("DatasetT", bound="Dataset")
