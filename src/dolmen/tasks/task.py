@@ -240,9 +240,6 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
     Predictor: ClassVar[type[predictor.Predictor[Any]]]
     METRICS: ClassVar[Mapping[str, Metric]]
     """Every metric that ``evaluate`` may report, by name: what people call it and what it means."""
-    ordered: ClassVar[bool] = False
-    """Whether examples follow one another, as the windows of a text do: a part of them is their beginning, and outputs
-    are computed of all of them at once."""
     forms: ClassVar[tuple[str, ...]] = ()
     """The formats that ``convert`` writes."""
 
@@ -402,8 +399,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         return network(batch)
 
     def tokens_each(self, dataset: DatasetT) -> int:
-        """Tokens of an example, where few examples are much to compute; 0 where examples are counted."""
-        del dataset
+        """Tokens of an example, where examples follow one another as the windows of a text do; else 0."""
         return 0
 
     @abstractmethod
