@@ -69,7 +69,8 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 def test_overfits_one_batch(task: str, case: Case, data: Path, tmp_path: Path) -> None:
     task_class = load_task(task)
-    prepared = task_class.prepare(task_class.Config(**case.quick | {"batch_size": 16} | case.by_heart), str(data))
+    config = task_class.Config(**case.quick | {"batch_size": 16} | case.by_heart)
+    prepared = task_class.prepare(config, str(data))
     few = prepared.datasets["train"].subset(np.arange(16))
     made = task_class.from_prepared(prepared).replace(datasets={"train": few, "val": few})
     model = fit(made, tmp_path, seconds=None)

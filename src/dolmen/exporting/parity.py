@@ -82,7 +82,7 @@ def few_of(task: AnyTask, dataset: Dataset) -> Dataset:
     most = max(1, MOST_TOKENS // tokens) if tokens else MOST_EXAMPLES
     if len(dataset) <= most:
         return dataset
-    if task.ordered:
+    if tokens:
         return dataset.subset(np.arange(most))
     return dataset.subset(np.sort(np.random.default_rng(0).permutation(len(dataset))[:most]))
 
@@ -90,7 +90,7 @@ def few_of(task: AnyTask, dataset: Dataset) -> Dataset:
 def measure(task: AnyTask, networks: Mapping[str, Network], dataset: Dataset) -> Mapping[str, float]:
     """The task's metrics by these networks."""
     parts: dict[str, list[Any]] = {}
-    step = len(dataset) if task.ordered else 64
+    step = len(dataset) if task.tokens_each(dataset) else 64  # what follows one another is computed at once
     for start in range(0, len(dataset), step):
         rows = np.arange(start, min(start + step, len(dataset)))
         batch = {k: v.numpy() for k, v in dataset.batch(rows).items()}

@@ -26,8 +26,6 @@ from dolmen.types import Arrays, CheckReport, Evaluation, Finding, Metric, Secti
 Batch = dict[str, Tensor]
 """Named tensors with a leading batch axis, e.g. ``{"images": (B, H, W, C) uint8, "labels": (B,) int64}``."""
 
-"""Whether more or less of a metric is better."""
-
 ConfigT = TypeVar("ConfigT", bound="TaskConfig")
 ProcessorT = TypeVar("ProcessorT", bound="Processor")
 DatasetT = TypeVar("DatasetT", bound="Dataset")
@@ -195,9 +193,6 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
     Predictor: ClassVar[type[predictor.Predictor[Any]]]
     METRICS: ClassVar[Mapping[str, Metric]]
     """Every metric that ``evaluate`` may report, by name: what people call it and what it means."""
-    ordered: ClassVar[bool] = False
-    """Whether examples follow one another, as the windows of a text do: a part of them is their beginning, and outputs
-    are computed of all of them at once."""
     convert_formats: ClassVar[tuple[str, ...]] = ()
     """The formats that ``convert`` writes."""
 
@@ -366,8 +361,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         return networks[MODEL](batch)
 
     def tokens_each(self, dataset: DatasetT) -> int:
-        """Tokens of an example, where few examples are much to compute; 0 where examples are counted."""
-        del dataset
+        """Tokens of an example, where examples follow one another as the windows of a text do; else 0."""
         return 0
 
     @abstractmethod

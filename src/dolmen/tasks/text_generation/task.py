@@ -87,7 +87,6 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
     METRICS = metrics.METRICS
     headline = "bits_per_character"
     monitor = "loss"
-    ordered = True
 
     # ---- data
 

@@ -367,7 +367,7 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
         ]
 
     def _label_names(self) -> list[str]:
-        """What it can find: the types of spans, or the labels of words."""
+        """The types of spans, or the labels of words."""
         p = self.processor
         if p.kind == "labels":
             return list(p.labels)
