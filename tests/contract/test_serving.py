@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract.test_contract import an_input, data, run, stream_of, task  # noqa: F401 - fixtures
+from contract.case import Case
+from contract.test_contract import case, data, run, task  # noqa: F401 - fixtures
 from runtime.server.spec import Spec, assert_described, mismatches
 from starlette.testclient import TestClient
 
@@ -35,21 +36,21 @@ def form(path: Path, **options: Any) -> list[Any]:
     return [("inputs", (path.name, path.read_bytes())), ("options", (None, json.dumps(options)))]
 
 
-def test_replies_are_as_described(client: TestClient, spec: Spec, data: Path) -> None:  # noqa: F811
+def test_replies_are_as_described(client: TestClient, spec: Spec, data: Path, case: Case) -> None:  # noqa: F811
     about = client.get(URL).json()
     assert about["does"]
     schema = spec.reply(f"{URL}/predict")
     assert_described(spec, schema)
     wanted = [{}, *({"n_best": 2} for name in about["options"].get("properties", {}) if name == "n_best")]
     for options in wanted:
-        answer = client.post(f"{URL}/predict", files=form(an_input(data), **options))
+        answer = client.post(f"{URL}/predict", files=form(case.an_input(data), **options))
         assert answer.status_code == 200, answer.text
         assert mismatches(schema, answer.json()) == []
         assert "error" not in answer.json()["predictions"][0]
 
 
-def test_explanations_are_as_described(client: TestClient, spec: Spec, data: Path) -> None:  # noqa: F811
-    answer = client.post(f"{URL}/explain", files=form(an_input(data)))
+def test_explanations_are_as_described(client: TestClient, spec: Spec, data: Path, case: Case) -> None:  # noqa: F811
+    answer = client.post(f"{URL}/explain", files=form(case.an_input(data)))
     if not client.get(URL).json()["explains"]:
         assert answer.status_code == 404
         return
@@ -67,11 +68,11 @@ def sent_as(piece: Any) -> dict[str, Any]:
     return {"json": {"feed": piece}}
 
 
-def test_a_session_says_what_is_described(client: TestClient, spec: Spec, data: Path) -> None:  # noqa: F811
+def test_a_session_says_what_is_described(client: TestClient, spec: Spec, data: Path, case: Case) -> None:  # noqa: F811
     about, schema = client.get(URL).json(), spec.message(f"{URL}/stream")
     assert_described(spec, schema)
     partial = {"partial": True} if "partial" in about["stream_options"].get("properties", {}) else {}
-    messages = [{"json": {"begin": partial}}, *map(sent_as, stream_of(data)), {"json": {"finish": True}}]
+    messages = [{"json": {"begin": partial}}, *map(sent_as, case.pieces(data)), {"json": {"finish": True}}]
     messages += [{"json": {"save": True}}, {"json": {"reset": True}}, {"json": {"nothing": True}}]
     answers: list[dict[str, Any]] = []
     with client.websocket_connect(f"{URL}/stream") as socket:
