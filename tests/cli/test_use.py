@@ -13,7 +13,7 @@ import pytest
 from dolmen import verbs
 from dolmen.catalogue import TASKS, load_predictor
 from dolmen.cli.use import _predict_parser, _watch_parser
-from dolmen.runtime.bundle import FORMAT
+from dolmen.runtime.manifest import FORMAT
 from dolmen.runtime.model import Model
 from dolmen.runtime.predictor import Predictor
 from dolmen.types import Prediction, UserError
@@ -28,7 +28,7 @@ class NothingBehind(Model):
     def __init__(self, path: Path, task: str, asked: dict[str, Any]) -> None:
         self.path, self.task_name, self.asked = path, task, asked
         self._predictor = object.__new__(load_predictor(task))
-        self._predictor.processor = self._predictor.network = None
+        self._predictor.processor, self._predictor.networks = None, {}
 
     @property
     def predictor(self) -> Predictor[Any]:
@@ -66,8 +66,10 @@ def a_model(folder: Path, task: str, kind: str) -> Path:
     """A run or a bundle, as far as the command line looks into it before it reads the flags."""
     folder.mkdir()
     if kind == "bundle":
-        wanted = dict.fromkeys(("graph", "processor", "files", "precision", "evaluation", "made_of"))
-        (folder / "bundle.json").write_text(json.dumps({"format": FORMAT, "task": task, **wanted}))
+        graphs, files = {"model": {"file": "model.onnx"}}, {"model.onnx": {"sha256": "0" * 64, "bytes": 0}}
+        empty: dict[str, Any] = {"processor": {}, "files": files, "evaluation": {}}
+        about = {"format": FORMAT, "task": task, "made_of": "a run", "precision": "fp32", "graphs": graphs, **empty}
+        (folder / "bundle.json").write_text(json.dumps(about))
         return folder
     (folder / "config.json").write_text(json.dumps({"task": task, "config": {}}))
     for name in ("processor.json", "weights.safetensors"):

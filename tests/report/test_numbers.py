@@ -7,10 +7,8 @@ import pytest
 from dolmen.report.description import Description
 from dolmen.report.numbers import (
     classes_text,
-    count,
     duration,
     interval_text,
-    listed,
     loss_text,
     metric_text,
     percent,
@@ -45,13 +43,8 @@ ACCURACY, AUROC = Metric("accuracy", "", percent=True), Metric("AUROC", "")
         (duration(600), "10 min"),
         (duration(590), "9 min 50 s"),
         (duration(7500), "2 h 5 min"),
-        (count(1, "picture"), "1 picture"),
-        (count(1797, "picture"), "1,797 pictures"),
-        (count(2, "class", "classes"), "2 classes"),
         (Description(metrics={"macro_f1": Metric("macro F1", "")}).metric("macro_f1").title, "macro F1"),
         (Description().metric("bits_per_character").title, "bits per character"),  # of a run that describes none
-        (listed(["a", "b"]), "a, b"),
-        (listed(["a", "b", "c"], 2), "a, b ..."),
         (classes_text(["cat", "dog"]), "2: cat, dog"),
         (classes_text(["cat"] * 30), "30"),
         (sentence("accuracy"), "Accuracy"),

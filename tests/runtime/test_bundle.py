@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import dolmen
 from dolmen.runtime.bundle import bundle_task, load_bundle
+from dolmen.runtime.manifest import read_manifest
 from dolmen.types import UserError
 
 CLASSES = ["dark", "light", "none"]
@@ -93,6 +94,15 @@ def test_a_bundle_of_either_format(tmp_path: Path) -> None:
         assert bundle.describe()["measured"] == {"on": "val", "accuracy": 0.5, "auroc": None}
         assert bundle.about["graphs"]["model"]["dequantise_at_load"] == dequantised
         assert bundle.about["format"] == 2
+        written = bundle.manifest.to_json()  # of one graph in the format that older versions of Dolmen read, too
+        assert (written["format"], written["graph"]["widen"], "graphs" in written) == (1, dequantised, False)
+        assert read_manifest(json.dumps(written).encode(), path) == bundle.manifest
+
+
+def test_several_graphs_are_of_format_2() -> None:
+    values = manifest(graph()) | {"graphs": {"encoder": {"file": "model.onnx"}}}
+    written = read_manifest(json.dumps(values).encode(), "b").to_json()
+    assert (written["format"], list(written["graphs"])) == (2, ["encoder"])
 
 
 def changed(*place: str, to: Any) -> Callable[[dict[str, Any]], None]:

@@ -248,8 +248,7 @@ def _write(run: Run, out: Path, protos: Mapping[str, Any], graphs: Mapping[str, 
         parity=report,
         licences=[licence.model_dump() for licence in run.licences()],
     )
-    about = manifest.model_dump()
-    text = json.dumps(_finite(about), indent=1, ensure_ascii=False).encode()
+    text = json.dumps(_finite(manifest.to_json()), indent=1, ensure_ascii=False).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
         unfinished = Path(name) / out.name

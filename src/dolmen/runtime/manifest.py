@@ -1,4 +1,4 @@
-"""What ``bundle.json`` may say, in one place: what export writes and what is read, with the older format."""
+"""What ``bundle.json`` may say, in one place: what export writes and what is read, in both formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dolmen.runtime.network import MODEL, ArraySpec
 from dolmen.types import UserError
 
 FORMAT: Final = 2
-"""2: several graphs by name; 1 had one, which is called "model" now."""
+"""2: several graphs by name; 1: one, which is called "model"."""
 MAX_FILE_BYTES = 1 << 31
 """No ONNX file is larger."""
 
@@ -86,6 +86,15 @@ class Manifest(BaseModel):
     parity: dict[str, Any] = {}
     licences: list[dict[str, Any]] = []
 
+    def to_json(self) -> dict[str, Any]:
+        """What is written: one graph in format 1, which every version of Dolmen reads; several in format 2."""
+        values = self.model_dump()
+        if list(self.graphs) != [MODEL]:
+            return values
+        entry = values.pop("graphs")[MODEL]
+        entry["widen"] = entry.pop("dequantise_at_load")
+        return values | {"format": 1, "graph": entry}
+
     @model_validator(mode="after")
     def _files_are_there(self) -> Self:
         wanted = {entry.file for entry in self.graphs.values()}
@@ -128,7 +137,7 @@ def read_manifest(content: bytes, path: Any) -> Manifest:
 
 
 def _upgraded(values: Any) -> Any:
-    """Format 1 as format 2: it had one graph, whose ``dequantise_at_load`` was called ``widen``."""
+    """Format 1 as format 2: it has one graph, whose ``dequantise_at_load`` is called ``widen``."""
     if not isinstance(values, dict) or values.get("format") != 1 or isinstance(values["format"], bool):
         return values
     entry = values.get("graph")
