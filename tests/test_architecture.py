@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,6 +168,37 @@ def test_right_imports_pass() -> None:
     source = "import numpy\nfrom dolmen import types\nfrom dolmen.data.images.set import ImageSet"
     assert not wrong_imports("tasks.a.data.read", source + "\nfrom dolmen.tasks.a.processor import P")
     assert not wrong_imports("verbs", "from dolmen.runtime import bundle")
+
+
+def circle(sources: dict[str, str]) -> list[str]:
+    """Modules that import each other in a circle, also to name a type only; empty where there is none."""
+
+    def target(name: str) -> str | None:
+        parts = name.removeprefix("dolmen.").split(".")
+        candidates = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        return next((c for c in candidates if c in sources), None)
+
+    graph = {m: {t for n in imports(s) if (t := target(n)) and t != m} for m, s in sources.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other() -> None:
+    sources = {module_of(p): p.read_text(encoding="utf-8") for p in files() if p.name != "__init__.py"}
+    assert circle(sources) == []
+
+
+def test_a_circle_is_noticed() -> None:
+    sources = {
+        "a.x": "from dolmen.a import y",
+        "a.y": "def f():\n    from dolmen.b.z import w",
+        "b.z": "import dolmen.a.x",
+    }
+    assert set(circle(sources)) == {"a.x", "a.y", "b.z"}
+    assert circle(sources | {"b.z": ""}) == []
 
 
 WITHOUT_TORCH = """
