@@ -1,4 +1,4 @@
-"""Pictures to the input of a detector, and its answers to boxes in the picture as it came."""
+"""Pictures to the input of a detector, and its outputs to boxes in the picture as it came."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from dolmen.predictions import Boxes
 from dolmen.processors.images.image import ImageFit, Pixels, RawPicture, open_image
 from dolmen.types import Arrays, Example
 
-FLOOR = 0.01
+SCORE_FLOOR = 0.01
 """Scores below this are nothing; precision and recall are measured down to it."""
-MOST_PAIRS = 400
-"""Answers (a region and a class) of one picture that are looked at further."""
-OVERLAP = 0.2
+MAX_CANDIDATES_PER_VIEW = 400
+"""Pairs of a region and a class that are kept of each view for suppression, those with the highest scores."""
+TILE_OVERLAP = 0.2
 """Share of a tile that its neighbour has as well, so that what one cuts the other has whole."""
-FLUSH = 2.0
+CUT_MARGIN_PX = 2.0
 """Pixels of the network's input from the end of a tile within which a box ends with it: the tile has cut the object."""
 
 Floats = NDArray[np.float32]
 
 
 class DetectionProcessor(BaseModel):
-    """See the module.
+    """Brings pictures to the input of a detector, and its outputs to boxes in the picture as it came.
 
     Attributes:
         classes: K names.
-        height: of what the network takes, in pixels, a multiple of 32.
+        height: of the network's input in pixels, a multiple of 32.
         width: likewise.
         channels: 1 for grey, 3 for RGB.
         anchors: of each stride (8, 16, 32) the (width, height) of its anchors, in pixels of the network's input.
@@ -53,7 +53,7 @@ class DetectionProcessor(BaseModel):
     thresholds: tuple[float, ...] = ()
 
     @model_validator(mode="after")
-    def _a_threshold_a_class(self) -> DetectionProcessor:
+    def _check_thresholds(self) -> DetectionProcessor:
         if self.thresholds and len(self.thresholds) != len(self.classes):
             raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.classes)} classes")
         return self
@@ -72,14 +72,14 @@ class DetectionProcessor(BaseModel):
         if self.tiles == 1:
             return np.array([whole], np.int64)
         # n tiles of side s with a share o of overlap cover s (1 + (n - 1)(1 - o)).
-        side = max(height, width) / (1 + (self.tiles - 1) * (1 - OVERLAP))
+        side = max(height, width) / (1 + (self.tiles - 1) * (1 - TILE_OVERLAP))
         side_w, side_h = self._tile_shape(side)
-        found = [
+        tiles = [
             [left, top, min(width, left + side_w), min(height, top + side_h)]
             for top in _starts(height, side_h)
             for left in _starts(width, side_w)
         ]
-        return np.array([whole, *(tile for tile in found if tile != whole)], np.int64)
+        return np.array([whole, *(tile for tile in tiles if tile != whole)], np.int64)
 
     def _tile_shape(self, side: float) -> tuple[int, int]:
         """Width and height of a tile whose longer side is ``side``, of the network's shape."""
@@ -121,12 +121,12 @@ class DetectionProcessor(BaseModel):
         """Undo ``to_input``, and cut at the borders of the view."""
         height, width = int(crop[3] - crop[1]), int(crop[2] - crop[0])
         sx, sy, dx, dy = self.placement(height, width)
-        found = (boxes_xyxy - [dx, dy, dx, dy]) / [sx, sy, sx, sy]
-        found = np.clip(found, 0, [width, height, width, height]) + np.tile(crop[:2], 2)
-        return np.asarray(found, np.float32)
+        boxes = (boxes_xyxy - [dx, dy, dx, dy]) / [sx, sy, sx, sy]
+        boxes = np.clip(boxes, 0, [width, height, width, height]) + np.tile(crop[:2], 2)
+        return np.asarray(boxes, np.float32)
 
     def decode_picture(
-        self, outputs: Arrays, crops: NDArray[np.int64], size: tuple[int, int], floor: float = FLOOR
+        self, outputs: Arrays, crops: NDArray[np.int64], size: tuple[int, int], floor: float = SCORE_FLOOR
     ) -> Boxes:
         """All objects in one picture, best first.
 
@@ -139,12 +139,12 @@ class DetectionProcessor(BaseModel):
         scores = np.asarray(outputs["scores"], np.float32)
         view, region, label = np.nonzero(scores >= floor)
         value = scores[view, region, label]
-        order = np.argsort(-value, kind="stable")[: MOST_PAIRS * len(crops)]
+        order = np.argsort(-value, kind="stable")[: MAX_CANDIDATES_PER_VIEW * len(crops)]
         view, region, label, value = view[order], region[order], label[order], value[order]
         boxes = np.zeros((len(order), 4), np.float32)
         for i, crop in enumerate(crops):
-            mine = view == i
-            boxes[mine] = self.from_input(outputs["boxes"][i][region[mine]], crop)
+            in_view = view == i
+            boxes[in_view] = self.from_input(outputs["boxes"][i][region[in_view]], crop)
         usable = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1) & ~self._cut(boxes, crops[view], size)
         boxes, value, label, view = boxes[usable], value[usable], label[usable], view[usable]
         kept = suppress(boxes, label, self.nms_iou, view if len(crops) > 1 else None)[: self.max_detections]
@@ -153,7 +153,7 @@ class DetectionProcessor(BaseModel):
     def _cut(self, boxes: Floats, crops: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.bool_]:
         """(N,) which boxes end where their view (N, 4) ends and the picture goes on: another view has them whole."""
         scale = np.maximum((crops[:, 2] - crops[:, 0]) / self.width, (crops[:, 3] - crops[:, 1]) / self.height)
-        near = np.abs(boxes - crops) < FLUSH * scale[:, None]
+        near = np.abs(boxes - crops) < CUT_MARGIN_PX * scale[:, None]
         return np.asarray((near & (crops != [0, 0, size[1], size[0]])).any(1))
 
     def reported(self, boxes: Boxes, threshold: float | None = None) -> Boxes:
@@ -182,7 +182,7 @@ def _starts(length: int, side: int) -> list[int]:
     """Where tiles of a side begin that cover a length, evenly, with the overlap or more."""
     if side >= length:
         return [0]
-    number = math.ceil((length - side) / (side * (1 - OVERLAP)) - 1e-9) + 1
+    number = math.ceil((length - side) / (side * (1 - TILE_OVERLAP)) - 1e-9) + 1
     return [round(i * (length - side) / (number - 1)) for i in range(number)]
 
 
@@ -197,14 +197,14 @@ def overlaps(boxes: Floats, *, parts: bool = False) -> Floats:
 
 
 def suppress(
-    boxes: Floats, labels: NDArray[Any], most: float, views: NDArray[np.int64] | None = None
+    boxes: Floats, labels: NDArray[Any], max_iou: float, views: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
     """Non-maximum suppression within each class: which boxes stay.
 
     Args:
         boxes: (N, 4) xyxy, best first.
         labels: (N,) classes.
-        most: overlap from which on the less sure of two is dropped.
+        max_iou: overlap from which on the less sure of two is dropped.
         views: (N,) the view that each was seen in; also dropped is a box that another one, seen in another view, holds
             nearly all of: a part of an object that a tile cut.
 
@@ -214,13 +214,13 @@ def suppress(
     stays = np.ones(len(boxes), np.bool_)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        close = overlaps(boxes[rows]) > most
+        overlapping = overlaps(boxes[rows]) > max_iou
         if views is not None:
-            elsewhere = views[rows][:, None] != views[rows]
-            close |= elsewhere & (overlaps(boxes[rows], parts=True) > max(most, 0.7))
+            other_view = views[rows][:, None] != views[rows]
+            overlapping |= other_view & (overlaps(boxes[rows], parts=True) > max(max_iou, 0.7))
         alive = np.ones(len(rows), np.bool_)
-        for i in np.flatnonzero(close.sum(1) > 1):
+        for i in np.flatnonzero(overlapping.sum(1) > 1):
             if alive[i]:
-                alive[i + 1 :] &= ~close[i, i + 1 :]
+                alive[i + 1 :] &= ~overlapping[i, i + 1 :]
         stays[rows] = alive
     return np.flatnonzero(stays)

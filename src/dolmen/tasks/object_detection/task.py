@@ -50,7 +50,7 @@ USUAL_SIZE = 320
 """Pixels along the longer side, of pictures that are larger."""
 SMALL_OBJECT = 8.0
 """Pixels that small objects should have in the network's input; pictures are cut into tiles until they do."""
-MOST_TILES = 4
+MAX_TILES = 4
 COVERED = 0.9
 """Share of the objects that an anchor should cover at IoU 0.5."""
 CLIP_NORM = 10.0
@@ -89,12 +89,14 @@ class ObjectDetectionConfig(TaskConfig):
     )
     proposals: int = Field(100, ge=1, le=1000, description="regions that the second stage looks at")
     anchors: int | None = Field(
-        None, ge=3, le=15, description="anchor shapes, fitted to the objects; if not given, as many (6 to 15) as cover "
-        "90 % of them"
-    )  # fmt: skip
+        None,
+        ge=3,
+        le=15,
+        description="anchor shapes, fitted to the objects; if not given, as many (6 to 15) as cover 90 % of them",
+    )
 
     def for_loading(self) -> Self:
-        """The same without published weights."""
+        """The same choices without published weights: those of the run are loaded instead."""
         return self.model_copy(update={"weights": "none"})
 
 
@@ -137,7 +139,7 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
             raise UserError(f"{data} holds no usable box; dolmen check {cls.name} {data} says what is wrong with them")
         tiles = config.tiles or _tiles_needed(boxes, sizes, max(height, width))
         processor = processor.model_copy(update={"tiles": tiles, "max_detections": 100 * tiles})
-        views, picture, crops, decoded = _seen(processor, boxes, whole, progress)
+        views, picture, crops, decoded = _decode_views(processor, boxes, whole, progress)
         images = assign_splits(
             boxes.images.replace(labels=stratum(boxes)), whole, val_fraction=config.val_fraction,
             test_fraction=config.test_fraction, seed=config.seed,
@@ -169,7 +171,7 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
         rows = np.flatnonzero([chosen is None or s == chosen for s in boxes.images.splits] & usable)
         if not len(rows):
             raise UserError(f"{data} holds no readable picture with annotations to evaluate on; give one that does")
-        views, picture, crops, decoded = _seen(self.processor, boxes, whole, progress)
+        views, picture, crops, decoded = _decode_views(self.processor, boxes, whole, progress)
         return box_dataset(boxes, sizes, rows, views, picture, crops, decoded, self.processor)
 
     # ---- learning
@@ -226,13 +228,13 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
         if config.augment == "light":
             varied = box_augment.scale_and_crop(varied, g, zoom=(0.8, 1.25), stretch=0.1, flips=flips)
         if config.augment == "strong":
-            several = round(config.mosaic * len(varied.images)) if moment.progress < SETTLING else 0
+            num_mosaics = round(config.mosaic * len(varied.images)) if moment.progress < SETTLING else 0
             parts = []
-            if several:
-                parts.append(box_augment.mosaic(varied, g, several, zoom=(0.5, 1.2), stretch=0.2, flips=flips))
-            if several < len(varied.images):
-                rest = box_augment.Boxed(*(t[several:] for t in varied))
-                parts.append(box_augment.scale_and_crop(rest, g, zoom=(0.7, 1.5), stretch=0.2, flips=flips))
+            if num_mosaics:
+                parts.append(box_augment.mosaic(varied, g, num_mosaics, zoom=(0.5, 1.2), stretch=0.2, flips=flips))
+            if num_mosaics < len(varied.images):
+                remaining = box_augment.Boxed(*(t[num_mosaics:] for t in varied))
+                parts.append(box_augment.scale_and_crop(remaining, g, zoom=(0.7, 1.5), stretch=0.2, flips=flips))
             varied = box_augment.joined(*parts)
             images = augment.light(varied.images, g, brightness=0.1, contrast=0.3, gamma=0.2)
             if images.shape[1] == 3:
@@ -241,9 +243,9 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
         return {**varied._asdict(), "near": box_augment.jittered(varied.boxes, g)}
 
     def _rare_objects(self, number: int, generator: torch.Generator) -> list[tuple[torch.Tensor, int]]:
-        """So many objects of rare classes, the rarer the likelier, cut out of the training pictures."""
+        """Objects of rare classes with their labels, from the training pictures; each such class is equally likely."""
         train = self.datasets["train"]
-        rare = _rare(train, len(self.processor.classes))
+        rare = _rare_classes(train, len(self.processor.classes))
         if not len(rare):
             return []
         drawn = torch.randint(0, len(rare), (number,), generator=generator).tolist()
@@ -288,15 +290,15 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
         return Evaluation(self.name, len(truth), values | recall, bounds, tables, views.as_arrays(predicted))
 
     def _decoded(self, outputs: Arrays, dataset: BoxDataset) -> tuple[list[Boxes], list[NDArray[np.float32]]]:
-        """Of each picture the objects, and the proposals if there are any, in its own pixels."""
+        """The objects of each picture, and the proposals if there are any, in pixels of the picture."""
         predicted, proposals = [], []
         edges = np.searchsorted(dataset.picture, np.arange(len(dataset.truth) + 1))
         for i, (height, width) in enumerate(dataset.sizes.tolist()):
             at = slice(edges[i], edges[i + 1])
-            mine = {name: values[at] for name, values in outputs.items()}
-            predicted.append(self.processor.decode_picture(mine, dataset.crops[at], (height, width)))
-            if "proposals" in mine:
-                pairs = zip(mine["proposals"], dataset.crops[at], strict=True)
+            picture_outputs = {name: values[at] for name, values in outputs.items()}
+            predicted.append(self.processor.decode_picture(picture_outputs, dataset.crops[at], (height, width)))
+            if "proposals" in picture_outputs:
+                pairs = zip(picture_outputs["proposals"], dataset.crops[at], strict=True)
                 proposals.append(np.concatenate([self.processor.from_input(p, c) for p, c in pairs]))
         return predicted, proposals
 
@@ -348,7 +350,7 @@ def _decode(boxes: BoxSet, processor: DetectionProcessor, progress: Progress | N
     return decode_all(boxes.images, processor.image_fit, progress=stage_progress(progress, "reading pictures"))
 
 
-def _seen(
+def _decode_views(
     processor: DetectionProcessor, boxes: BoxSet, whole: Decoded, progress: Progress | None
 ) -> tuple[BoxSet, NDArray[np.int64], NDArray[np.int64], Decoded]:
     """What the network sees of the pictures: the views, the picture of each, where in it they are, their pixels."""
@@ -364,19 +366,19 @@ def _fit(
     config: ObjectDetectionConfig, processor: DetectionProcessor, train: BoxDataset
 ) -> tuple[ObjectDetectionConfig, DetectionProcessor]:
     """Decide what the training objects decide: anchors, flips, which classes are rare."""
-    shown = object_sizes(train)
-    for number in (config.anchors,) if config.anchors else (6, 9, 12, 15):
-        shapes = fit_anchors(shown, number)
-        if (anchor_iou(shown, shapes) >= 0.5).mean() >= COVERED:
+    sizes = object_sizes(train)
+    for num_shapes in (config.anchors,) if config.anchors else (6, 9, 12, 15):
+        shapes = fit_anchors(sizes, num_shapes)
+        if (anchor_iou(sizes, shapes) >= 0.5).mean() >= COVERED:
             break
     flip, paste = config.flip, config.paste
     if flip == "auto":
         thumbnails, labels = train.thumbnails(config.seed)
-        sideways = mirror_test(thumbnails, labels, config.seed, same_look=True).keeps
-        upside = mirror_test(thumbnails.transpose(0, 2, 1), labels, config.seed, same_look=True).keeps
-        flip = "both" if sideways and upside else "horizontal" if sideways else "none"
+        mirrors_sideways = mirror_test(thumbnails, labels, config.seed, same_look=True).keeps
+        mirrors_upside_down = mirror_test(thumbnails.transpose(0, 2, 1), labels, config.seed, same_look=True).keeps
+        flip = "both" if mirrors_sideways and mirrors_upside_down else "horizontal" if mirrors_sideways else "none"
     if paste is None:
-        paste = 0.5 if len(_rare(train, len(processor.classes))) else 0.0
+        paste = 0.5 if len(_rare_classes(train, len(processor.classes))) else 0.0
     config = config.model_copy(
         update={
             "model": "edge" if config.model == "auto" else config.model,
@@ -394,17 +396,17 @@ def _fit(
 def _anchor_finding(train: BoxDataset, processor: DetectionProcessor) -> Finding:
     """How many objects the fitted anchors could find, before anything is learnt."""
     best = anchor_iou(object_sizes(train), processor.anchors)
-    half, more = (best >= 0.5).mean(), (best >= 0.7).mean()
+    covered, covered_well = (best >= 0.5).mean(), (best >= 0.7).mean()
     shapes = "; ".join(
         f"stride {stride}: " + ", ".join(f"{w:g} x {h:g}" for w, h in level)
         for stride, level in zip((8, 16, 32), processor.anchors, strict=True)
     )
     message = (
-        f"An anchor covers {half:.1%} of the training objects at IoU 0.5 and {more:.1%} at 0.7 ({shapes}), "
+        f"An anchor covers {covered:.1%} of the training objects at IoU 0.5 and {covered_well:.1%} at 0.7 ({shapes}), "
         f"in pixels of {processor.width} x {processor.height}."
     )
-    level: Literal["warning", "info"] = "warning" if half < COVERED else "info"
-    if half < COVERED:
+    level: Literal["warning", "info"] = "warning" if covered < COVERED else "info"
+    if covered < COVERED:
         message += " Give more of them with --anchors, a larger --image-size, or --tiles."
     return Finding(code="anchors", level=level, message=message, count=int((best < 0.5).sum()))
 
@@ -420,16 +422,16 @@ def _input_shape(sizes: NDArray[np.int64], longer: int | None) -> tuple[int, int
 
 def _tiles_needed(boxes: BoxSet, sizes: NDArray[np.int64], side: int) -> int:
     """Into how many tiles pictures have to be cut so that small objects are large enough to be seen."""
-    wide = boxes.boxes_xyxy[:, 2:] - boxes.boxes_xyxy[:, :2]
-    longer = sizes[boxes.pictures()].max(1)
-    seen = np.sqrt(wide.prod(1)) * side / longer
-    small = float(np.quantile(seen[~boxes.crowd], 0.1)) if (~boxes.crowd).any() else SMALL_OBJECT
-    if small >= SMALL_OBJECT or float(np.median(longer)) < 2 * side:
+    extents = boxes.boxes_xyxy[:, 2:] - boxes.boxes_xyxy[:, :2]
+    longer_sides = sizes[boxes.pictures()].max(1)
+    input_px = np.sqrt(extents.prod(1)) * side / longer_sides
+    small_px = float(np.quantile(input_px[~boxes.crowd], 0.1)) if (~boxes.crowd).any() else SMALL_OBJECT
+    if small_px >= SMALL_OBJECT or float(np.median(longer_sides)) < 2 * side:
         return 1
-    return int(np.clip(np.ceil(SMALL_OBJECT / small), 2, MOST_TILES))
+    return int(np.clip(np.ceil(SMALL_OBJECT / small_px), 2, MAX_TILES))
 
 
-def _rare(train: BoxDataset, num_classes: int) -> list[int]:
+def _rare_classes(train: BoxDataset, num_classes: int) -> list[int]:
     """The classes of which there are less than a fifth as many objects as of the most frequent one."""
     counts = np.bincount(np.concatenate([n[n >= 0] for n in train.labels]), minlength=num_classes)
     return [i for i, n in enumerate(counts.tolist()) if 0 < n < counts.max() / 5]
@@ -437,8 +439,8 @@ def _rare(train: BoxDataset, num_classes: int) -> list[int]:
 
 def object_sizes(dataset: BoxDataset) -> NDArray[np.float64]:
     """(M, 2) width and height of each object, in pixels of the input."""
-    shown = np.concatenate([b[n >= 0] for b, n in zip(dataset.boxes, dataset.labels, strict=True)])
-    return np.asarray((shown[:, 2:] - shown[:, :2]).clip(1), np.float64)
+    boxes = np.concatenate([b[n >= 0] for b, n in zip(dataset.boxes, dataset.labels, strict=True)])
+    return np.asarray((boxes[:, 2:] - boxes[:, :2]).clip(1), np.float64)
 
 
 def anchor_iou(sizes: NDArray[np.float64], anchors: Shapes) -> NDArray[np.float64]:

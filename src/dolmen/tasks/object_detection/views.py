@@ -20,7 +20,7 @@ from dolmen.tasks.object_detection.report import sections as detection
 from dolmen.tasks.object_detection.report.explanation import explanation_picture
 from dolmen.types import Arrays, Evaluation, Section, UserError
 
-SHOWN_MAPS = 8
+MAX_FEATURE_MAPS = 8
 
 
 def as_arrays(predicted: Sequence[Boxes]) -> Arrays:
@@ -55,7 +55,7 @@ def sections(
         names=processor.classes,
         picture=lambda split, i: datasets[split].picture_of(i),
         name=lambda split, i: datasets[split].names[i],
-        found=predicted,
+        predicted=predicted,
         truth={split: dataset.truth for split, dataset in datasets.items()},
     )
 
@@ -65,7 +65,7 @@ def explain(model: Detector, predictor: DetectionPredictor, raw: Any, out: Path)
 
     Args:
         model: the network.
-        predictor: the one that uses it.
+        predictor: predicts with this network.
         raw: a picture as a person has it.
         out: a .png file to write.
 
@@ -77,9 +77,9 @@ def explain(model: Detector, predictor: DetectionPredictor, raw: Any, out: Path)
         raise example
     p = predictor.processor
     boxes = next(detect(p, predictor.network, [example]))
-    shown = p.reported(boxes)
-    largest = int(np.argmax((example["crops"][:, 2:] - example["crops"][:, :2]).prod(1)))
-    view, crop = example["images"][largest], example["crops"][largest]
+    reported = p.reported(boxes)
+    largest_view = int(np.argmax((example["crops"][:, 2:] - example["crops"][:, :2]).prod(1)))
+    view, crop = example["images"][largest_view], example["crops"][largest_view]
     device = next(model.parameters()).device
     with torch.inference_mode():
         levels = model.features(torch.from_numpy(view[None]).permute(0, 3, 1, 2).float().to(device))
@@ -93,18 +93,18 @@ def explain(model: Detector, predictor: DetectionPredictor, raw: Any, out: Path)
     explanation_picture(
         out,
         picture=open_image(raw).pixels,
-        found=shown,
+        reported=reported,
         view=view,
         objectness=maps,
         proposals=regions[0].cpu().numpy()[order],
         strength=strength[order],
-        levels={f"stride {s}": _liveliest(level[0]) for s, level in zip(STRIDES, levels, strict=True)},
+        levels={f"stride {s}": _most_varied(level[0]) for s, level in zip(STRIDES, levels, strict=True)},
         title=title,
     )
     return {
         "input": title,
-        **shown.to_json(),
-        "below_threshold": len(boxes) - len(shown),
+        **reported.to_json(),
+        "below_threshold": len(boxes) - len(reported),
         "places": int(proposed.objectness.shape[1]) * len(example["images"]),
         "proposals": len(proposals) * len(example["images"]),
         "surest_proposals": [
@@ -115,14 +115,14 @@ def explain(model: Detector, predictor: DetectionPredictor, raw: Any, out: Path)
     }
 
 
-def _liveliest(level: torch.Tensor) -> NDArray[np.float32]:
-    """(F, h, w) -> of the maps those eight in which most is to be seen."""
-    few = level.flatten(1).std(1).topk(min(SHOWN_MAPS, len(level))).indices
-    return level[few].float().cpu().numpy()
+def _most_varied(level: torch.Tensor) -> NDArray[np.float32]:
+    """(F, h, w) -> (8, h, w) or fewer: the maps that vary most over the picture."""
+    indices = level.flatten(1).std(1).topk(min(MAX_FEATURE_MAPS, len(level))).indices
+    return level[indices].float().cpu().numpy()
 
 
 def objectness_maps(model: Detector, objectness: torch.Tensor) -> dict[str, NDArray[np.float32]]:
-    """What the region proposal network says of each place: the most of its anchors, (h, w) in 0..1 a stride."""
+    """Objectness at each place, the largest of its anchors: (h, w) in 0..1 for each stride."""
     maps, start = {}, 0
     for stride, shapes in zip(STRIDES, model.proposals.num_shapes, strict=True):
         height, width = model.height // stride, model.width // stride

@@ -146,7 +146,7 @@ def test_matching() -> None:
     matches = match([boxes(), found], [there(), truth], 2, [0.5])
     assert matches.rows.tolist() == [1, 0, 2, 3, 4]  # by class, then score
     assert matches.taken[:, 0].tolist() == [0, NOTHING, NOTHING, IGNORED, 2]  # the surer one, not the better one
-    assert matches.num().tolist() == [1, 1]
+    assert matches.num_objects().tolist() == [1, 1]
 
 
 def test_weights_are_pictures_that_come_again() -> None:
@@ -241,7 +241,7 @@ def test_the_curve_goes_through_the_operating_point() -> None:
             _, each = detection.at_thresholds(found, truth, [curve["score"][i]] * 3)
             assert each[k]["recall"] == pytest.approx(curve["recall"][i], abs=1e-4)
             assert each[k]["precision"] == pytest.approx(curve["precision"][i], abs=1e-4)
-    assert [len(c["recall"]) for c in detection.precision_recall(found, truth, 3, most=7)] == [7, 7, 7]
+    assert [len(c["recall"]) for c in detection.precision_recall(found, truth, 3, max_points=7)] == [7, 7, 7]
     assert detection.precision_recall([boxes()], [there((0, A))], 1) == [{"recall": [], "precision": [], "score": []}]
 
 

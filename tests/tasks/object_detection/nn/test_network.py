@@ -126,7 +126,7 @@ def test_every_object_gets_an_anchor_also_in_several_turns(monkeypatch: pytest.M
     assert set(owner.tolist()) == {-1, 0, 1, 2}
     mine = owner >= 0
     torch.testing.assert_close(overlap[mine], box_iou(anchors[mine], boxes)[torch.arange(int(mine.sum())), owner[mine]])
-    monkeypatch.setattr(detection_losses, "MOST_PAIRS", len(anchors))
+    monkeypatch.setattr(detection_losses, "MAX_PAIRS_PER_CHUNK", len(anchors))
     again, _ = assign_anchors(anchors, COUNTS, boxes)
     assert torch.equal(owner, again)
 

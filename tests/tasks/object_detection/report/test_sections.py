@@ -17,8 +17,8 @@ from dolmen.predictions import Boxes
 from dolmen.report.page import write_report
 from dolmen.tasks.object_detection.metrics import precision as metrics
 from dolmen.tasks.object_detection.metrics.declared import METRICS
-from dolmen.tasks.object_detection.metrics.errors import KINDS as ALL_KINDS
-from dolmen.tasks.object_detection.report.sections import KINDS, SIDE, sections
+from dolmen.tasks.object_detection.metrics.errors import MISTAKES as ALL_MISTAKES
+from dolmen.tasks.object_detection.report.sections import MISTAKES, SIDE_PX, sections
 from dolmen.types import Evaluation, Section
 
 A, B, C = (4, 4, 24, 24), (40, 10, 60, 30), (10, 60, 40, 90)
@@ -59,7 +59,7 @@ def made(
         names=names,
         picture=lambda split, i: np.full(pixels, 90, np.uint8),
         name=lambda split, i: f"{split}/{i}{NASTY}",
-        found={"test": found, "val": found},
+        predicted={"test": found, "val": found},
         truth={"test": [(t.boxes_xyxy, t.labels, t.crowd) for t in there]},
     )
     return {s.title: s for s in shown}
@@ -126,7 +126,7 @@ def test_what_goes_wrong() -> None:
         assert re.search(rf"{kind}: .* 1 ", told + " ")
     assert "Duplicate" not in told
     assert told.endswith("true said times class 0 $a|&lt;b&gt;$ 1")
-    assert set(KINDS) == set(ALL_KINDS)
+    assert set(MISTAKES) == set(ALL_MISTAKES)
 
 
 def test_the_most_mistaken_pictures() -> None:
@@ -138,7 +138,7 @@ def test_the_most_mistaken_pictures() -> None:
     assert "0.99" not in told  # what is right is not named
     assert "<img src=x" not in section.html
     (picture,) = images(section)
-    assert picture.size == (SIDE, round(SIDE * 100 / 120))
+    assert picture.size == (SIDE_PX, round(SIDE_PX * 100 / 120))
     orange = np.abs(np.asarray(picture).astype(int) - [242, 142, 43]).sum(2) < 60
     assert orange.any()
 

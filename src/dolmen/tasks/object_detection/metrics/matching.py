@@ -1,8 +1,8 @@
 """Which objects were found: boxes matched to the truth as COCO does it, and the precision that follows from weights.
 
 faster-coco-eval computes what is reported once. The bootstrap needs a thousand average precisions, training one at
-every look, and the report which box is right; for those the matching is here, for all pictures at once, and tested
-against that library.
+every evaluation, and the report which box is right; for those the matching is here, for all pictures at once, and
+tested against that library.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """Overlaps over which COCO's mAP is the mean."""
 RECALLS = np.linspace(0.0, 1.0, 101)
 """Points of the recall axis at which precision is averaged."""
-MOST = 100
-"""Boxes a picture and class that are looked at, the surest ones: COCO's rule."""
+MAX_BOXES_PER_CLASS = 100
+"""Boxes of a picture and class that are matched, the surest ones: COCO's rule."""
 NOTHING, IGNORED = -1, -2
 
 
@@ -51,7 +51,7 @@ class Listed:
         boxes_xyxy: (M, 4) float64.
         labels: (M,) int64.
         scores: (M,) float64; of the truth 1.
-        crowd: (M,) bool; of what was found False.
+        crowd: (M,) bool; of predictions False.
         picture: (M,) int64.
         place: (M,) int64, which box of its picture it is.
     """
@@ -89,44 +89,44 @@ def areas(boxes_xyxy: Floats) -> Floats:
     return np.asarray((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).clip(0).prod(1), np.float64)
 
 
-def overlap(found: Floats, truth: Floats, crowd: NDArray[np.bool_] | None = None) -> Floats:
-    """(N,) intersection over union of boxes pair by pair, both (N, 4); in a crowd, over the area of what was found."""
-    low, high = np.maximum(found[:, :2], truth[:, :2]), np.minimum(found[:, 2:], truth[:, 2:])
-    shared, mine = (high - low).clip(0).prod(1), areas(found)
-    over = mine + areas(truth) - shared
+def overlap(predicted: Floats, truth: Floats, crowd: NDArray[np.bool_] | None = None) -> Floats:
+    """(N,) intersection over union of boxes pair by pair, both (N, 4); in a crowd, over the predicted box's area."""
+    low, high = np.maximum(predicted[:, :2], truth[:, :2]), np.minimum(predicted[:, 2:], truth[:, 2:])
+    shared, area = (high - low).clip(0).prod(1), areas(predicted)
+    divisor = area + areas(truth) - shared
     if crowd is not None:
-        over = np.where(crowd, mine, over)
-    return _divided(shared, over)
+        divisor = np.where(crowd, area, divisor)
+    return _divided(shared, divisor)
 
 
-def overlaps(found: Floats, truth: Floats) -> Floats:
+def overlaps(predicted: Floats, truth: Floats) -> Floats:
     """(N, M) intersection over union of each of (N, 4) with each of (M, 4) boxes."""
-    low = np.maximum(found[:, None, :2], truth[None, :, :2])
-    high = np.minimum(found[:, None, 2:], truth[None, :, 2:])
+    low = np.maximum(predicted[:, None, :2], truth[None, :, :2])
+    high = np.minimum(predicted[:, None, 2:], truth[None, :, 2:])
     shared = (high - low).clip(0).prod(2)
-    return _divided(shared, areas(found)[:, None] + areas(truth)[None] - shared)
+    return _divided(shared, areas(predicted)[:, None] + areas(truth)[None] - shared)
 
 
-def _divided(shared: Floats, over: Floats) -> Floats:
-    return np.asarray(np.divide(shared, over, out=np.zeros_like(shared), where=over > 0), np.float64)
+def _divided(shared: Floats, divisor: Floats) -> Floats:
+    return np.asarray(np.divide(shared, divisor, out=np.zeros_like(shared), where=divisor > 0), np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What was found, each class by itself and the surest first, with the object that each box is.
+    """Predicted boxes, each class by itself and the surest first, with the object that each box is.
 
     Attributes:
-        rows: (D,) int64, which box of ``found`` it is; ordered by class, then score.
+        rows: (D,) int64, which box of ``predicted`` it is; ordered by class, then score.
         taken: (D, T) int64, at each overlap the row of the object in ``truth``, or NOTHING, or IGNORED: in a crowd.
-        found: what was found.
-        truth: what is there.
+        predicted: the boxes.
+        truth: the objects.
         edges: (K + 1,) int64; class k has the rows from ``edges[k]`` up to ``edges[k + 1]``.
         num_pictures: N.
     """
 
     rows: NDArray[np.int64]
     taken: NDArray[np.int64]
-    found: Listed
+    predicted: Listed
     truth: Listed
     edges: NDArray[np.int64]
     num_pictures: int
@@ -140,12 +140,14 @@ class Matches:
         """The rows of a class."""
         return slice(int(self.edges[label]), int(self.edges[label + 1]))
 
-    def num(self) -> NDArray[np.int64]:
+    def num_objects(self) -> NDArray[np.int64]:
         """(K,) objects that count."""
         return np.bincount(self.truth.labels[~self.truth.crowd], minlength=self.num_classes)
 
 
-def match(found: Sequence[Boxes], truth: Sequence[Truth], num_classes: int, ious: Sequence[float] = IOUS) -> Matches:
+def match(
+    predicted: Sequence[Boxes], truth: Sequence[Truth], num_classes: int, ious: Sequence[float] = IOUS
+) -> Matches:
     """Match boxes to objects as COCO does.
 
     The surest box comes first and takes the object of its class that it covers best, if that is covered enough; a box
@@ -153,65 +155,66 @@ def match(found: Sequence[Boxes], truth: Sequence[Truth], num_classes: int, ious
     together, so that the loop has a hundred turns at most.
 
     Args:
-        found: of N pictures.
+        predicted: of N pictures.
         truth: of the same.
         num_classes: K.
         ious: T overlaps from which on an object counts as found.
     """
-    assert len(found) == len(truth)
-    boxes, there = listed(found), listed(truth)
-    cell, there_cell = boxes.picture * num_classes + boxes.labels, there.picture * num_classes + there.labels
+    assert len(predicted) == len(truth)
+    boxes, objects = listed(predicted), listed(truth)
+    cell, object_cell = boxes.picture * num_classes + boxes.labels, objects.picture * num_classes + objects.labels
     order = np.lexsort((-boxes.scores, cell))
     rank = np.arange(len(order)) - np.searchsorted(cell[order], cell[order])
-    order, rank = order[rank < MOST], rank[rank < MOST]
-    by_cell = np.lexsort((there.crowd, there_cell))
-    pair, object_, iou = _pairs(boxes, there, cell[order], order, there_cell, by_cell, min(ious))
+    order, rank = order[rank < MAX_BOXES_PER_CLASS], rank[rank < MAX_BOXES_PER_CLASS]
+    by_cell = np.lexsort((objects.crowd, object_cell))
+    pair, candidate, iou = _pairs(boxes, objects, cell[order], order, object_cell, by_cell, min(ious))
 
     taken = np.full((len(order), len(ious)), NOTHING, np.int64)
-    free = np.ones((len(there.labels), len(ious)), np.bool_)
-    least = np.array(ious)
+    free = np.ones((len(objects.labels), len(ious)), np.bool_)
+    min_iou = np.array(ious)
     by_rank = np.argsort(rank[pair], kind="stable")
-    turns = np.searchsorted(rank[pair][by_rank], np.arange(MOST + 1))
+    turns = np.searchsorted(rank[pair][by_rank], np.arange(MAX_BOXES_PER_CLASS + 1))
     for start, stop in pairwise(turns.tolist()):
         if start == stop:
             continue
-        here = by_rank[start:stop]
-        box, thing, crowd = pair[here], object_[here], there.crowd[object_[here]]
+        turn = by_rank[start:stop]
+        box, object_row, crowd = pair[turn], candidate[turn], objects.crowd[candidate[turn]]
         starts = np.flatnonzero(np.r_[True, np.diff(box) > 0])
         # A crowd is the last choice, and may be chosen again.
-        value = iou[here, None] - 2.0 * crowd[:, None]
-        value = np.where((free[thing] | crowd[:, None]) & (iou[here, None] >= least), value, -np.inf)
-        best = np.maximum.reduceat(value, starts)
-        is_best = (value == np.repeat(best, np.diff([*starts, len(here)]), axis=0)) & (value > -np.inf)
-        which = np.maximum.reduceat(np.where(is_best, np.arange(len(here))[:, None], -1), starts)
-        row, level = np.nonzero(which >= 0)
-        chosen = which[row, level]
-        taken[box[starts][row], level] = np.where(crowd[chosen], IGNORED, thing[chosen])
-        free[thing[chosen], level] = False
+        preference = iou[turn, None] - 2.0 * crowd[:, None]
+        preference = np.where((free[object_row] | crowd[:, None]) & (iou[turn, None] >= min_iou), preference, -np.inf)
+        best = np.maximum.reduceat(preference, starts)
+        is_best = (preference == np.repeat(best, np.diff([*starts, len(turn)]), axis=0)) & (preference > -np.inf)
+        best_pair = np.maximum.reduceat(np.where(is_best, np.arange(len(turn))[:, None], -1), starts)
+        row, level = np.nonzero(best_pair >= 0)
+        chosen = best_pair[row, level]
+        taken[box[starts][row], level] = np.where(crowd[chosen], IGNORED, object_row[chosen])
+        free[object_row[chosen], level] = False
     by_class = np.lexsort((-boxes.scores[order], boxes.labels[order]))  # stable: pictures stay in order
     rows = order[by_class]
     edges = np.searchsorted(boxes.labels[rows], np.arange(num_classes + 1))
-    return Matches(rows, taken[by_class], boxes, there, edges.astype(np.int64), len(found))
+    return Matches(rows, taken[by_class], boxes, objects, edges.astype(np.int64), len(predicted))
 
 
 def _pairs(
     boxes: Listed,
-    there: Listed,
+    objects: Listed,
     cell: NDArray[np.int64],
     order: NDArray[np.int64],
-    there_cell: NDArray[np.int64],
+    object_cell: NDArray[np.int64],
     by_cell: NDArray[np.int64],
-    least: float,
+    min_iou: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
     """All pairs of a box (its position in ``order``) and an object of its class that overlap enough, with how much."""
-    ordered = there_cell[by_cell]
+    ordered = object_cell[by_cell]
     low, high = np.searchsorted(ordered, cell), np.searchsorted(ordered, cell, side="right")
-    num = high - low
-    pair = np.repeat(np.arange(len(order)), num)
-    object_ = by_cell[np.arange(len(pair)) - np.repeat(np.cumsum(num) - num, num) + np.repeat(low, num)]
-    iou = overlap(boxes.boxes_xyxy[order[pair]], there.boxes_xyxy[object_], there.crowd[object_])
-    close = iou >= least
-    return pair[close], object_[close], iou[close]
+    num_candidates = high - low
+    pair = np.repeat(np.arange(len(order)), num_candidates)
+    first = low - (np.cumsum(num_candidates) - num_candidates)  # less the pairs of the boxes before
+    candidate = by_cell[np.arange(len(pair)) + np.repeat(first, num_candidates)]
+    iou = overlap(boxes.boxes_xyxy[order[pair]], objects.boxes_xyxy[candidate], objects.crowd[candidate])
+    close = iou >= min_iou
+    return pair[close], candidate[close], iou[close]
 
 
 def weighted_precision(matches: Matches, weights: Floats, levels: Sequence[int] | None = None) -> Floats:
@@ -233,7 +236,7 @@ def weighted_precision(matches: Matches, weights: Floats, levels: Sequence[int] 
     np.add.at(counts, (truth.labels[~truth.crowd], truth.picture[~truth.crowd]), 1)
     for k in np.flatnonzero(counts.any(1)).tolist():
         total = csr_array(counts[k : k + 1]) @ weights  # (1, R)
-        picture = matches.found.picture[matches.rows[matches.of(k)]]
+        picture = matches.predicted.picture[matches.rows[matches.of(k)]]
         for t, level in enumerate(chosen):
             taken = matches.taken[matches.of(k), level]
             hit, wrong = taken >= 0, taken == NOTHING

@@ -54,22 +54,22 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, in_channels, H, W) -> (B, channels[i], H / stride, W / stride) for the strides 8, 16 and 32."""
-        found = []
+        features = []
         for stage in self.stages:
             x = stage(x)
-            found.append(x)
-        return [found[i] for i in self.taps]
+            features.append(x)
+        return [features[i] for i in self.taps]
 
 
 def edge_trunk(in_channels: int, widths: Sequence[int] = (24, 48, 96, 160, 224)) -> Trunk:
     """Residual stages at strides 2 to 32, 1.9 M parameters."""
-    stem, *rest = widths
+    stem, *stage_widths = widths
     stages: list[nn.Module] = [ConvNormAct(in_channels, stem, 3, stride=2)]
-    before = stem
-    for width, depth in zip(rest, (1, 2, 2, 1), strict=True):
-        blocks = [BasicBlock(before if j == 0 else width, width, 2 if j == 0 else 1) for j in range(depth)]
+    in_width = stem
+    for width, depth in zip(stage_widths, (1, 2, 2, 1), strict=True):
+        blocks = [BasicBlock(in_width if j == 0 else width, width, 2 if j == 0 else 1) for j in range(depth)]
         stages.append(nn.Sequential(*blocks))
-        before = width
+        in_width = width
     for module in nn.ModuleList(stages).modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -121,9 +121,9 @@ def build_detector(
 
         trunk = timm_trunk(name.removeprefix("timm:"), normalise, STRIDES, pretrained=pretrained)
     else:
-        made = build_classifier("resnet18" if name == "standard" else name, 1, normalise, 320)
-        assert isinstance(made, Classifier)
-        trunk = Trunk(list(made.stages.values()), in_channels)
+        classifier = build_classifier("resnet18" if name == "standard" else name, 1, normalise, 320)
+        assert isinstance(classifier, Classifier)
+        trunk = Trunk(list(classifier.stages.values()), in_channels)
     large = name == "standard"
     return Detector(
         normalise, trunk, trunk.channels, anchor_shapes=anchor_shapes, height=height, width=width,

@@ -1,4 +1,4 @@
-"""What a detector learns from: which anchor stands for which object, and how far off its answers are."""
+"""What a detector learns from: which anchor stands for which object, and how far off its outputs are."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torchvision.ops import box_iou, generalized_box_iou_loss
 from dolmen.nn.losses import Loss
 from dolmen.tasks.object_detection.nn.network import Detector
 
-CANDIDATES = 9
+CANDIDATES_PER_LEVEL = 9
 """Anchors a level that are near enough to an object to stand for it."""
-MOST_PAIRS = 1 << 22
-"""Pairs of anchor and object that are compared at once; pictures with thousands of objects take several turns."""
-SAME = 0.5
+MAX_PAIRS_PER_CHUNK = 1 << 22
+"""Pairs of anchor and object that are compared at once; thousands of objects are compared in chunks."""
+SAME_OBJECT_IOU = 0.5
 """IoU from which on a region is the object."""
 BOX_WEIGHT, CLASS_WEIGHT, REFINE_WEIGHT = 2.0, 1.0, 2.0
 NONE, IGNORED = -1, -2
@@ -39,30 +39,30 @@ def assign_anchors(anchors: Tensor, counts: tuple[int, ...], boxes: Tensor) -> t
     owner = torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
     best = torch.zeros(len(anchors), device=anchors.device)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    rows = max(1, MOST_PAIRS // max(1, len(anchors)))
-    for start in range(0, len(boxes), rows):
-        part = boxes[start : start + rows]
-        middle = (part[:, :2] + part[:, 2:]) / 2
-        near, offset = [], 0
+    objects_per_chunk = max(1, MAX_PAIRS_PER_CHUNK // max(1, len(anchors)))
+    for start in range(0, len(boxes), objects_per_chunk):
+        chunk = boxes[start : start + objects_per_chunk]
+        object_centres = (chunk[:, :2] + chunk[:, 2:]) / 2
+        nearest, offset = [], 0
         for count in counts:
-            distance = (middle[:, None] - centres[None, offset : offset + count]).square().sum(2)
-            near.append(distance.topk(min(CANDIDATES, count), 1, largest=False).indices + offset)
+            distance = (object_centres[:, None] - centres[None, offset : offset + count]).square().sum(2)
+            nearest.append(distance.topk(min(CANDIDATES_PER_LEVEL, count), 1, largest=False).indices + offset)
             offset += count
-        candidates = torch.cat(near, 1)  # (m, L * CANDIDATES)
-        overlap = pairwise_iou(part[:, None], anchors[candidates])
-        enough = overlap >= overlap.mean(1, keepdim=True) + overlap.std(1, keepdim=True)
-        at = centres[candidates]
-        inside = ((at > part[:, None, :2]) & (at < part[:, None, 2:])).all(2)
-        chosen = enough & inside
+        candidates = torch.cat(nearest, 1)  # (m, L * CANDIDATES_PER_LEVEL)
+        overlap = pairwise_iou(chunk[:, None], anchors[candidates])
+        close = overlap >= overlap.mean(1, keepdim=True) + overlap.std(1, keepdim=True)
+        candidate_centres = centres[candidates]
+        inside = ((candidate_centres > chunk[:, None, :2]) & (candidate_centres < chunk[:, None, 2:])).all(2)
+        chosen = close & inside
         chosen.scatter_(1, overlap.argmax(1, keepdim=True), True)  # tiny ones hold no centre: their best one then
-        which, column = chosen.nonzero(as_tuple=True)
-        values, places = overlap[which, column], candidates[which, column]
-        order = values.argsort(dim=0, stable=True)  # the best object of an anchor is written last
-        values, places, which = values[order], places[order], which[order]
-        first = torch.full_like(best, -1.0).scatter_reduce_(0, places, values, "amax")
-        wins = (values >= first[places]) & (values > best[places] - 1e-9)
-        owner[places[wins]] = which[wins] + start
-        best[places[wins]] = values[wins]
+        object_index, column = chosen.nonzero(as_tuple=True)
+        ious, anchor_index = overlap[object_index, column], candidates[object_index, column]
+        order = ious.argsort(dim=0, stable=True)  # the best object of an anchor is written last
+        ious, anchor_index, object_index = ious[order], anchor_index[order], object_index[order]
+        best_of_chunk = torch.full_like(best, -1.0).scatter_reduce_(0, anchor_index, ious, "amax")
+        wins = (ious >= best_of_chunk[anchor_index]) & (ious > best[anchor_index] - 1e-9)
+        owner[anchor_index[wins]] = object_index[wins] + start
+        best[anchor_index[wins]] = ious[wins]
     return owner, best
 
 
@@ -102,48 +102,51 @@ def detection_loss(model: Detector, pixels: Tensor, boxes: Tensor, labels: Tenso
     with torch.no_grad():
         regions, _ = model.select(proposed)
         regions = torch.cat([regions, torch.where((labels >= 0)[:, :, None], model.clip(near), 0.0)], 1)
-    logits, refined = model.look(levels, regions)
+    logits, refined = model.apply_head(levels, regions)
     anchors = model.proposals.anchors
     counts = tuple(
         level.shape[2] * level.shape[3] * n for level, n in zip(levels, model.proposals.num_shapes, strict=True)
     )
-    total, weight = logits.new_zeros(()), 0.0
+    total, num_objects = logits.new_zeros(()), 0.0
     for i in range(len(pixels)):
         real = labels[i] >= 0
         objects, classes, ignored = boxes[i][real], labels[i][real], boxes[i][labels[i] == IGNORED]
         owner, _ = assign_anchors(anchors, counts, objects)
         positive = owner >= 0
-        target = torch.zeros_like(proposed.objectness[i])
+        fit = torch.zeros_like(proposed.objectness[i])
         if len(objects):
-            mine, wanted = proposed.boxes[i][positive], objects[owner[positive]]
-            target[positive] = pairwise_iou(mine.detach(), wanted).clamp(0, 1)
-            per_object = len(objects) / max(1, len(mine))  # ATSS gives an object about nine; each object counts once
-            total = total + BOX_WEIGHT * per_object * generalized_box_iou_loss(mine, wanted, reduction="sum")
-        doubtful = _covered(anchors, ignored) & ~positive
-        objectness = quality_focal(proposed.objectness[i], target) * ~doubtful
+            predicted, matched = proposed.boxes[i][positive], objects[owner[positive]]
+            fit[positive] = pairwise_iou(predicted.detach(), matched).clamp(0, 1)
+            # ATSS gives an object about nine anchors; each object counts once.
+            per_object = len(objects) / max(1, len(predicted))
+            total = total + BOX_WEIGHT * per_object * generalized_box_iou_loss(predicted, matched, reduction="sum")
+        ignored_anchors = _covered(anchors, ignored) & ~positive
+        objectness = quality_focal(proposed.objectness[i], fit) * ~ignored_anchors
         total = total + objectness.sum() * (max(1, len(objects)) / max(1, int(positive.sum())))
         total = total + _second_stage(regions[i], logits[i], refined[i], objects, classes, ignored)
-        weight += max(1, len(objects))
-    return Loss(total, float(weight))
+        num_objects += max(1, len(objects))
+    return Loss(total, float(num_objects))
 
 
 def _second_stage(
     regions: Tensor, logits: Tensor, refined: Tensor, objects: Tensor, classes: Tensor, ignored: Tensor
 ) -> Tensor:
-    """The head's loss on one picture: (R, 4) regions with their answers, (M, 4) objects."""
-    there = regions[:, 2] > regions[:, 0]
+    """The head's loss on one picture: (R, 4) regions with their outputs, (M, 4) objects."""
+    is_region = regions[:, 2] > regions[:, 0]
     targets = torch.full((len(regions),), logits.shape[-1] - 1, dtype=torch.int64, device=logits.device)
-    box = logits.new_zeros(())
+    box_loss = logits.new_zeros(())
     if len(objects):
-        overlap, which = box_iou(regions, objects).max(1)
-        same = (overlap >= SAME) & there
-        targets[same] = classes[which[same]]
-        share = len(objects) / max(1, int(same.sum()))
-        box = share * generalized_box_iou_loss(refined[same], objects[which[same]], reduction="sum")
-    counted = there & ~(_covered(regions, ignored) & (targets == logits.shape[-1] - 1))
+        overlap, object_index = box_iou(regions, objects).max(1)
+        is_object = (overlap >= SAME_OBJECT_IOU) & is_region
+        targets[is_object] = classes[object_index[is_object]]
+        per_object = len(objects) / max(1, int(is_object.sum()))
+        box_loss = per_object * generalized_box_iou_loss(
+            refined[is_object], objects[object_index[is_object]], reduction="sum"
+        )
+    counted = is_region & ~(_covered(regions, ignored) & (targets == logits.shape[-1] - 1))
     entropy = F.cross_entropy(logits[counted], targets[counted], reduction="sum")
     per_region = max(1, len(objects)) / max(1, int((targets != logits.shape[-1] - 1).sum()))
-    return CLASS_WEIGHT * per_region * entropy + REFINE_WEIGHT * box
+    return CLASS_WEIGHT * per_region * entropy + REFINE_WEIGHT * box_loss
 
 
 def _covered(boxes: Tensor, ignored: Tensor) -> Tensor:

@@ -23,23 +23,23 @@ from dolmen.nn.convolutional.blocks import ConvNormAct, Normalise
 STRIDES = (8, 16, 32)
 BINS = 7
 """Cells along a side of a region that the head looks at."""
-MOST_LOG = math.log(1000.0 / 16)
+MAX_LOG_SCALE = math.log(1000.0 / 16)
 """Widths and heights grow at most so much from an anchor, in the logarithm: an early network must not overflow."""
 SUPPRESSED = 20.0
 """What a place that is no local maximum loses of its objectness (a logit); it keeps its rank among its like."""
 BACKGROUND = 0.95
 """Probability with which a region is none of the classes, before the head has learnt anything."""
-ALIKE = 0.5
+ALIKE_IOU = 0.5
 """IoU from which on two anchor shapes of a level stand for the same objects."""
 
 
-class Found(NamedTuple):
-    """What a detector says of B pictures.
+class DetectorOutput(NamedTuple):
+    """The output of a detector for B pictures.
 
     Attributes:
         boxes: (B, K, 4) xyxy.
         logits: (B, K, C + 1), the last class is background.
-        proposals: (B, K, 4) xyxy, where the head looked.
+        proposals: (B, K, 4) xyxy, the regions that the head classified.
         objectness: (B, K) logits of the proposals.
     """
 
@@ -49,8 +49,8 @@ class Found(NamedTuple):
     objectness: Tensor
 
 
-class Proposed(NamedTuple):
-    """What the region proposal network says at every anchor.
+class ProposalOutput(NamedTuple):
+    """The output of the region proposal network at every anchor.
 
     Attributes:
         objectness: (B, N) logits.
@@ -64,7 +64,7 @@ class Proposed(NamedTuple):
 
 
 def decode_boxes(deltas: Tensor, references: Tensor) -> Tensor:
-    """Boxes from what a network says relative to references.
+    """Boxes from their differences to references, as a network predicts them.
 
     Args:
         deltas: (..., 4): shift of the centre in widths and heights, logarithm of the change of width and height.
@@ -77,7 +77,7 @@ def decode_boxes(deltas: Tensor, references: Tensor) -> Tensor:
     size = (references[..., 2:] - references[..., :2]).clamp(min=1.0)
     centre = references[..., :2] + 0.5 * (references[..., 2:] - references[..., :2])
     centre = centre + deltas[..., :2] * size
-    half = 0.5 * size * deltas[..., 2:].clamp(max=MOST_LOG).exp()
+    half = 0.5 * size * deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp()
     return torch.cat([centre - half, centre + half], -1)
 
 
@@ -107,13 +107,13 @@ def alike_shapes(sizes: Sequence[Sequence[float]]) -> list[list[int]]:
     areas = [w * h for w, h in sizes]
     shared = [[min(a[0], b[0]) * min(a[1], b[1]) for b in sizes] for a in sizes]
     return [
-        [j for j in range(len(sizes)) if shared[i][j] >= ALIKE * (areas[i] + areas[j] - shared[i][j])]
+        [j for j in range(len(sizes)) if shared[i][j] >= ALIKE_IOU * (areas[i] + areas[j] - shared[i][j])]
         for i in range(len(sizes))
     ]
 
 
 def pool_regions(features: Tensor, regions: Tensor, height: int, width: int) -> Tensor:
-    """What the features are in the middle of each of BINS x BINS cells of a region.
+    """The features in the middle of each of BINS x BINS cells of a region.
 
     This is RoIAlign (He et al., 2017) with one sample a cell, as an interpolation on a grid, which is several times as
     fast in both directions as torchvision's operator on a CPU (140 regions of 16 pictures: 23 ms against 114 ms).
@@ -136,12 +136,12 @@ def pool_regions(features: Tensor, regions: Tensor, height: int, width: int) -> 
     y = (2 / height * y - 1)[:, :, :, None].expand(-1, -1, -1, BINS)
     grid = torch.stack([x, y], -1).view(b, r * BINS, BINS, 2)
     with torch.autocast(features.device.type, enabled=False):
-        found = F.grid_sample(features.float(), grid, padding_mode="border", align_corners=False)
-    return found.view(b, -1, r, BINS, BINS).transpose(1, 2).reshape(b * r, -1, BINS, BINS)
+        pooled = F.grid_sample(features.float(), grid, padding_mode="border", align_corners=False)
+    return pooled.view(b, -1, r, BINS, BINS).transpose(1, 2).reshape(b * r, -1, BINS, BINS)
 
 
 class FeaturePyramid(nn.Module):
-    """What is far up and coarse is brought down to what is fine, and each level is smoothed (Lin et al., 2017).
+    """Feature pyramid: coarse maps are added to finer ones, and each level is smoothed (Lin et al., 2017).
 
     Args:
         channels: C_i.
@@ -162,7 +162,7 @@ class FeaturePyramid(nn.Module):
 
 
 class RegionProposals(nn.Module):
-    """Is there an object near this anchor, and where exactly? The same convolution on every level of the pyramid.
+    """Region proposal network: objectness and box at each anchor, the same convolution on every pyramid level.
 
     Args:
         width: channels of the levels.
@@ -187,8 +187,8 @@ class RegionProposals(nn.Module):
             nn.init.zeros_(conv.bias)
             nn.init.constant_(conv.bias[:n], math.log(0.01 / 0.99))  # nearly all places are background
 
-    def forward(self, levels: Sequence[Tensor]) -> Proposed:
-        """One (B, width, H / stride, W / stride) a stride -> ``Proposed`` at all N anchors."""
+    def forward(self, levels: Sequence[Tensor]) -> ProposalOutput:
+        """One (B, width, H / stride, W / stride) a stride -> ``ProposalOutput`` at all N anchors."""
         objectness, deltas, ranks = [], [], []
         for level, predict, n, alike in zip(levels, self.predict, self.num_shapes, self.alike, strict=True):
             out = predict(self.conv(level)).float()  # (B, 5 n, h, w)
@@ -200,11 +200,11 @@ class RegionProposals(nn.Module):
             b, _, h, w = out.shape
             deltas.append(out[:, n:].view(b, n, 4, h, w).permute(0, 3, 4, 1, 2).reshape(b, -1, 4))
         boxes = decode_boxes(torch.cat(deltas, 1), self.anchors)
-        return Proposed(torch.cat(objectness, 1), boxes, torch.cat(ranks, 1))
+        return ProposalOutput(torch.cat(objectness, 1), boxes, torch.cat(ranks, 1))
 
 
 class RegionHead(nn.Module):
-    """What is in this region, and where exactly?
+    """The second stage: class and refined box of each region.
 
     Args:
         width: channels of the features.
@@ -276,7 +276,7 @@ class Detector(nn.Module):
         levels: list[Tensor] = self.pyramid(self.backbone(self.normalise(pixels)))
         return levels
 
-    def select(self, proposed: Proposed) -> tuple[Tensor, Tensor]:
+    def select(self, proposed: ProposalOutput) -> tuple[Tensor, Tensor]:
         """The K strongest local maxima: (B, K, 4) boxes inside the picture and (B, K) objectness, in anchor order."""
         chosen = proposed.ranks.topk(self.num_proposals, 1).indices
         chosen = chosen.sort(1).values  # by place, so that a last digit can't change what stands where
@@ -285,26 +285,26 @@ class Detector(nn.Module):
 
     def clip(self, boxes: Tensor) -> Tensor:
         """(..., 4) xyxy, cut at the borders of the picture."""
-        most = torch.tensor([self.width, self.height, self.width, self.height], dtype=boxes.dtype, device=boxes.device)
-        return torch.minimum(boxes.clamp(min=0.0), most)
+        limit = torch.tensor([self.width, self.height, self.width, self.height], dtype=boxes.dtype, device=boxes.device)
+        return torch.minimum(boxes.clamp(min=0.0), limit)
 
-    def look(self, levels: Sequence[Tensor], regions: Tensor) -> tuple[Tensor, Tensor]:
+    def apply_head(self, levels: Sequence[Tensor], regions: Tensor) -> tuple[Tensor, Tensor]:
         """Apply the head to (B, R, 4) regions: (B, R, C + 1) logits and (B, R, 4) refined boxes."""
         b, r = regions.shape[0], regions.shape[1]
         pooled = pool_regions(levels[0], regions, self.height, self.width)
         logits, deltas = self.head(pooled)
         return logits.view(b, r, -1).float(), self.clip(decode_boxes(deltas.view(b, r, 4), regions))
 
-    def forward(self, pixels: Tensor) -> Found:
-        """(B, C, H, W) float, raw values 0..255, H and W as the anchors were made for -> ``Found``."""
+    def forward(self, pixels: Tensor) -> DetectorOutput:
+        """(B, C, H, W) float, raw values 0..255, H and W as the anchors were made for -> ``DetectorOutput``."""
         levels = self.features(pixels)
         regions, objectness = self.select(self.proposals(levels))
-        logits, boxes = self.look(levels, regions)
-        return Found(boxes, logits, regions, objectness)
+        logits, boxes = self.apply_head(levels, regions)
+        return DetectorOutput(boxes, logits, regions, objectness)
 
 
 class DetectorGraph(nn.Module):
-    """What prediction needs of a detector."""
+    """The exported graph: stored pictures to boxes and scores."""
 
     def __init__(self, model: Detector) -> None:
         super().__init__()
@@ -312,14 +312,14 @@ class DetectorGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, W, C) uint8, as stored -> (B, K, 4) boxes and (B, K, C) scores in 0..1."""
-        found = self.model(images.permute(0, 3, 1, 2).float())
-        return found.boxes, scores_of(found)
+        output = self.model(images.permute(0, 3, 1, 2).float())
+        return output.boxes, scores_of(output)
 
 
-def scores_of(found: Found) -> Tensor:
+def scores_of(output: DetectorOutput) -> Tensor:
     """(B, K, C) how surely each region is an object of each class: the head's probability and the proposal's, joined.
 
     The proposal's says how well its box fits, the head's what it is; the geometric mean ranks better than either.
     """
-    classes = found.logits.softmax(-1)[..., :-1]
-    return (classes * found.objectness.sigmoid()[..., None]).clamp(min=1e-12).sqrt()
+    classes = output.logits.softmax(-1)[..., :-1]
+    return (classes * output.objectness.sigmoid()[..., None]).clamp(min=1e-12).sqrt()

@@ -57,7 +57,7 @@ class DetectionPredictor(ImagePredictor[DetectionProcessor]):
     Watching: ClassVar[type[BaseModel]] = VideoOptions
 
     def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
-        """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
+        """Shapes of the input and outputs of a network that fits the processor."""
         p = self.processor
         images = (BATCH, p.height, p.width, p.channels)
         return {MODEL: {"images": images, "boxes": (BATCH, "boxes", 4), "scores": (BATCH, "boxes", len(p.classes))}}
@@ -65,17 +65,18 @@ class DetectionPredictor(ImagePredictor[DetectionProcessor]):
     def predict(
         self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
     ) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """See ``Predictor.predict``."""
+        """Each input with its ``Boxes``, or with the error that says why it has none."""
         threshold = getattr(options, "threshold", None)
         iterator = iter(inputs)
         while chunk := list(islice(iterator, batch_size)):
             examples = self.encode_all(chunk)
-            found = iter(detect(self.processor, self.network, [e for e in examples if not isinstance(e, UserError)]))
+            readable = [e for e in examples if not isinstance(e, UserError)]
+            predictions = detect(self.processor, self.network, readable)
             for raw, example in zip(chunk, examples, strict=True):
                 if isinstance(example, UserError):
                     yield raw, example
                 else:
-                    yield raw, self.processor.reported(next(found), threshold)
+                    yield raw, self.processor.reported(next(predictions), threshold)
 
     def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> FollowSession:
         """Frames of a video, in which objects are followed."""
@@ -86,18 +87,18 @@ class DetectionPredictor(ImagePredictor[DetectionProcessor]):
         """What happens in a video, in a folder of pictures, or in pictures whose names come on standard input."""
         assert isinstance(options, VideoOptions)
         session = self.session(None, options)
-        last: list[Frame] = []  # the one that is looked at now
+        current: list[Frame] = []  # the one whose objects are drawn next
 
-        def shown() -> Iterator[Frame]:
+        def remembered() -> Iterator[Frame]:
             for frame in self.pieces(source, options):
-                last[:] = [frame]
+                current[:] = [frame]
                 yield frame
 
         with VideoWriter(options.out) if options.out else contextlib.nullcontext() as writer:
-            for prediction in self.follow(shown(), session):
+            for prediction in self.follow(remembered(), session):
                 if isinstance(prediction, Boxes):
                     if writer is not None:
-                        writer.add(session.draw(last[0].pixels, prediction), last[0].time_s)
+                        writer.add(session.draw(current[0].pixels, prediction), current[0].time_s)
                     if not options.boxes:
                         continue
                 yield prediction
@@ -120,7 +121,7 @@ class DetectionPredictor(ImagePredictor[DetectionProcessor]):
         return _listed(prediction)
 
     def draw(self, raw: Any, prediction: Prediction) -> Pixels:
-        """A picture with what was found in it."""
+        """The picture with the predicted boxes drawn into it."""
         assert isinstance(prediction, Boxes)
         return draw_boxes(open_image(raw).pixels, prediction)
 
@@ -131,7 +132,7 @@ class DetectionPredictor(ImagePredictor[DetectionProcessor]):
 
 def _listed(boxes: Boxes) -> str:
     if not len(boxes):
-        found = "nothing found"
+        text = "nothing found"
     else:
         counts = Counter(boxes.names[i] for i in boxes.labels)
         numbers = [""] * len(boxes) if boxes.ids is None else [f" {i}" for i in boxes.ids]
@@ -139,22 +140,22 @@ def _listed(boxes: Boxes) -> str:
             f"{boxes.names[label]}{number} {score:.0%} ({', '.join(f'{v:.0f}' for v in box)})"
             for box, score, label, number in zip(boxes.boxes_xyxy, boxes.scores, boxes.labels, numbers, strict=True)
         ]
-        found = ", ".join(f"{n} {name}" for name, n in counts.most_common()) + ": " + ", ".join(rows[:10])
-        found += f" and {len(rows) - 10} more" if len(rows) > 10 else ""
-    return found if boxes.time_s is None else f"{boxes.time_s:8.2f} s  {found}"
+        text = ", ".join(f"{n} {name}" for name, n in counts.most_common()) + ": " + ", ".join(rows[:10])
+        text += f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+    return text if boxes.time_s is None else f"{boxes.time_s:8.2f} s  {text}"
 
 
 def detect(
-    processor: DetectionProcessor, network: Network, examples: list[Example], at_once: int = 64
+    processor: DetectionProcessor, network: Network, examples: list[Example], max_views: int = 64
 ) -> Iterator[Boxes]:
-    """The objects in encoded pictures, all scores; at most so many views go through the network together."""
+    """The objects in encoded pictures, all scores; the network runs on ``max_views`` views or fewer at once."""
     views = np.concatenate([e["images"] for e in examples]) if examples else np.zeros((0,))
-    parts = [network({"images": views[i : i + at_once]}) for i in range(0, len(views), at_once)]
-    outputs = {name: np.concatenate([p[name] for p in parts]) for name in ("boxes", "scores")} if parts else {}
+    chunks = [network({"images": views[i : i + max_views]}) for i in range(0, len(views), max_views)]
+    outputs = {name: np.concatenate([p[name] for p in chunks]) for name in ("boxes", "scores")} if chunks else {}
     start = 0
     for example in examples:
         stop = start + len(example["images"])
         height, width = example["size"].tolist()
-        mine = {name: value[start:stop] for name, value in outputs.items()}
-        yield processor.decode_picture(mine, example["crops"], (height, width))
+        picture_outputs = {name: value[start:stop] for name, value in outputs.items()}
+        yield processor.decode_picture(picture_outputs, example["crops"], (height, width))
         start = stop

@@ -22,7 +22,7 @@ from dolmen.types import Arrays, Prediction, UserError
 DOUBTFUL = 1 / 3
 """Share of the score from which an object is reported, down to which a box may still be an object that is followed."""
 COLOUR = "#f5f7fa"
-"""Of lines and zones: no class has it."""
+"""The colour of lines and zones, which no class has."""
 
 
 class TrackOptions(BaseModel):
@@ -75,21 +75,21 @@ class FollowSession(Session):
         self.predictor, self.sure = predictor, np.asarray(sure, np.float64)
         self.lines = tuple(Line.parse(text) for text in options.line)
         self.zones = tuple(Zone.parse(text) for text in options.zone)
-        self.tracker, self.journal, self.time_s = self._begun()
+        self.tracker, self.journal, self.time_s = self._initial_state()
 
-    def _begun(self) -> tuple[Tracker, Journal, float]:
+    def _initial_state(self) -> tuple[Tracker, Journal, float]:
         tracker = Tracker(sure=self.sure, doubtful=self.sure * DOUBTFUL)
         return tracker, Journal(self.lines, self.zones), -FRAME_S
 
     def _feed(self, chunk: Any) -> list[Prediction]:
         frame = chunk if isinstance(chunk, Frame) else None
         time_s = self.time_s + FRAME_S if frame is None else frame.time_s
-        everything = self.predictor.Options(threshold=0.0)
-        found = next(iter(self.predictor.predict([chunk if frame is None else frame.pixels], everything)))[1]
-        if isinstance(found, UserError):
-            raise found
-        assert isinstance(found, Boxes)
-        boxes = self.tracker.update(found, time_s)
+        all_scores = self.predictor.Options(threshold=0.0)
+        prediction = next(iter(self.predictor.predict([chunk if frame is None else frame.pixels], all_scores)))[1]
+        if isinstance(prediction, UserError):
+            raise prediction
+        assert isinstance(prediction, Boxes)
+        boxes = self.tracker.update(prediction, time_s)
         self.time_s = time_s
         return [boxes, *self.journal.update(boxes, self.tracker.followed(), time_s)]
 
@@ -97,13 +97,13 @@ class FollowSession(Session):
         return [self.journal.tally()]
 
     def _reset(self) -> None:
-        self.tracker, self.journal, self.time_s = self._begun()
+        self.tracker, self.journal, self.time_s = self._initial_state()
 
     def _save(self) -> tuple[Arrays, dict[str, Any]]:
         return {}, {"tracker": self.tracker.save(), "journal": self.journal.save(), "time_s": self.time_s}
 
     def _restore(self, arrays: Arrays, about: dict[str, Any]) -> bool:
-        tracker, journal, _ = self._begun()
+        tracker, journal, _ = self._initial_state()
         tracker.restore(about["tracker"])
         journal.restore(about["journal"])
         if (tracker.tracks.labels >= len(self.predictor.labels())).any():

@@ -18,8 +18,8 @@ from dolmen.report.explanation import LABELS, MARGIN, WIDTH, Page, feature_row, 
 from dolmen.report.figures import BLUE, MUTED, drawing
 from dolmen.wording import count
 
-BIG, SMALL = 780, 520
-SHOWN = 100
+LARGE_PX, SMALL_PX = 780, 520
+MAX_PROPOSALS = 100
 """Proposals that are drawn."""
 
 
@@ -27,7 +27,7 @@ def explanation_picture(
     out: Path,
     *,
     picture: NDArray[np.uint8],
-    found: Boxes,
+    reported: Boxes,
     view: NDArray[np.uint8],
     objectness: Mapping[str, NDArray[Any]],
     proposals: NDArray[np.float32],
@@ -38,9 +38,9 @@ def explanation_picture(
     """Write a PNG of 1440 pixels width: objects, where one could be, proposals, the pyramid's maps.
 
     Args:
-        out: where to; folders are made, and a file that is there is replaced as a whole.
+        out: the file; its folders are created, and a file that is there is replaced as a whole.
         picture: (H, W, 1 or 3) uint8, as it came.
-        found: what is reported of it.
+        reported: what is reported of it.
         view: (h, w, 1 or 3) uint8, as the network saw it, or the largest part of it.
         objectness: of each map (h, w) in 0..1.
         proposals: (K, 4) xyxy in pixels of the view, the surest first.
@@ -51,9 +51,11 @@ def explanation_picture(
     Raises:
         MachineError: the file can't be written.
     """
-    large = draw_boxes(pictures.fit(pictures.rgb(picture), BIG), _scaled(found, BIG / max(picture.shape[:2])))
-    heat = pictures.overlay(view, np.max([_enlarged(m, view.shape[:2]) for m in objectness.values()], 0), SMALL)
-    drawn = _with_proposals(view, proposals[:SHOWN], strength[:SHOWN])
+    large = draw_boxes(
+        pictures.fit(pictures.rgb(picture), LARGE_PX), _scaled(reported, LARGE_PX / max(picture.shape[:2]))
+    )
+    heat = pictures.overlay(view, np.max([_enlarged(m, view.shape[:2]) for m in objectness.values()], 0), SMALL_PX)
+    drawn = _with_proposals(view, proposals[:MAX_PROPOSALS], strength[:MAX_PROPOSALS])
     maps = {name: pictures.overlay(view, _enlarged(m, view.shape[:2]), 260) for name, m in objectness.items()}
     rows = [(name, m, feature_row(m)) for name, m in levels.items()]
     top = 104
@@ -63,17 +65,17 @@ def explanation_picture(
         figure.set_facecolor("white")
         page = Page(figure, height)
         page.say(title if len(title) <= 90 else "…" + title[-89:], MARGIN, 26, size=22, weight="bold")
-        names = Counter(found.names[i] for i in found.labels)
-        told = ", ".join(f"{n} {name}" for name, n in names.most_common(8)) or "nothing found"
-        page.say(told, MARGIN, 58, size=18, color=BLUE)
-        right = MARGIN + BIG + 44
+        names = Counter(reported.names[i] for i in reported.labels)
+        summary = ", ".join(f"{n} {name}" for name, n in names.most_common(8)) or "nothing found"
+        page.say(summary, MARGIN, 58, size=18, color=BLUE)
+        right = MARGIN + LARGE_PX + 44
         page.put(large, MARGIN, top)
         page.say("what it reports: score and class of each box", MARGIN, top + large.shape[0] + 10, color=MUTED)
         page.put(heat, right, top)
         page.say("where an object could be (objectness)", right, top + heat.shape[0] + 10, color=MUTED)
         y = top + heat.shape[0] + 48
         page.put(drawn, right, y)
-        text = f"the {count(min(len(proposals), SHOWN), 'proposal')} that the second stage looks at"
+        text = f"the {count(min(len(proposals), MAX_PROPOSALS), 'proposal')} that the second stage looks at"
         page.say(text, right, y + drawn.shape[0] + 10, color=MUTED)
         page.say("The first stage, map by map: small objects on the fine one", MARGIN, below, size=17, weight="bold")
         x = MARGIN
@@ -84,9 +86,9 @@ def explanation_picture(
         y = below + 46 + next(iter(maps.values())).shape[0] + 50
         page.say("What the network sees on each map of its pyramid", MARGIN, y, size=17, weight="bold")
         y += 40
-        for name, found_maps, row in rows:
+        for name, level, row in rows:
             page.say(name, MARGIN, y + 4)
-            size = f"{found_maps.shape[2]} × {found_maps.shape[1]} cells"
+            size = f"{level.shape[2]} × {level.shape[1]} cells"
             page.say(size, MARGIN, y + 26, size=13, color=MUTED)
             page.put(row, MARGIN + LABELS, y)
             y += row.shape[0] + 14
@@ -98,9 +100,9 @@ def _scaled(boxes: Boxes, factor: float) -> Boxes:
     return Boxes(size, boxes.names, boxes.boxes_xyxy * factor, boxes.scores, boxes.labels)
 
 
-def _enlarged(m: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _enlarged(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """(h, w) in 0..1 to the size of the view."""
-    image = Image.fromarray(np.asarray(m, np.float32))
+    image = Image.fromarray(np.asarray(values, np.float32))
     return np.asarray(image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR), np.float32)
 
 
@@ -108,8 +110,8 @@ def _with_proposals(
     view: NDArray[np.uint8], proposals: NDArray[np.float32], strength: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
     """The view, with the outlines of proposals; the surer, the brighter."""
-    factor = SMALL / max(view.shape[:2])
-    grey = pictures.fit(pictures.rgb(view), SMALL).mean(2, keepdims=True)
+    factor = SMALL_PX / max(view.shape[:2])
+    grey = pictures.fit(pictures.rgb(view), SMALL_PX).mean(2, keepdims=True)
     canvas = Image.fromarray(np.repeat((grey * 0.55).astype(np.uint8), 3, 2))
     pen = ImageDraw.Draw(canvas)
     colours = (pictures.heat_colours() * 255).round().astype(int)

@@ -21,20 +21,20 @@ Picture = Callable[[str, int], NDArray[np.uint8]]
 Name = Callable[[str, int], str]
 Truths = Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]
 
-FEW = 5
+MIN_OBJECTS = 5
 """Objects from which on a class may be called weak."""
-CURVES, OPEN = 12, 6
+MAX_CURVES, NUM_OPEN_CURVES = 12, 6
 """Classes whose curve is drawn, and how many of them are to be seen at once."""
-SIDE = 560
+SIDE_PX = 560
 """Width of a picture in the gallery in pixels; of tall ones the height."""
-LETTERS = 17
+TEXT_PX = 17
 """Size of its text: legible where the gallery shrinks it to the width of a phone."""
-LINES = 4
-"""Mistakes told below a picture."""
+MAX_LINES = 4
+"""Mistakes listed below a picture."""
 WRONG, MISSED, RIGHT = "#f28e2b", "#56b4e9", "#ffffff"
 
-# What each kind of mistake is, and what helps.
-KINDS = {
+# What each type of mistake is, and what helps.
+MISTAKES = {
     "missed": (
         "an object with no box near it",
         "Are they small, hidden or of rare classes? More examples of those help, and a larger input for small ones.",
@@ -65,30 +65,30 @@ def sections(
     names: Sequence[str],
     picture: Picture,
     name: Name,
-    found: Mapping[str, Sequence[Boxes]],
+    predicted: Mapping[str, Sequence[Boxes]],
     truth: Mapping[str, Truths],
 ) -> list[Section]:
     """Return what the report shows for this task; drawn from the test split where there is one.
 
     Args:
-        evaluations: by split, with the tables that ``metrics.detection.evaluation_tables`` makes; and where there are
+        evaluations: by split, with the tables that ``metrics.precision.evaluation_tables`` returns; and where there are
             proposals, the metrics ``rpn_recall_50`` and ``rpn_recall_70``.
         names: K classes.
         picture: (split, index) to (H, W, 1 or 3) uint8, the picture or a smaller one of its proportions.
         name: (split, index) to a file name.
-        found: by split, of each picture all that was found.
+        predicted: by split, the boxes of each picture, of all scores.
         truth: by split, of each picture boxes (M, 4), classes (M,) and crowd (M,) bool.
     """
     split = "test" if "test" in evaluations else next(iter(evaluations))
     evaluation = evaluations[split]
     if not any(row["num"] for row in evaluation.tables["per_class"]):
         return []
-    shown = [_per_class(evaluation, split), _curves(evaluation, split), _errors(evaluation, split, names)]
-    shown.append(_worst(evaluation, split, names, picture, name, found[split], truth[split]))
-    shown.append(_sizes(evaluation, split))
+    parts = [_per_class(evaluation, split), _curves(evaluation, split), _errors(evaluation, split, names)]
+    parts.append(_worst(evaluation, split, names, picture, name, predicted[split], truth[split]))
+    parts.append(_sizes(evaluation, split))
     if "rpn_recall_50" in evaluation.metrics:
-        shown.append(_proposals(evaluation, split))
-    return shown
+        parts.append(_proposals(evaluation, split))
+    return parts
 
 
 # ---- numbers
@@ -98,7 +98,7 @@ def _per_class(evaluation: Evaluation, split: str) -> Section:
     rows = evaluation.tables["per_class"]
     weakest = sorted((r for r in rows if r["num"]), key=lambda r: r["ap"])
     # Of classes with an object or two nothing is known; they would always be the weakest.
-    weakest = [r for r in weakest if r["num"] >= FEW] or weakest
+    weakest = [r for r in weakest if r["num"] >= MIN_OBJECTS] or weakest
     columns = ("AP", "AP@0.5", "precision", "recall")
     head = "".join(f'<th scope="col" class="number">{c}</th>' for c in columns)
 
@@ -118,9 +118,9 @@ def _per_class(evaluation: Evaluation, split: str) -> Section:
 
     html = table(rows)
     if len(rows) > 24:
-        every = f"<details><summary>All {len(rows)} classes</summary>{html}</details>"
-        few = f" of those with {FEW} objects or more" if weakest[0]["num"] >= FEW else ""
-        html = f"<p>The {min(10, len(weakest))} weakest{few}:</p>{table(weakest[:10])}{every}"
+        details = f"<details><summary>All {len(rows)} classes</summary>{html}</details>"
+        restriction = f" of those with {MIN_OBJECTS} objects or more" if weakest[0]["num"] >= MIN_OBJECTS else ""
+        html = f"<p>The {min(10, len(weakest))} weakest{restriction}:</p>{table(weakest[:10])}{details}"
     worst = weakest[0]
     lead = (
         "Precision and recall are those of the boxes from the class's threshold on (in small print, chosen on "
@@ -132,15 +132,16 @@ def _per_class(evaluation: Evaluation, split: str) -> Section:
 
 def _curves(evaluation: Evaluation, split: str) -> Section:
     rows = evaluation.tables["per_class"]
-    drawn = [k for k in np.argsort([-r["num"] for r in rows], kind="stable").tolist() if rows[k]["num"]][:CURVES]
+    drawn = [k for k in np.argsort([-r["num"] for r in rows], kind="stable").tolist() if rows[k]["num"]][:MAX_CURVES]
     charts = []
     for k in drawn:
         curve, row = evaluation.tables["curves"][k], rows[k]
         note = f"AP@0.5 {decimal(row['ap_50'])}"
         charts.append(figures.precision_recall(curve, (row["recall"], row["precision"]), row["class"], note))
-    html = _gallery(charts[:OPEN])
-    if len(charts) > OPEN:
-        html += f"<details><summary>{len(charts) - OPEN} more classes</summary>{_gallery(charts[OPEN:])}</details>"
+    html = _gallery(charts[:NUM_OPEN_CURVES])
+    if len(charts) > NUM_OPEN_CURVES:
+        folded = charts[NUM_OPEN_CURVES:]
+        html += f"<details><summary>{len(folded)} more classes</summary>{_gallery(folded)}</details>"
     lead = (
         "As the threshold falls, more is found and more of it is wrong. The dot is where the class's threshold stands: "
         "lower it to miss less, raise it for fewer false finds."
@@ -160,13 +161,13 @@ def _gallery(charts: Sequence[str]) -> str:
 
 def _errors(evaluation: Evaluation, split: str, names: Sequence[str]) -> Section:
     errors = evaluation.tables["errors"]
-    counts = {kind: errors["counts"][kind] for kind in KINDS}
+    counts = {mistake: errors["counts"][mistake] for mistake in MISTAKES}
     total, top = sum(counts.values()), max(1, *counts.values())
-    order = sorted((k for k in KINDS if counts[k]), key=lambda k: -counts[k])
+    order = sorted((k for k in MISTAKES if counts[k]), key=lambda k: -counts[k])
     body = "".join(
-        f'<tr><th scope="row" style="width:64%">{sentence(kind)}: {KINDS[kind][0]}<small>{KINDS[kind][1]}</small></th>'
-        f"{bar(counts[kind] / top, f'{counts[kind]:,}')}</tr>"
-        for kind in order
+        f'<tr><th scope="row" style="width:64%">{sentence(mistake)}: {meaning}<small>{advice}</small></th>'
+        f"{bar(counts[mistake] / top, f'{counts[mistake]:,}')}</tr>"
+        for mistake, (meaning, advice) in ((m, MISTAKES[m]) for m in order)
     )
     head = (
         '<thead><tr><th scope="col">mistake, and what helps</th><th scope="col" class="number">times</th></tr></thead>'
@@ -202,18 +203,18 @@ def _worst(
     names: Sequence[str],
     picture: Picture,
     name: Name,
-    found: Sequence[Boxes],
+    predicted: Sequence[Boxes],
     truth: Truths,
 ) -> Section:
     title = f"Most mistaken ({split})"
-    told = evaluation.tables["errors"]["worst"]
-    if not told:
+    worst = evaluation.tables["errors"]["worst"]
+    if not worst:
         return Section(title, "", "There is no mistake.")
     thresholds = np.array([r["threshold"] for r in evaluation.tables["per_class"]], np.float32)
     items = []
-    for mistakes in told:
+    for mistakes in worst:
         i = mistakes["picture"]
-        boxes, (places, labels, _) = found[i], truth[i]
+        boxes, (places, labels, _) = predicted[i], truth[i]
         wrong = sorted(mistakes["wrong"], key=lambda w: -float(boxes.scores[w[0]]))
         pixels = picture(split, i)
         scale = pixels.shape[1] / boxes.size[1]  # what is kept of a picture may be smaller than it was
@@ -223,20 +224,20 @@ def _worst(
             return Mark((left, top, right, bottom), colour, **more)
 
         marks, lines = [], []
-        for place, kind, about in wrong:
-            said = f"{names[boxes.labels[place]]} {score_text(float(boxes.scores[place]))}"
-            marks.append(mark(boxes.boxes_xyxy[place], WRONG, text=said))
-            lines.append(f'<span class="wrong">✗ {escape(said)}: {_why(kind, about, labels, names)}</span>')
+        for place, mistake, object_place in wrong:
+            text = f"{names[boxes.labels[place]]} {score_text(float(boxes.scores[place]))}"
+            marks.append(mark(boxes.boxes_xyxy[place], WRONG, text=text))
+            lines.append(f'<span class="wrong">✗ {escape(text)}: {_why(mistake, object_place, labels, names)}</span>')
         if missed := mistakes["missed"]:
             marks += [mark(places[m], MISSED, text=names[labels[m]], dashed=True) for m in missed]
             lines.insert(0, f'<span class="right">missed: {_listed([names[labels[m]] for m in missed])}</span>')
         reported = set(np.flatnonzero(boxes.scores >= thresholds[boxes.labels]).tolist()) - {w[0] for w in wrong}
         marks += [mark(boxes.boxes_xyxy[k], RIGHT, thin=True) for k in sorted(reported)]
-        if len(lines) > LINES + 1:
-            lines = [*lines[:LINES], f"<span>and {len(lines) - LINES} more</span>"]
+        if len(lines) > MAX_LINES + 1:
+            lines = [*lines[:MAX_LINES], f"<span>and {len(lines) - MAX_LINES} more</span>"]
         file = escape(name(split, i))
-        width = min(SIDE, round(SIDE * pixels.shape[1] / pixels.shape[0]))
-        drawn = pictures.data_uri(draw_marks(pixels, marks, width=width, letters=LETTERS))
+        width = min(SIDE_PX, round(SIDE_PX * pixels.shape[1] / pixels.shape[0]))
+        drawn = pictures.data_uri(draw_marks(pixels, marks, width=width, letters=TEXT_PX))
         items.append(
             f'<figure><img src="{drawn}" alt="{file}" loading="lazy" width="{width}"><figcaption>{"".join(lines)}'
             f'<span class="file">{file}</span></figcaption></figure>'
@@ -248,22 +249,22 @@ def _worst(
     return Section(title, f'<div class="gallery wide">{"".join(items)}</div>', lead)
 
 
-def _why(kind: str, about: int, labels: NDArray[Any], names: Sequence[str]) -> str:
-    """What is wrong with one box."""
-    true = escape(names[labels[about]]) if about >= 0 else ""
+def _why(mistake: str, object_place: int, labels: NDArray[Any], names: Sequence[str]) -> str:
+    """The reason why a box is wrong, for its caption."""
+    true = escape(names[labels[object_place]]) if object_place >= 0 else ""
     return {
         "classification": f"is {true}",
         "localisation": "fits badly",
         "both": f"near {true}",
         "duplicate": "has a surer box",
         "background": "nothing there",
-    }[kind]
+    }[mistake]
 
 
-def _listed(things: Sequence[str], most: int = 5) -> str:
+def _listed(labels: Sequence[str], max_labels: int = 5) -> str:
     """``3 cat, 1 dog``, the most frequent first."""
-    counts = sorted({t: list(things).count(t) for t in things}.items(), key=lambda c: (-c[1], c[0]))
-    return listed([f"{n:,} {escape(t)}" for t, n in counts], most, "other classes")
+    counts = sorted({t: list(labels).count(t) for t in labels}.items(), key=lambda c: (-c[1], c[0]))
+    return listed([f"{n:,} {escape(t)}" for t, n in counts], max_labels, "other classes")
 
 
 # ---- where it is weak
@@ -282,8 +283,8 @@ def _sizes(evaluation: Evaluation, split: str) -> Section:
         f'<table class="classes"><thead><tr><th scope="col">size</th>{head}</tr></thead><tbody>{body}</tbody></table>'
     )
     lead = "By the area of the object in the picture as it came; found: the share at the thresholds."
-    small, rest = [r for r in rows if r["size"] == "small"], [r for r in rows if r["size"] != "small"]
-    if small and rest and small[0]["recall"] < 0.7 * max(r["recall"] for r in rest):
+    small, larger = [r for r in rows if r["size"] == "small"], [r for r in rows if r["size"] != "small"]
+    if small and larger and small[0]["recall"] < 0.7 * max(r["recall"] for r in larger):
         lead += (
             " Small objects are found much less often than others: a larger input, or tiles, would show more of them."
         )
@@ -291,21 +292,21 @@ def _sizes(evaluation: Evaluation, split: str) -> Section:
 
 
 def _proposals(evaluation: Evaluation, split: str) -> Section:
-    half, well = (evaluation.metrics[f"rpn_recall_{t}"] for t in (50, 70))
-    found = evaluation.metrics.get("recall", 0.0)
+    covered, covered_well = (evaluation.metrics[f"rpn_recall_{t}"] for t in (50, 70))
+    recall = evaluation.metrics.get("recall", 0.0)
     html = (
         '<table class="classes"><tbody>'
-        f'<tr><th scope="row">covered by half<small>overlap of 0.5</small></th>{bar(half)}</tr>'
-        f'<tr><th scope="row">covered well<small>overlap of 0.7</small></th>{bar(well)}</tr>'
-        f'<tr><th scope="row">found in the end<small>at the thresholds</small></th>{bar(found)}</tr>'
+        f'<tr><th scope="row">covered by half<small>overlap of 0.5</small></th>{bar(covered)}</tr>'
+        f'<tr><th scope="row">covered well<small>overlap of 0.7</small></th>{bar(covered_well)}</tr>'
+        f'<tr><th scope="row">found in the end<small>at the thresholds</small></th>{bar(recall)}</tr>'
         "</tbody></table>"
     )
     lead = (
         "The first stage proposes where to look; the second can't find what was not proposed. Of the objects, "
-        f"{percent(half)} are covered by half by a proposal."
+        f"{percent(covered)} are covered by half by a proposal."
     )
-    if half < 0.9:
+    if covered < 0.9:
         lead += " That is little: objects of unusual size or shape may have no anchor like them."
-    elif found < half - 0.1:
+    elif recall < covered - 0.1:
         lead += " Most of what is not found was proposed, so it is the second stage that lets it go."
     return Section(f"Does it look in the right places? ({split})", html, lead)
