@@ -135,7 +135,7 @@ def _pictures(
             found[key] = None
             continue
         found[key] = listing.picture(name, split)
-        listing.said_size(listing.picture(name, split), image.get("height"), image.get("width"))
+        listing.annotated_size(listing.picture(name, split), image.get("height"), image.get("width"))
     return found
 
 

@@ -133,7 +133,7 @@ class BoxListing:
             self.files.splits[index] = max(before, split, key=LATER.index)
         return index
 
-    def said_size(self, picture: int, height: Any, width: Any) -> None:
+    def annotated_size(self, picture: int, height: Any, width: Any) -> None:
         """Remember what the annotations say of a picture's size, if they do."""
         sides = (number(height), number(width))
         if all(s is not None and 1 <= s < 1e6 for s in sides):
@@ -218,9 +218,9 @@ class BoxListing:
         images = images_of_files(self.source, self.name, listing)
         labels = np.zeros(len(order), np.int64)
         labels[rank[list(self._unusable)]] = -1
-        said_sizes = np.zeros((len(order), 2), np.int64)
+        annotated_sizes = np.zeros((len(order), 2), np.int64)
         if self._annotated_sizes:
-            said_sizes[rank[list(self._annotated_sizes)]] = list(self._annotated_sizes.values())
+            annotated_sizes[rank[list(self._annotated_sizes)]] = list(self._annotated_sizes.values())
         index = {c: i for i, c in enumerate(classes)}
         return box_set(
             images.replace(
@@ -234,7 +234,7 @@ class BoxListing:
             self._crowd,
             polygons=self._polygons,
             relative=relative,
-            said_sizes=said_sizes,
+            annotated_sizes=annotated_sizes,
             num_annotation_files=len(self.used),
             notes=self._findings(),
         )

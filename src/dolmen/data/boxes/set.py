@@ -28,7 +28,7 @@ class BoxSet:
         first: (N + 1,) int64; the boxes of picture i are rows ``first[i]`` up to ``first[i + 1]``.
         relative: whether the boxes are shares of the picture's width and height (YOLO), until ``clean`` has made them
             pixels.
-        said_sizes: (N, 2) int64 height and width as the annotations say, 0 where they say nothing.
+        annotated_sizes: (N, 2) int64 height and width as the annotations say, 0 where they say nothing.
         polygons: box to its outline, (x, y, x, y ...) lists as COCO has them, where the data have one.
         num_annotation_files: files that were read for boxes.
         notes: what the reader noticed; ``clean`` hands it on with its own findings.
@@ -40,7 +40,7 @@ class BoxSet:
     crowd: NDArray[np.bool_]
     first: NDArray[np.int64]
     relative: bool = False
-    said_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    annotated_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     polygons: dict[int, Any] = field(default_factory=dict, repr=False)
     num_annotation_files: int = 0
     notes: tuple[Finding, ...] = ()
@@ -96,7 +96,7 @@ def box_set(
     place = {int(old): new for new, old in enumerate(order)}
     polygons = {place[i]: p for i, p in more.pop("polygons", {}).items()}
     counts = np.bincount(np.asarray(pictures, np.int64), minlength=len(images))
-    more.setdefault("said_sizes", np.zeros((len(images), 2), np.int64))
+    more.setdefault("annotated_sizes", np.zeros((len(images), 2), np.int64))
     return BoxSet(
         images,
         np.asarray(boxes, np.float64).reshape(-1, 4)[order],

@@ -40,7 +40,7 @@ def assert_boxes_hold_what_is_bright(batch: Boxed) -> None:
 
 
 @pytest.mark.parametrize("flips", [(False, False), (True, False), (True, True)])
-@pytest.mark.parametrize("change", [scale_and_crop, partial(mosaic, number=3)])
+@pytest.mark.parametrize("change", [scale_and_crop, partial(mosaic, num_pictures=3)])
 def test_boxes_move_with_their_objects(change: object, flips: tuple[bool, bool]) -> None:
     for seed in range(5):
         g = torch.Generator().manual_seed(seed)

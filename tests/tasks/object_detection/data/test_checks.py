@@ -215,11 +215,11 @@ SIZES: list[tuple[str, tuple[int, int], Any, Any, dict[str, str]]] = [
 def test_sizes_that_contradict(
     make_images: Any, said: tuple[int, int], box: Any, expected: Any, messages: dict[str, str]
 ) -> None:
-    boxes = boxed(make_images, box, said_sizes=np.array([said], np.int64))
+    boxes = boxed(make_images, box, annotated_sizes=np.array([said], np.int64))
     cleaned, findings = clean(boxes, sized(boxes))
     assert cleaned.boxes_xyxy.tolist() == [list(map(float, expected))]
     assert told(findings) == messages
-    assert cleaned.said_sizes.tolist() == [[HEIGHT, WIDTH]]
+    assert cleaned.annotated_sizes.tolist() == [[HEIGHT, WIDTH]]
 
 
 def test_boxes_of_pictures_that_cannot_be_opened_go_quietly(make_images: Any) -> None:

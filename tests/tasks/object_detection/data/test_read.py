@@ -49,7 +49,7 @@ def test_every_layout_gives_the_same_set(layout: str, tmp_path: Path) -> None:
     assert boxes.notes == ()
     assert all(isinstance(raw, bytes) and raw[:4] == b"\x89PNG" for _, raw in boxes.images.read(range(len(boxes))))
     if not boxes.relative:
-        assert dict(zip(boxes.images.names, boxes.said_sizes.tolist(), strict=True)) == {
+        assert dict(zip(boxes.images.names, boxes.annotated_sizes.tolist(), strict=True)) == {
             n: list(SIZES[n.rpartition("/")[2][:2]]) for n in boxes.images.names
         }
     everything = {n for n in TREES[layout] if layout != "list" or n.endswith(".png")}
@@ -545,7 +545,8 @@ def test_coco128_as_coco_and_as_yolo(shared_data: Path) -> None:
     assert from_json.images.classes == from_text.images.classes
     assert noted(from_text).keys() == {"split-not-there", "boxes-without-picture", "unused-classes"}
     sizes = {
-        Path(n).stem: (h, w) for n, (h, w) in zip(from_json.images.names, from_json.said_sizes.tolist(), strict=True)
+        Path(n).stem: (h, w)
+        for n, (h, w) in zip(from_json.images.names, from_json.annotated_sizes.tolist(), strict=True)
     }
     kept, shares = plain(from_json.keep(~from_json.crowd), sizes), plain(from_text, sizes)
     for stem, (split, objects) in kept.items():

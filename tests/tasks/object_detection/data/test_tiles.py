@@ -52,7 +52,7 @@ def test_where_a_box_belongs(make_images: Any, box: Any, expected: Any, crowd: b
         for tile, b, c in zip(tiles.pictures().tolist(), tiles.boxes_xyxy.tolist(), tiles.crowd.tolist(), strict=True)
     ] == [(tile, tuple(map(float, b)), c or crowd) for tile, b, c in expected]
     assert tiles.labels.tolist() == [1] * len(expected)
-    assert tiles.said_sizes.tolist() == [[40, 30], [40, 30], [20, 20], [0, 0]]
+    assert tiles.annotated_sizes.tolist() == [[40, 30], [40, 30], [20, 20], [0, 0]]
 
 
 def test_an_object_larger_than_a_tile_is_nothing_to_learn_there(make_images: Any) -> None:
@@ -67,10 +67,12 @@ def test_what_is_too_small_in_the_whole_picture_is_learned_in_its_tiles(make_ima
     def views(height: int, width: int) -> Any:
         return np.array([[0, 0, width, height], *halves(height, width)]) if width > height else halves(height, width)
 
-    tiles, *_ = tile_boxes(boxed(make_images, (1, 2, 5, 6), (1, 2, 25, 26)), SIZES, views, least=0.01)
+    tiles, *_ = tile_boxes(boxed(make_images, (1, 2, 5, 6), (1, 2, 25, 26)), SIZES, views, min_share=0.01)
     assert tiles.pictures().tolist() == [0, 0, 1, 1]
     assert tiles.crowd.tolist() == [True, False, False, False]  # 16 of 2,400 pixels; 16 of 1,200 are enough in a tile
-    alone, *_ = tile_boxes(boxed(make_images, (1, 2, 5, 6)), SIZES, lambda h, w: np.array([[0, 0, w, h]]), least=0.1)
+    alone, *_ = tile_boxes(
+        boxed(make_images, (1, 2, 5, 6)), SIZES, lambda h, w: np.array([[0, 0, w, h]]), min_share=0.1
+    )
     assert alone.crowd.tolist() == [False]  # no other view has it
 
 

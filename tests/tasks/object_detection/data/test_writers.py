@@ -155,7 +155,7 @@ def test_a_picture_that_vanishes_leaves_nothing_behind(make_images: Any, tmp_pat
 @pytest.mark.parametrize("form", FORMS)
 def test_coco128_round(form: str, shared_data: Path, tmp_path: Path) -> None:
     boxes = read_boxes(shared_data / "vision/coco128")
-    sizes = boxes.said_sizes
+    sizes = boxes.annotated_sizes
     cleaned, _ = clean(boxes, sizes)
     write_boxes(cleaned, sizes, tmp_path / "out", form)  # type: ignore[arg-type]
     again, _ = clean(read_boxes(tmp_path / "out"), sizes)

@@ -15,10 +15,10 @@ from torch import Generator, Tensor
 
 from dolmen.tasks.object_detection.data.dataset import IGNORED, PADDING
 
-VISIBLE = 0.3
-"""Share of an object that has to be left in the picture; of less nobody can tell what it is."""
-SMALLEST = 2.0
-"""Pixels that its sides have to have."""
+MIN_VISIBLE_SHARE = 0.3
+"""Share of an object that has to be left in the picture to be learnt; with less of it nobody knows what it is."""
+MIN_SIDE_PX = 2.0
+"""Pixels that each of its sides has to have left."""
 
 
 class Boxed(NamedTuple):
@@ -52,7 +52,7 @@ def scale_and_crop(
 def mosaic(
     batch: Boxed,
     generator: Generator,
-    number: int,
+    num_pictures: int,
     *,
     zoom: tuple[float, float],
     stretch: float,
@@ -65,17 +65,17 @@ def mosaic(
     Args:
         batch: B pictures, what is to be changed.
         generator: for everything.
-        number: of pictures that are made, 1..B.
-        zoom: see ``scale_and_crop``.
-        stretch: likewise.
-        flips: likewise.
+        num_pictures: pictures to return, 1..B.
+        zoom: smallest and largest factor.
+        stretch: largest relative change of width against height.
+        flips: whether left and right, and whether up and down may be exchanged.
     """
     b, _, height, width = batch.images.shape
     x, y = ((0.3 + 0.4 * torch.rand(2, generator=generator)) * torch.tensor([width, height])).round().int().tolist()
     windows = ((0, 0, x, y), (x, 0, width - x, y), (0, y, x, height - y), (x, y, width - x, height - y))
     parts = []
     for window in windows:
-        order = torch.randperm(b, generator=generator)[:number].to(batch.images.device)
+        order = torch.randperm(b, generator=generator)[:num_pictures].to(batch.images.device)
         parts.append(_placed(Boxed(*(t[order] for t in batch)), generator, window, zoom, stretch, flips))
     rows = [torch.cat([parts[i].images, parts[i + 1].images], 3) for i in (0, 2)]
     return compact(
@@ -116,37 +116,37 @@ def _placed(
         t.to(boxes.device) for t in (scale, shift, mirrored, size, origin, extent)
     )
     corners = boxes.view(b, -1, 2, 2)  # (B, M, corner, axis)
-    turned = size - corners.flip(2)
-    corners = torch.where(flipped[:, None, None], turned, corners) * scale[:, None, None] + shift[:, None, None]
-    before = (corners[:, :, 1] - corners[:, :, 0]).prod(2)
+    opposite = size - corners.flip(2)
+    corners = torch.where(flipped[:, None, None], opposite, corners) * scale[:, None, None] + shift[:, None, None]
+    full_area = (corners[:, :, 1] - corners[:, :, 0]).prod(2)
     corners = torch.minimum(torch.maximum(corners, origin), origin + extent)
     sides = corners[:, :, 1] - corners[:, :, 0]
-    seen = sides.prod(2) / before.clamp(min=1e-6)
-    there = labels != PADDING
-    good = there & (seen >= VISIBLE) & (sides >= SMALLEST).all(2)
-    rest = there & ~good & (sides > 0).all(2)
-    labels = torch.where(good, labels, torch.where(rest, IGNORED, PADDING))
+    visible_share = sides.prod(2) / full_area.clamp(min=1e-6)
+    is_box = labels != PADDING
+    visible = is_box & (visible_share >= MIN_VISIBLE_SHARE) & (sides >= MIN_SIDE_PX).all(2)
+    cut_off = is_box & ~visible & (sides > 0).all(2)
+    labels = torch.where(visible, labels, torch.where(cut_off, IGNORED, PADDING))
     return Boxed(drawn, corners.reshape(b, -1, 4), labels)
 
 
 def compact(batch: Boxed) -> Boxed:
     """Drop the padding that no picture needs."""
-    there = batch.labels != PADDING
-    most = max(1, int(there.sum(1).max()))
-    order = (~there).to(torch.int8).argsort(dim=1, stable=True)[:, :most]
+    is_box = batch.labels != PADDING
+    max_boxes = max(1, int(is_box.sum(1).max()))
+    order = (~is_box).to(torch.int8).argsort(dim=1, stable=True)[:, :max_boxes]
     boxes = batch.boxes.gather(1, order[:, :, None].expand(-1, -1, 4))
     labels = batch.labels.gather(1, order)
-    return Boxed(batch.images, boxes, torch.where(there.gather(1, order), labels, PADDING))
+    return Boxed(batch.images, boxes, torch.where(is_box.gather(1, order), labels, PADDING))
 
 
 def joined(*batches: Boxed) -> Boxed:
     """One batch of the pictures of several."""
-    most = max(batch.labels.shape[1] for batch in batches)
+    max_boxes = max(batch.labels.shape[1] for batch in batches)
 
     def padded(batch: Boxed) -> Boxed:
-        more = most - batch.labels.shape[1]
-        boxes = F.pad(batch.boxes, (0, 0, 0, more))
-        return Boxed(batch.images, boxes, F.pad(batch.labels, (0, more), value=PADDING))
+        padding = max_boxes - batch.labels.shape[1]
+        boxes = F.pad(batch.boxes, (0, 0, 0, padding))
+        return Boxed(batch.images, boxes, F.pad(batch.labels, (0, padding), value=PADDING))
 
     return Boxed(*(torch.cat(pair) for pair in zip(*map(padded, batches), strict=True)))
 
@@ -164,30 +164,30 @@ def paste_objects(batch: Boxed, objects: Sequence[tuple[Tensor, int]], generator
     """
     images, boxes, labels = batch.images.clone(), batch.boxes, batch.labels
     b, _, height, width = images.shape
-    lucky = torch.rand(b, generator=generator) < share
+    gets_object = torch.rand(b, generator=generator) < share
     places = torch.rand(b, 2, generator=generator)
-    more_boxes, more_labels = boxes.new_zeros(b, 1, 4), labels.new_full((b, 1), PADDING)
-    for i, (patch, label) in zip(lucky.nonzero()[:, 0].tolist(), objects, strict=False):
+    pasted_boxes, pasted_labels = boxes.new_zeros(b, 1, 4), labels.new_full((b, 1), PADDING)
+    for i, (patch, label) in zip(gets_object.nonzero()[:, 0].tolist(), objects, strict=False):
         h, w = patch.shape[1:]
         if h >= height or w >= width:
             continue
         x, y = (places[i] * torch.tensor([width - w, height - h])).int().tolist()
         box = boxes.new_tensor([x, y, x + w, y + h])
-        there = boxes[i][labels[i] != PADDING]
-        top, bottom = torch.maximum(there[:, :2], box[:2]), torch.minimum(there[:, 2:], box[2:])
-        if len(there) and float(((bottom - top).clamp(min=0).prod(1) / box.new_tensor(float(w * h))).max()) > 0.1:
+        present = boxes[i][labels[i] != PADDING]
+        top, bottom = torch.maximum(present[:, :2], box[:2]), torch.minimum(present[:, 2:], box[2:])
+        if len(present) and float(((bottom - top).clamp(min=0).prod(1) / box.new_tensor(float(w * h))).max()) > 0.1:
             continue
         alpha = _fading(h)[:, None] * _fading(w)[None]
-        part = images[i, :, y : y + h, x : x + w]
-        images[i, :, y : y + h, x : x + w] = part + (patch.to(part.device) - part) * alpha.to(part.device)
-        more_boxes[i, 0], more_labels[i, 0] = box, label
-    return compact(Boxed(images, torch.cat([boxes, more_boxes], 1), torch.cat([labels, more_labels], 1)))
+        region = images[i, :, y : y + h, x : x + w]
+        images[i, :, y : y + h, x : x + w] = region + (patch.to(region.device) - region) * alpha.to(region.device)
+        pasted_boxes[i, 0], pasted_labels[i, 0] = box, label
+    return compact(Boxed(images, torch.cat([boxes, pasted_boxes], 1), torch.cat([labels, pasted_labels], 1)))
 
 
 def _fading(length: int) -> Tensor:
     """1 inside, falling to 0 over the outer eighth on both sides."""
-    at = (torch.arange(length) + 0.5) / length
-    return (8 * torch.minimum(at, 1 - at)).clamp(max=1)
+    position = (torch.arange(length) + 0.5) / length
+    return (8 * torch.minimum(position, 1 - position)).clamp(max=1)
 
 
 def jittered(boxes: Tensor, generator: Generator, *, share: float = 0.1) -> Tensor:

@@ -21,7 +21,7 @@ from dolmen.types import CheckReport, Finding
 
 __all__ = ["check_boxes", "clean", "stratum"]
 
-ENOUGH, PICTURES_PER_STRATUM = 10, 20
+MIN_PICTURES_PER_CLASS, PICTURES_PER_STRATUM = 10, 20
 Counts = dict[str, dict[str, int]]
 
 
@@ -29,9 +29,9 @@ def stratum(boxes: BoxSet) -> NDArray[np.int64]:
     """Return one class for each picture, to spread classes evenly over splits by.
 
     A validation split takes at least one picture of each stratum, so that with a stratum for each of very many rare
-    classes it would take most of a small set. Classes in fewer than ``ENOUGH`` pictures therefore count only as long as
-    there is not more than one stratum in ``PICTURES_PER_STRATUM`` pictures (three at least). A class in one picture
-    alone is always a stratum, because that keeps the picture in training.
+    classes it would take most of a small set. Classes in fewer than ``MIN_PICTURES_PER_CLASS`` pictures therefore count
+    only as long as there is not more than one stratum in ``PICTURES_PER_STRATUM`` pictures (three at least). A class in
+    one picture alone is always a stratum, because that keeps the picture in training.
 
     Returns:
         (N,) of the classes in it that count, the one that the fewest pictures show; K (one more than the classes) of a
@@ -40,16 +40,16 @@ def stratum(boxes: BoxSet) -> NDArray[np.int64]:
     """
     num_classes = len(boxes.images.classes)
     counted = ~boxes.crowd
-    shown = np.unique(np.column_stack([boxes.pictures()[counted], boxes.labels[counted]]), axis=0)
-    counts = np.bincount(shown[:, 1], minlength=num_classes)
+    picture_classes = np.unique(np.column_stack([boxes.pictures()[counted], boxes.labels[counted]]), axis=0)
+    counts = np.bincount(picture_classes[:, 1], minlength=num_classes)
     common_first = np.argsort(-counts, kind="stable")
-    num_strata = max(int((counts >= ENOUGH).sum()), 3, len(boxes) // PICTURES_PER_STRATUM)
-    enough = common_first[:num_strata][::-1]  # from the rarest that counts to the most common
-    order = np.concatenate([np.setdiff1d(np.flatnonzero(counts == 1), enough), enough])
+    num_strata = max(int((counts >= MIN_PICTURES_PER_CLASS).sum()), 3, len(boxes) // PICTURES_PER_STRATUM)
+    chosen = common_first[:num_strata][::-1]  # from the rarest that counts to the most common
+    order = np.concatenate([np.setdiff1d(np.flatnonzero(counts == 1), chosen), chosen])
     rank = np.full(num_classes, len(order))
     rank[order] = np.arange(len(order))
     rarest = np.full(len(boxes), len(order))
-    np.minimum.at(rarest, shown[:, 0], rank[shown[:, 1]])
+    np.minimum.at(rarest, picture_classes[:, 0], rank[picture_classes[:, 1]])
     strata = np.append(order, num_classes)[rarest]
     return np.where(boxes.images.labels >= 0, strata, -1)
 
@@ -123,9 +123,9 @@ def _summary(boxes: BoxSet, data: CheckedImages) -> dict[str, str]:
     used = np.isin(boxes.pictures(), data.used) & ~boxes.crowd
     if used.any():
         sides = (boxes.boxes_xyxy[:, 2:] - boxes.boxes_xyxy[:, :2])[used]
-        share = sides.prod(axis=1) / data.decoded.sizes[boxes.pictures()[used]].astype(np.float64).prod(axis=1)
+        area_share = sides.prod(axis=1) / data.decoded.sizes[boxes.pictures()[used]].astype(np.float64).prod(axis=1)
         width, height = np.median(sides, axis=0)
-        facts["box size"] = f"median {height:.0f} x {width:.0f} px, {np.median(share):.2%} of the picture"
+        facts["box size"] = f"median {height:.0f} x {width:.0f} px, {np.median(area_share):.2%} of the picture"
     facts["background pictures"] = f"{int((per_picture == 0).sum()):,}"
     if boxes.num_annotation_files:
         facts["annotation files"] = f"{boxes.num_annotation_files:,} read, not counted above"
@@ -142,12 +142,12 @@ def _classes(data: CheckedImages, counts: Counts) -> Iterator[Finding]:
     if train is not None and not any(train.values()):
         message = "None of the training pictures has a box: draw boxes around the objects, or move pictures into train."
         yield Finding(code="no-training-boxes", level="error", message=message)
-    for split, of_split in counts.items():
-        missing = [c for c, n in of_split.items() if not n] if any(of_split.values()) else []
-        learn = split == "train"
-        purpose = f"[it|they] can be {'learnt' if learn else 'measured'}"
+    for split, class_counts in counts.items():
+        missing = [c for c, n in class_counts.items() if not n] if any(class_counts.values()) else []
+        is_train = split == "train"
+        purpose = f"[it|they] can be {'learnt' if is_train else 'measured'}"
         yield from amounts.class_missing(
-            missing, f"no object in {split}: move some there so that {purpose}", level="warning" if learn else "info"
+            missing, f"no object in {split}: move some there so that {purpose}", level="warning" if is_train else "info"
         )
     if train is not None and "test" not in counts:
         yield amounts.NO_TEST

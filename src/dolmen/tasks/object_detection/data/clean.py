@@ -10,11 +10,11 @@ from dolmen.data.checks.findings import Level, some
 from dolmen.types import Finding
 from dolmen.wording import listed
 
-MAX_COORDINATE = 1e9  # pixels; beyond it a coordinate is no place in a picture
-TOLERANCE = 1.0  # pixels outside that rounding explains, and Pascal VOC's counting from 1
-WHOLE = 0.95  # share of the picture; a box of it is often a label that somebody wrote for the picture
-TINY = 3.0  # pixels a side
-MANY = 1000  # boxes in a picture
+MAX_COORDINATE_PX = 1e9  # pixels; beyond it a coordinate is no place in a picture
+TOLERANCE_PX = 1.0  # pixels outside that rounding explains, and Pascal VOC's counting from 1
+WHOLE_PICTURE_SHARE = 0.95  # share of the picture; a box of it is often a label that somebody wrote for the picture
+TINY_SIDE_PX = 3.0  # pixels a side
+MANY_BOXES = 1000  # boxes in a picture, from which on a person should look at it
 
 Rows = NDArray[np.bool_]
 
@@ -31,18 +31,18 @@ def clean(boxes: BoxSet, sizes: NDArray[np.int64] | NDArray[np.int32]) -> tuple[
         sizes: (N, 2) true height and width, 0 where a picture can't be opened (``Decoded.sizes``).
 
     Returns:
-        The set, with ``relative`` False and ``said_sizes`` the true ones, and the reader's findings with those of this.
+        The set, with ``relative`` False and the true ``annotated_sizes``; and the reader's findings with these ones.
     """
     findings = list(boxes.notes)
     sizes = sizes.astype(np.int64)
-    boxes = _opened(boxes, sizes)
+    boxes = _without_unusable_pictures(boxes, sizes)
     had_some = np.diff(boxes.first) > 0
-    boxes, notes = _finite(boxes)
+    boxes, notes = _drop_non_finite(boxes)
     findings += notes
-    boxes, notes = _in_pixels(boxes, sizes)
+    boxes, notes = _to_pixels(boxes, sizes)
     findings += notes
-    boxes = boxes.replace(relative=False, said_sizes=sizes, notes=())
-    for step in (_turned, _without_area, _outside, _duplicates):
+    boxes = boxes.replace(relative=False, annotated_sizes=sizes, notes=())
+    for step in (_swap_turned, _drop_empty, _clip, _drop_duplicates):
         boxes, notes = step(boxes)
         findings += notes
     return boxes, (*findings, *_remarks(boxes, had_some))
@@ -51,35 +51,37 @@ def clean(boxes: BoxSet, sizes: NDArray[np.int64] | NDArray[np.int32]) -> tuple[
 Mended = tuple[BoxSet, list[Finding]]
 
 
-def _opened(boxes: BoxSet, sizes: NDArray[np.int64]) -> BoxSet:
-    """Without the boxes of pictures that can't be used; what is wrong with these is said elsewhere."""
+def _without_unusable_pictures(boxes: BoxSet, sizes: NDArray[np.int64]) -> BoxSet:
+    """Drop the boxes of pictures that can't be used; the findings about these come from another check."""
     usable = (sizes > 0).all(axis=1) & (boxes.images.labels >= 0)
     return boxes.keep(usable[boxes.pictures()])
 
 
-def _finite(boxes: BoxSet) -> Mended:
+def _drop_non_finite(boxes: BoxSet) -> Mended:
     with np.errstate(invalid="ignore"):
-        fine = ~_any(~(np.abs(boxes.boxes_xyxy) < MAX_COORDINATE))
-    findings = _some(boxes, ~fine, "not-finite", "warning", "[is|are] no place in numbers, and dropped: mend [it|them]")
-    return boxes.keep(fine), findings
+        finite = ~_any_column(~(np.abs(boxes.boxes_xyxy) < MAX_COORDINATE_PX))
+    findings = _findings(
+        boxes, ~finite, "not-finite", "warning", "[is|are] no place in numbers, and dropped: mend [it|them]"
+    )
+    return boxes.keep(finite), findings
 
 
-def _in_pixels(boxes: BoxSet, sizes: NDArray[np.int64]) -> Mended:
+def _to_pixels(boxes: BoxSet, sizes: NDArray[np.int64]) -> Mended:
     """Scale shares, and boxes that were annotated for another size of the picture."""
     scale = np.ones((len(boxes), 2))
     if boxes.relative:
         return _scaled(boxes, sizes[:, ::-1].astype(np.float64)), []
-    written = boxes.said_sizes
-    annotated = (written > 0).all(axis=1) & (sizes > 0).all(axis=1) & (np.abs(written - sizes) > 1).any(axis=1)
-    if not annotated.any():
+    annotated = boxes.annotated_sizes
+    differs = (annotated > 0).all(axis=1) & (sizes > 0).all(axis=1) & (np.abs(annotated - sizes) > 1).any(axis=1)
+    if not differs.any():
         return boxes, []
-    exchanged = annotated & (written == sizes[:, ::-1]).all(axis=1)
-    factors = sizes[:, ::-1] / np.maximum(written[:, ::-1], 1)
-    rounding = 1.5 / np.maximum(np.minimum(written, sizes).min(axis=1), 1)
+    exchanged = differs & (annotated == sizes[:, ::-1]).all(axis=1)
+    factors = sizes[:, ::-1] / np.maximum(annotated[:, ::-1], 1)
+    rounding = 1.5 / np.maximum(np.minimum(annotated, sizes).min(axis=1), 1)
     same_shape = np.abs(factors[:, 0] - factors[:, 1]) <= rounding * factors.max(axis=1)
-    beyond = (boxes.boxes_xyxy.reshape(-1, 2, 2) > 1.02 * written[boxes.pictures(), None, ::-1] + 1).any(axis=(1, 2))
+    beyond = (boxes.boxes_xyxy.reshape(-1, 2, 2) > 1.02 * annotated[boxes.pictures(), None, ::-1] + 1).any(axis=(1, 2))
     fits = np.bincount(boxes.pictures()[beyond], minlength=len(boxes)) == 0
-    scaled = annotated & ~exchanged & same_shape & fits
+    scaled = differs & ~exchanged & same_shape & fits
     scale[scaled] = factors[scaled]
     findings: list[Finding] = []
     for code, which, what in (
@@ -92,20 +94,20 @@ def _in_pixels(boxes: BoxSet, sizes: NDArray[np.int64]) -> Mended:
         ),
         (
             "sizes-contradict",
-            annotated & ~exchanged & ~scaled,
+            differs & ~exchanged & ~scaled,
             "annotated with another size than [it has|they have]: look whether the boxes fit",
         ),
     ):
         rows = np.flatnonzero(which).tolist()
         findings += some(
             code, "warning", f"{{num}} [picture is|pictures are] {what} (first: {{first}})", len(rows),
-            (_both_sizes(boxes, i, sizes) for i in rows),
+            (_sizes_text(boxes, i, sizes) for i in rows),
         )  # fmt: skip
     return _scaled(boxes, scale), findings
 
 
-def _both_sizes(boxes: BoxSet, picture: int, sizes: NDArray[np.int64]) -> str:
-    (h, w), (height, width) = boxes.said_sizes[picture].tolist(), sizes[picture].tolist()
+def _sizes_text(boxes: BoxSet, picture: int, sizes: NDArray[np.int64]) -> str:
+    (h, w), (height, width) = boxes.annotated_sizes[picture].tolist(), sizes[picture].tolist()
     return f"{boxes.images.names[picture]}: said {h} x {w}, is {height} x {width}"
 
 
@@ -121,10 +123,10 @@ def _scaled(boxes: BoxSet, scale: NDArray[np.float64]) -> BoxSet:
     return boxes.replace(boxes_xyxy=boxes.boxes_xyxy * np.tile(of_box, 2), polygons=polygons)
 
 
-def _turned(boxes: BoxSet) -> Mended:
+def _swap_turned(boxes: BoxSet) -> Mended:
     corners = boxes.boxes_xyxy.reshape(-1, 2, 2)
-    turned = _any(corners[:, 0] > corners[:, 1])
-    findings = _some(
+    turned = _any_column(corners[:, 0] > corners[:, 1])
+    findings = _findings(
         boxes,
         turned,
         "turned-around",
@@ -134,54 +136,64 @@ def _turned(boxes: BoxSet) -> Mended:
     return boxes.replace(boxes_xyxy=np.sort(corners, axis=1).reshape(-1, 4)), findings
 
 
-def _without_area(boxes: BoxSet) -> Mended:
-    empty = _any(boxes.boxes_xyxy[:, 2:] <= boxes.boxes_xyxy[:, :2])
-    return boxes.keep(~empty), _some(
+def _drop_empty(boxes: BoxSet) -> Mended:
+    empty = _any_column(boxes.boxes_xyxy[:, 2:] <= boxes.boxes_xyxy[:, :2])
+    return boxes.keep(~empty), _findings(
         boxes, empty, "zero-size", "warning", "[has|have] no area, and [is|are] dropped: mend [it|them]"
     )
 
 
-def _outside(boxes: BoxSet) -> Mended:
-    sides = np.tile(boxes.said_sizes[boxes.pictures(), ::-1], 2).astype(np.float64)
+def _clip(boxes: BoxSet) -> Mended:
+    sides = np.tile(boxes.annotated_sizes[boxes.pictures(), ::-1], 2).astype(np.float64)
     clipped = np.clip(boxes.boxes_xyxy, 0, sides)
-    outside = _any(clipped[:, 2:] <= clipped[:, :2])
-    partly = _any(np.abs(clipped - boxes.boxes_xyxy) > TOLERANCE) & ~outside
+    outside = _any_column(clipped[:, 2:] <= clipped[:, :2])
+    partly = _any_column(np.abs(clipped - boxes.boxes_xyxy) > TOLERANCE_PX) & ~outside
     findings = [
-        *_some(boxes, outside, "outside", "warning", "[is|are] outside of the picture, and dropped: mend [it|them]"),
-        *_some(boxes, partly, "partly-outside", "warning", "[is|are] partly outside, and clipped: look at [it|them]"),
+        *_findings(
+            boxes, outside, "outside", "warning", "[is|are] outside of the picture, and dropped: mend [it|them]"
+        ),
+        *_findings(
+            boxes, partly, "partly-outside", "warning", "[is|are] partly outside, and clipped: look at [it|them]"
+        ),
     ]
     return boxes.replace(boxes_xyxy=clipped).keep(~outside), findings
 
 
-def _duplicates(boxes: BoxSet) -> Mended:
-    places = np.column_stack([boxes.pictures(), boxes.boxes_xyxy])
-    kinds = np.column_stack([places, boxes.labels, boxes.crowd])
-    once = np.zeros(len(kinds), np.bool_)
-    once[np.unique(kinds, axis=0, return_index=True)[1]] = True
-    findings = _some(boxes, ~once, "duplicate-boxes", "warning", "[is|are] there before, and dropped: delete [it|them]")
-    boxes, places = boxes.keep(once), places[once]
-    _, inverse, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)
-    several = counts[inverse.reshape(-1)] > 1
-    findings += _some(
-        boxes, several, "same-box-two-classes", "warning", "[is|are] exactly where another is: delete the wrong one"
+def _drop_duplicates(boxes: BoxSet) -> Mended:
+    positions = np.column_stack([boxes.pictures(), boxes.boxes_xyxy])
+    keys = np.column_stack([positions, boxes.labels, boxes.crowd])
+    is_first = np.zeros(len(keys), np.bool_)
+    is_first[np.unique(keys, axis=0, return_index=True)[1]] = True
+    findings = _findings(
+        boxes, ~is_first, "duplicate-boxes", "warning", "[is|are] there before, and dropped: delete [it|them]"
+    )
+    boxes, positions = boxes.keep(is_first), positions[is_first]
+    _, inverse, counts = np.unique(positions, axis=0, return_inverse=True, return_counts=True)
+    shared = counts[inverse.reshape(-1)] > 1
+    findings += _findings(
+        boxes, shared, "same-box-two-classes", "warning", "[is|are] exactly where another is: delete the wrong one"
     )
     return boxes, findings
 
 
 def _remarks(boxes: BoxSet, had_some: NDArray[np.bool_]) -> list[Finding]:
     """What is no mistake and good to know."""
-    sizes = boxes.said_sizes[boxes.pictures()]
+    sizes = boxes.annotated_sizes[boxes.pictures()]
     sides = boxes.boxes_xyxy[:, 2:] - boxes.boxes_xyxy[:, :2]
-    whole = sides.prod(axis=1) >= WHOLE * sizes.prod(axis=1)
-    tiny = _any(sides < TINY)
+    whole = sides.prod(axis=1) >= WHOLE_PICTURE_SHARE * sizes.prod(axis=1)
+    tiny = _any_column(sides < TINY_SIDE_PX)
     findings = [
-        *_some(
+        *_findings(
             boxes, whole & ~boxes.crowd, "whole-picture", "info", "[is|are] nearly the whole picture: look at [it|them]"
         ),
-        *_some(
-            boxes, tiny, "tiny-boxes", "info", f"[is|are] less than {TINY:g} pixels wide or high: look at [it|them]"
+        *_findings(
+            boxes,
+            tiny,
+            "tiny-boxes",
+            "info",
+            f"[is|are] less than {TINY_SIDE_PX:g} pixels wide or high: look at [it|them]",
         ),
-        *_some(
+        *_findings(
             boxes,
             boxes.crowd,
             "crowd",
@@ -190,9 +202,9 @@ def _remarks(boxes: BoxSet, had_some: NDArray[np.bool_]) -> list[Finding]:
         ),
     ]
     counts = np.diff(boxes.first)
-    usable = (boxes.images.labels >= 0) & (boxes.said_sizes > 0).all(axis=1)
-    for code, level, which, what in (
-        ("many-boxes", "info", counts > MANY, f"[has|have] more than {MANY:,} boxes"),
+    usable = (boxes.images.labels >= 0) & (boxes.annotated_sizes > 0).all(axis=1)
+    for code, level, rows, message in (
+        ("many-boxes", "info", counts > MANY_BOXES, f"[has|have] more than {MANY_BOXES:,} boxes"),
         (
             "emptied-pictures", "warning", usable & had_some & (counts == 0),
             "[has|have] lost all of [its|their] boxes and [counts|count] as background: mend [it|them]",
@@ -203,25 +215,25 @@ def _remarks(boxes: BoxSet, had_some: NDArray[np.bool_]) -> list[Finding]:
             " objects",
         ),
     ):  # fmt: skip
-        names = [boxes.images.names[i] for i in np.flatnonzero(which).tolist()]
+        names = [boxes.images.names[i] for i in np.flatnonzero(rows).tolist()]
         findings += some(
-            code, "warning" if level == "warning" else "info", f"{{num}} [picture|pictures] {what} ({{names}})",
+            code, "warning" if level == "warning" else "info", f"{{num}} [picture|pictures] {message} ({{names}})",
             len(names), names, names=listed(names, 2),
         )  # fmt: skip
     return findings
 
 
-def _any(which: Rows) -> Rows:
+def _any_column(which: Rows) -> Rows:
     """Whether any of the columns is true."""
     any_column: Rows = np.logical_or.reduce(which, axis=1)
     return any_column
 
 
-def _some(boxes: BoxSet, which: Rows, code: str, level: Level, what: str) -> list[Finding]:
+def _findings(boxes: BoxSet, which: Rows, code: str, level: Level, what: str) -> list[Finding]:
     """A finding about some boxes, if there are any; ``what`` follows their number."""
-    rows, of = np.flatnonzero(which), boxes.pictures()
+    rows, picture = np.flatnonzero(which), boxes.pictures()
     items = (
-        f"{boxes.images.names[of[i]]}: {boxes.images.classes[boxes.labels[i]]} "
+        f"{boxes.images.names[picture[i]]}: {boxes.images.classes[boxes.labels[i]]} "
         + " ".join(f"{v:.5g}" for v in boxes.boxes_xyxy[i])
         for i in rows.tolist()
     )

@@ -17,7 +17,7 @@ from dolmen.tasks.object_detection.processor import DetectionProcessor
 
 PADDING, IGNORED = -1, -2
 """Labels of no box at all, and of one that counts neither way."""
-THUMBNAILS = 2000
+MAX_THUMBNAILS = 2000
 
 
 class BoxDataset:
@@ -30,7 +30,7 @@ class BoxDataset:
         labels: N arrays (M_i,) int64; IGNORED for crowds.
         picture: (N,) int64, the picture of each view, counted within this split from 0.
         crops: (N, 4) int64, where in its picture each view is.
-        sizes: of the P pictures height and width, (P, 2).
+        sizes: (P, 2) height and width of the pictures.
         truth: of the P pictures: boxes (M, 4) float64 in their own pixels, labels (M,), crowd (M,) bool.
         names: of the P pictures.
         groups: (P,) int64, equal where pictures belong together.
@@ -65,11 +65,11 @@ class BoxDataset:
     def batch(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
         """``{"images": (B, H, W, C) uint8, "boxes": (B, M, 4) float32, "labels": (B, M) int64, "ids": (B,) int64}``.
 
-        M is that of the picture with the most; the others are padded with the label PADDING.
+        M is the number of boxes of the view with the most; the others are padded with the label PADDING.
         """
-        most = max((len(self.labels[i]) for i in indices), default=0)
-        boxes = np.zeros((len(indices), max(1, most), 4), np.float32)
-        labels = np.full((len(indices), max(1, most)), PADDING, np.int64)
+        max_boxes = max((len(self.labels[i]) for i in indices), default=0)
+        boxes = np.zeros((len(indices), max(1, max_boxes), 4), np.float32)
+        labels = np.full((len(indices), max(1, max_boxes)), PADDING, np.int64)
         for row, i in enumerate(indices):
             boxes[row, : len(self.boxes[i])] = self.boxes[i]
             labels[row, : len(self.labels[i])] = self.labels[i]
@@ -100,22 +100,22 @@ class BoxDataset:
             crop = self.crops[i]
             _, _, dx, dy = self.processor.placement(int(crop[3] - crop[1]), int(crop[2] - crop[0]))
             left, top = round(int(crop[0]) * sx), round(int(crop[1]) * sy)
-            wide = min(round(int(crop[2] - crop[0]) * sx), canvas.shape[1] - left)
-            high = min(round(int(crop[3] - crop[1]) * sy), canvas.shape[0] - top)
-            canvas[top : top + high, left : left + wide] = self.pixels[self.rows[i], dy : dy + high, dx : dx + wide]
+            w = min(round(int(crop[2] - crop[0]) * sx), canvas.shape[1] - left)
+            h = min(round(int(crop[3] - crop[1]) * sy), canvas.shape[0] - top)
+            canvas[top : top + h, left : left + w] = self.pixels[self.rows[i], dy : dy + h, dx : dx + w]
         return canvas
 
     def thumbnails(self, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Up to 2,000 objects as (n, 16, 16) grey pictures, with their (n,) classes."""
         places = [(i, j) for i, n in enumerate(self.labels) for j in np.flatnonzero(n >= 0).tolist()]
-        order = np.random.default_rng(seed).permutation(len(places))[:THUMBNAILS]
+        order = np.random.default_rng(seed).permutation(len(places))[:MAX_THUMBNAILS]
         pictures, labels = [], []
         for i, j in sorted(places[o] for o in order):
             left, top, right, bottom = self.boxes[i][j].round().astype(int).tolist()
-            part = self.pixels[self.rows[i], max(0, top) : bottom, max(0, left) : right].mean(2)
-            if min(part.shape) >= 4:
-                small = Image.fromarray(part.astype(np.uint8)).resize((16, 16), Image.Resampling.BOX)
-                pictures.append(np.asarray(small))
+            patch = self.pixels[self.rows[i], max(0, top) : bottom, max(0, left) : right].mean(2)
+            if min(patch.shape) >= 4:
+                thumbnail = Image.fromarray(patch.astype(np.uint8)).resize((16, 16), Image.Resampling.BOX)
+                pictures.append(np.asarray(thumbnail))
                 labels.append(int(self.labels[i][j]))
         return np.array(pictures, np.uint8).reshape(-1, 16, 16), np.array(labels, np.int64)
 

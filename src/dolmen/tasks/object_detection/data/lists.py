@@ -39,31 +39,31 @@ def read_box_list(path: Path, name: str) -> BoxSet:
     rows = list(_rows(path))
     columns = _Columns(path, list(dict.fromkeys(str(k) for _, row in rows for k in row or ())))
     listing_names: dict[str, str | None] = {}
-    wanted = []
+    rows_with_files = []
     for line, row in rows:
         file = columns.text(row, "path") if row is not None else ""
         if file and file not in listing_names:
-            located = locate(path.parent, file)
-            listing_names[file] = located if os.path.isfile(path.parent / located) else None
-        wanted.append((line, row, file))
+            name_in_folder = locate(path.parent, file)
+            listing_names[file] = name_in_folder if os.path.isfile(path.parent / name_in_folder) else None
+        rows_with_files.append((line, row, file))
     listing = BoxListing(ListedSource(path.parent, sorted({n for n in listing_names.values() if n})), name)
     listing.used.add(path.name)
     missing: set[str] = set()
-    for line, row, file in wanted:
+    for line, row, file in rows_with_files:
         where = f"{path.name}:{line}"
         if row is None or not file:
             listing.note(
                 "unreadable-boxes", f"{where} is no row with a path" if row is None else f"{where} has no path"
             )
             continue
-        there = listing_names[file]
-        if there is None:
+        located_name = listing_names[file]
+        if located_name is None:
             if file not in missing:
                 listing.note("missing-pictures", file)
                 listing.files.skip(printable(file), "listed but not there")
             missing.add(file)
             continue
-        _read_row(listing, columns, where, there, row)
+        _read_row(listing, columns, where, located_name, row)
     return listing.done(expected=f"expected paths that count from {path.parent}")
 
 
@@ -74,7 +74,7 @@ def _read_row(listing: BoxListing, columns: _Columns, where: str, file: str, row
         return
     picture = listing.picture(file, SPLIT_WORDS.get(split, ""), columns.text(row, "group"))
     if columns.size is not None:
-        listing.said_size(picture, *(row.get(c) for c in columns.size))
+        listing.annotated_size(picture, *(row.get(c) for c in columns.size))
     if all(str(row.get(c) or "").strip() in ("", "nan", "None") for c in columns.sides) and not any(
         row.get(c) == 0 for c in columns.sides
     ):
@@ -89,7 +89,7 @@ def _read_row(listing: BoxListing, columns: _Columns, where: str, file: str, row
 
 
 class _Columns:
-    """Which column of a list is what."""
+    """The columns of a list by what they hold: path, label, split, group, sides and size."""
 
     def __init__(self, path: Path, header: list[str]) -> None:
         by_lower = {k.strip().lower(): k for k in reversed(header)}
@@ -97,9 +97,9 @@ class _Columns:
         corners = next((c for c in CORNERS if by_lower.keys() >= set(c)), None)
         sides = corners or next((s for s in SIDES if by_lower.keys() >= set(s)), None)
         if sides is None or self._named["path"] is None or self._named["label"] is None:
-            shown = ", ".join(" ".join(k.split())[:40] for k in header[:12]) or "(none)"
+            columns = ", ".join(" ".join(k.split())[:40] for k in header[:12]) or "(none)"
             raise UserError(
-                f"{path} has the columns {shown}, expected {EXAMPLE} "
+                f"{path} has the columns {columns}, expected {EXAMPLE} "
                 "(or x,y,width,height), and if you like split and group; name the columns so"
             )
         self.sides = tuple(by_lower[s] for s in sides)

@@ -1,4 +1,4 @@
-"""Pictures with boxes in the formats that people have: which one it is is found out, nobody has to say."""
+"""Pictures with boxes in any of the formats that people have; the format is recognised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dolmen.data.sources.open import Source, is_archive, missing_message, open_s
 from dolmen.processors.images.image import PICTURE_SUFFIXES
 from dolmen.tasks.object_detection.data.lists import read_box_list
 from dolmen.tasks.object_detection.data.voc import read_voc
-from dolmen.tasks.object_detection.data.yolo import KEYS, YAML_SUFFIXES, parse_config, read_yolo
+from dolmen.tasks.object_detection.data.yolo import SPLIT_KEYS, YAML_SUFFIXES, parse_config, read_yolo
 from dolmen.types import UserError
 
 EXPECTED = (
@@ -48,9 +48,9 @@ def read_boxes(data: str | Path) -> BoxSet:
         return _read_file(path, name)
     source = open_source(path)
     for read in (read_coco, read_voc, read_yolo):
-        if (found := read(source, name)) is not None:
-            return found
-    raise UserError(_unknown(source, name))
+        if (boxes := read(source, name)) is not None:
+            return boxes
+    raise UserError(_unknown_message(source, name))
 
 
 def _read_file(path: Path, name: str) -> BoxSet:
@@ -61,7 +61,7 @@ def _read_file(path: Path, name: str) -> BoxSet:
     home = Path(os.path.abspath(path)).parent
     if suffix == ".json":
         home = home.parent if home.name.lower() in JSON_FOLDERS else home
-        found = read_coco(FolderSource(home), name, Path(os.path.abspath(path)).relative_to(home).as_posix())
+        boxes = read_coco(FolderSource(home), name, Path(os.path.abspath(path)).relative_to(home).as_posix())
     elif suffix in YAML_SUFFIXES:
         content = read_file(path)
         if isinstance(content, OSError):
@@ -71,12 +71,12 @@ def _read_file(path: Path, name: str) -> BoxSet:
             raise UserError(
                 f"{path} has no names of classes, expected a YOLO file with names, train and val; name that"
             )
-        found = read_yolo(FolderSource(_home_of(config, home)), name, (path.name, config))
+        boxes = read_yolo(FolderSource(_home_of(config, home)), name, (path.name, config))
     else:
-        kind = "one picture" if suffix in PICTURE_SUFFIXES else "no data set that Dolmen knows"
-        raise UserError(f"{path} is {kind}, expected {EXPECTED}")
-    assert found is not None  # a file that was named is read, or refused
-    return found
+        description = "one picture" if suffix in PICTURE_SUFFIXES else "no data set that Dolmen knows"
+        raise UserError(f"{path} is {description}, expected {EXPECTED}")
+    assert boxes is not None  # a file that was named is read, or refused
+    return boxes
 
 
 def _home_of(config: dict[str, Any], home: Path) -> Path:
@@ -84,17 +84,18 @@ def _home_of(config: dict[str, Any], home: Path) -> Path:
     named = config.get("path")
     if isinstance(named, str) and "\0" not in named:
         place = home / named
-        parts = [e for k in KEYS for e in ([config[k]] if isinstance(config.get(k), str) else config.get(k) or [])]
+        values = [config.get(key) for key in SPLIT_KEYS]
+        parts = [e for value in values for e in ([value] if isinstance(value, str) else value or [])]
         if any(isinstance(e, str) and "\0" not in e and os.path.exists(place / e) for e in parts):
             return place.resolve()
     return home
 
 
-def _unknown(source: Source, name: str) -> str:
-    """Say what was found instead."""
-    kinds = Counter(PurePosixPath(f.name).suffix.lower() or "no ending" for f in source.files)
-    several = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(5))
+def _unknown_message(source: Source, name: str) -> str:
+    """The message about a source without boxes: what it holds, and what was expected."""
+    suffixes = Counter(PurePosixPath(f.name).suffix.lower() or "no ending" for f in source.files)
+    summary = ", ".join(f"{n:,} {suffix}" for suffix, n in suffixes.most_common(5))
     lists = [f.name for f in source.files if PurePosixPath(f.name).suffix.lower() in LIST_SUFFIXES]
     instead = f"; or give the list: {Path(name) / lists[0]}" if lists and source.path.is_dir() else ""
-    held = f"holds files ({several})" if kinds else "holds no files"
-    return f"{name} {held} and no boxes that Dolmen can read, expected {EXPECTED}{instead}"
+    content = f"holds files ({summary})" if suffixes else "holds no files"
+    return f"{name} {content} and no boxes that Dolmen can read, expected {EXPECTED}{instead}"

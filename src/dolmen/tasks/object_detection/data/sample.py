@@ -13,8 +13,8 @@ from PIL import Image
 from dolmen.data.images.arrays import read_digits
 from dolmen.files import fills_folder
 
-NUM_PICTURES, NUM_EMPTY, SIDE = 60, 4, 96
-SMALLEST, LARGEST, AT_MOST = 20, 44, 4
+NUM_PICTURES, NUM_EMPTY, SIDE_PX = 60, 4, 96
+MIN_DIGIT_PX, MAX_DIGIT_PX, MAX_DIGITS = 20, 44, 4
 CLASSES = ("zero", "one", "two")
 NOTICE = """Handwritten digits 0, 1 and 2, enlarged and laid on a soft noisy background, with a box around each.
 Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
@@ -37,7 +37,7 @@ def write_box_sample(folder: Path) -> None:
         picture = _background(generator)
         taken: list[tuple[int, int, int, int]] = []
         is_empty = number % (NUM_PICTURES // NUM_EMPTY) == NUM_PICTURES // NUM_EMPTY - 1
-        for _ in range(0 if is_empty else int(generator.integers(1, AT_MOST + 1))):
+        for _ in range(0 if is_empty else int(generator.integers(1, MAX_DIGITS + 1))):
             index = int(generator.choice(list(stored)))
             pixels = stored[index]
             assert isinstance(pixels, np.ndarray)
@@ -58,7 +58,7 @@ def write_box_sample(folder: Path) -> None:
             )
         name = f"{number:02d}.png"
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / "images" / name)
-        images.append({"id": number + 1, "file_name": name, "height": SIDE, "width": SIDE})
+        images.append({"id": number + 1, "file_name": name, "height": SIDE_PX, "width": SIDE_PX})
     categories = [{"id": k, "name": name} for k, name in enumerate(CLASSES, start=1)]
     coco = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations.json").write_text(json.dumps(coco, indent=1), encoding="utf-8")
@@ -68,7 +68,7 @@ def write_box_sample(folder: Path) -> None:
 def _background(generator: np.random.Generator) -> NDArray[np.float64]:
     """(96, 96, 3) clouds of one dark colour, with noise."""
     clouds = Image.fromarray(generator.integers(0, 90, (6, 6, 3), np.uint8))
-    soft = np.asarray(clouds.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float64)
+    soft = np.asarray(clouds.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC), np.float64)
     return soft + generator.normal(0, 6, soft.shape)
 
 
@@ -83,14 +83,14 @@ def _paste(
     Returns:
         left, top, right, bottom; None where no room was found.
     """
-    side = int(generator.integers(SMALLEST, LARGEST + 1))
+    side = int(generator.integers(MIN_DIGIT_PX, MAX_DIGIT_PX + 1))
     large = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     ink = np.asarray(large, np.float64) / 255
     rows, columns = np.flatnonzero((ink > 0.2).any(axis=1)), np.flatnonzero((ink > 0.2).any(axis=0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = ink.shape
     for _ in range(20):
-        left, top = (int(generator.integers(0, SIDE - s + 1)) for s in (width, height))
+        left, top = (int(generator.integers(0, SIDE_PX - s + 1)) for s in (width, height))
         right, bottom = left + width, top + height
         if all(right <= x1 or x2 <= left or bottom <= y1 or y2 <= top for x1, y1, x2, y2 in taken):
             colour = generator.integers(150, 256, 3).astype(np.float64)

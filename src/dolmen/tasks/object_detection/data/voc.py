@@ -93,7 +93,7 @@ def read_voc(source: Source, name: str) -> BoxSet | None:
         else:
             _read_objects(listing, index, file, root)
     if not is_voc and not annotated:
-        return None  # XML of another kind
+        return None  # XML of another format
     lists.note_missing()
     return listing.done(
         not_listed="no annotation file",
@@ -109,27 +109,27 @@ def _picture_of(file: str, root: ET.Element | None, finder: PictureFinder, split
     if inner.lower() in ("annotations", "labels", "xmls", "annots", "annotation"):
         places += [f"{outer}/{p}".strip("/") for p in PICTURE_FOLDERS]
     stem = base[: -len(".xml")]
-    said = "" if root is None else (root.findtext("filename") or "").strip()
-    suffix = PurePosixPath(said).suffix
+    file_name = "" if root is None else (root.findtext("filename") or "").strip()
+    suffix = PurePosixPath(file_name).suffix
     return (
         (finder.find(stem + suffix, places, split) if suffix else None)
         or finder.with_stem(f"{folder}/{stem}".strip("/"), places, split)
-        or (finder.find(said, places, split) if said else None)
+        or (finder.find(file_name, places, split) if file_name else None)
     )
 
 
 def _read_objects(listing: BoxListing, picture: int, file: str, root: ET.Element) -> None:
-    listing.said_size(picture, root.findtext("size/height"), root.findtext("size/width"))
-    for position, found in enumerate(root.findall("object"), start=1):
-        label = (found.findtext("name") or "").strip()
-        texts = [found.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+    listing.annotated_size(picture, root.findtext("size/height"), root.findtext("size/width"))
+    for position, element in enumerate(root.findall("object"), start=1):
+        label = (element.findtext("name") or "").strip()
+        texts = [element.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
         left, top, right, bottom = (number(t) for t in texts)
         if left is None or top is None or right is None or bottom is None:
             listing.note("unreadable-boxes", f"{file}: object {position} has no xmin, ymin, xmax and ymax in numbers")
         elif not label:
             listing.note("unreadable-boxes", f"{file}: object {position} has no name")
         else:
-            difficult = (found.findtext("difficult") or "").strip() in ("1", "true", "True")
+            difficult = (element.findtext("difficult") or "").strip() in ("1", "true", "True")
             listing.box(picture, (left, top, right, bottom), label, difficult)
 
 
@@ -139,17 +139,17 @@ class _Lists:
     def __init__(self, source: Source, listing: BoxListing) -> None:
         self._listing = listing
         self._splits: dict[str, dict[str, Split]] = {}
-        self._seen: dict[str, set[str]] = {}
+        self._used: dict[str, set[str]] = {}
         files = {f.name for f in source.files if _is_list(f.name)}
         for root in sorted({f.rpartition("ImageSets/Main/")[0] for f in files}):
             folder = f"{root}ImageSets/Main/"
             names = {w: f"{folder}{w}.txt" for w in LISTS if f"{folder}{w}.txt" in files}
-            both = f"{folder}trainval.txt"
+            trainval = f"{folder}trainval.txt"
             parts: list[tuple[Split, str]] = [(LISTS[w], name) for w, name in names.items()]
-            if both in files and not {"train", "val"} & names.keys():
-                parts.append(("train", both))
-            elif both in files:
-                listing.used.add(both)  # it says what train.txt and val.txt say
+            if trainval in files and not {"train", "val"} & names.keys():
+                parts.append(("train", trainval))
+            elif trainval in files:
+                listing.used.add(trainval)  # it says what train.txt and val.txt say
             splits: dict[str, Split] = {}
             for split, file in parts:
                 listing.used.add(file)
@@ -158,7 +158,7 @@ class _Lists:
                         listing.note("in-two-splits", f"{listed}: {splits[listed]} and {split}")
                     splits[listed] = split
             if splits:
-                self._splits[root], self._seen[root] = splits, set()
+                self._splits[root], self._used[root] = splits, set()
 
     def folder_of(self, file: str) -> str:
         """The folder of the lists that count for an annotation file; "" where there are none."""
@@ -173,7 +173,7 @@ class _Lists:
         stem = file.removeprefix(root).rpartition(".")[0]
         for known in (stem, stem.partition("/")[2], stem.rpartition("/")[2]):
             if known in self._splits[root]:
-                self._seen[root].add(known)
+                self._used[root].add(known)
                 return self._splits[root][known]
         return None
 
@@ -182,10 +182,10 @@ class _Lists:
         return max(roots, key=len) if roots else None
 
     def note_missing(self) -> None:
-        """Note what the lists name and nobody has seen."""
+        """Note the names in the lists that have no annotation file."""
         for root, splits in self._splits.items():
             for listed, split in splits.items():
-                if listed not in self._seen[root]:
+                if listed not in self._used[root]:
                     self._listing.note("missing-pictures", f"{listed} of {root}ImageSets/Main/{split}.txt")
 
 

@@ -38,7 +38,7 @@ def convert_boxes(data: str | Path, form: str, out: str | Path, progress: Progre
         data: what ``read_boxes`` takes.
         form: "voc", "coco" or "yolo".
         out: a new or empty folder.
-        progress: told how far opening the pictures is.
+        progress: called with (stage, done, total) while the pictures are opened.
 
     Returns:
         What was mended, left out or lost, a sentence each.
@@ -109,7 +109,7 @@ def write_boxes(boxes: BoxSet, sizes: NDArray[np.int64], folder: Path, form: For
 
 
 class _Writer:
-    """One set on its way to a folder."""
+    """Writes one set into a folder, and notes what the format can't hold."""
 
     def __init__(self, boxes: BoxSet, sizes: NDArray[np.int64], usable: Sequence[int], form: Form) -> None:
         self.boxes, self.images, self.sizes, self.usable = boxes, boxes.images, sizes, usable
@@ -121,15 +121,15 @@ class _Writer:
         written = np.zeros(len(boxes), np.bool_)
         written[usable] = True
         if form == "yolo":
-            self._say(int(boxes.crowd[written[boxes.pictures()]].sum()), "crowd or difficult box", "es", "YOLO")
+            self._note_loss(int(boxes.crowd[written[boxes.pictures()]].sum()), "crowd or difficult box", "es", "YOLO")
         if form != "coco":
             kept = written[boxes.pictures()]
-            self._say(
+            self._note_loss(
                 sum(bool(kept[row]) for row in boxes.polygons), "outline", "s", "YOLO" if form == "yolo" else "VOC"
             )
-        self._say(len({self.images.groups[i] for i in usable} - {""}), "group", "s", "the format", "of pictures ")
+        self._note_loss(len({self.images.groups[i] for i in usable} - {""}), "group", "s", "the format", "of pictures ")
 
-    def _say(self, num: int, what: str, plural: str, form: str, of: str = "") -> None:
+    def _note_loss(self, num: int, what: str, plural: str, form: str, of: str = "") -> None:
         if num:
             self.lost.append(
                 f"{count(num, what, what + plural)} {of}{choose(num, 'is', 'are')} not written: {form} has no place for"
@@ -142,7 +142,7 @@ class _Writer:
 
     def objects(self, picture: int) -> list[tuple[int, str, list[float], bool]]:
         """Row, class, left top right bottom, and whether it is a crowd, of each box of a picture."""
-        here = self.boxes.rows(picture)
+        rows = self.boxes.rows(picture)
         return [
             (
                 row,
@@ -150,7 +150,7 @@ class _Writer:
                 self.boxes.boxes_xyxy[row].tolist(),
                 bool(self.boxes.crowd[row]),
             )
-            for row in range(here.start, here.stop)
+            for row in range(rows.start, rows.stop)
         ]
 
     def copy_pictures(self, place: Callable[[int], Path]) -> None:
@@ -175,10 +175,10 @@ class _Writer:
             _add(ET.SubElement(root, "size"), width=width, height=height, depth=3)
             _add(root, segmented=0)
             for _, label, box, crowd in self.objects(i):
-                found = ET.SubElement(root, "object")
-                _add(found, name=label, pose="Unspecified", truncated=0, difficult=int(crowd))
+                element = ET.SubElement(root, "object")
+                _add(element, name=label, pose="Unspecified", truncated=0, difficult=int(crowd))
                 sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), map(_tidy, box), strict=True))
-                _add(ET.SubElement(found, "bndbox"), **sides)
+                _add(ET.SubElement(element, "bndbox"), **sides)
             ET.indent(root)
             ET.ElementTree(root).write(folder / "Annotations" / f"{_stem(self.names[i])}.xml", encoding="utf-8")
         for split in self.used_splits():
@@ -192,7 +192,7 @@ class _Writer:
         categories = [{"id": k, "name": name} for k, name in enumerate(self.images.classes, start=1)]
         for split in self.used_splits():
             inside = [i for i in self.usable if self.splits[i] == split]
-            found = {
+            content = {
                 "images": [self._coco_image(i) for i in inside],
                 "annotations": [
                     self._coco_annotation(i, row, box, crowd) for i in inside for row, _, box, crowd in self.objects(i)
@@ -200,7 +200,7 @@ class _Writer:
                 "categories": categories,
             }
             name = f"instances_{split}.json" if split else "instances_all.json"
-            _write(folder / "annotations" / name, json.dumps(found, ensure_ascii=False))
+            _write(folder / "annotations" / name, json.dumps(content, ensure_ascii=False))
 
     def _coco_image(self, picture: int) -> dict[str, Any]:
         height, width = self.sizes[picture].tolist()
@@ -248,7 +248,7 @@ def _flat_names(names: Sequence[str]) -> list[str]:
     stems = [_stem(b).lower() for b in bases]
     if len(set(stems)) < len(stems):
         bases = [_plain(n.replace("/", "_")) for n in names]
-    found: list[str] = []
+    file_names: list[str] = []
     taken: set[str] = set()
     for base in bases:
         stem, suffix, number = _stem(base), base[len(_stem(base)) :], 1
@@ -257,8 +257,8 @@ def _flat_names(names: Sequence[str]) -> list[str]:
             number += 1
             unique = f"{stem}_{number}"
         taken.add(unique.lower())
-        found.append(unique + suffix)
-    return found
+        file_names.append(unique + suffix)
+    return file_names
 
 
 def _plain(name: str) -> str:

@@ -14,10 +14,10 @@ from dolmen.types import UserError
 
 YAML_SUFFIXES = (".yaml", ".yml")
 NAME_FILES = ("classes.txt", "obj.names", "labels.txt", "class_names.txt", "names.txt", "predefined_classes.txt")
-MAX_YAML = 4_000_000
-KEYS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+MAX_YAML_BYTES = 4_000_000
+SPLIT_KEYS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 Config = dict[str, Any]
-PIXELS = 2.0
+MAX_SHARE = 2.0
 """A share of the picture's side can't be this large; where many are, they are pixels."""
 
 
@@ -52,8 +52,8 @@ def read_yolo(source: Source, name: str, described: tuple[str, Config] | None = 
     files: dict[str, int] = {}
     for picture, split in parts.items():
         index = listing.picture(picture, split)
-        if found := labels.of(picture):
-            files[found] = index
+        if label_file_name := labels.of(picture):
+            files[label_file_name] = index
     reader = _Lines(listing, names)
     for label_file, content in source.read(files):
         listing.used.add(label_file)
@@ -79,9 +79,9 @@ def _find_config(source: Source) -> tuple[str | None, Config | None]:
     for file in sorted(files, key=lambda n: n.count("/")):
         content = source.read_one(file)
         if b"names" in content or b"nc:" in content:
-            found = parse_config(f"{source.path / file}", content)
-            if found is not None:
-                return file, found
+            config = parse_config(f"{source.path / file}", content)
+            if config is not None:
+                return file, config
     return None, None
 
 
@@ -91,8 +91,8 @@ def parse_config(path: str, content: bytes) -> Config | None:
     Raises:
         UserError: it is no YAML.
     """
-    found = parse_yaml(path, content)
-    return found if isinstance(found, dict) and ("names" in found or "nc" in found) else None
+    config = parse_yaml(path, content)
+    return config if isinstance(config, dict) and ("names" in config or "nc" in config) else None
 
 
 def parse_yaml(path: str, content: bytes) -> Any:
@@ -106,7 +106,7 @@ def parse_yaml(path: str, content: bytes) -> Any:
     except ImportError:
         raise UserError(f"{path} needs PyYAML to be read; type: pip install 'dolmen[train]'") from None
     try:
-        if len(content) > MAX_YAML:
+        if len(content) > MAX_YAML_BYTES:
             raise ValueError("larger than a description of data can be")
         return yaml.load(content.decode("utf-8-sig"), Loader=yaml.BaseLoader)  # texts only
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
@@ -127,8 +127,8 @@ def _names(config: Config) -> dict[int, str] | None:
 
 def _names_beside(source: Source) -> tuple[dict[int, str] | None, str | None]:
     """Class names from a text file with one in a line."""
-    found = [f.name for f in source.files if PurePosixPath(f.name).name.lower() in NAME_FILES]
-    for file in sorted(found, key=lambda n: n.count("/")):
+    name_files = [f.name for f in source.files if PurePosixPath(f.name).name.lower() in NAME_FILES]
+    for file in sorted(name_files, key=lambda n: n.count("/")):
         lines = [n.strip() for n in source.read_one(file).decode("utf-8-sig", "replace").splitlines()]
         while lines and not lines[-1]:
             lines.pop()
@@ -153,9 +153,9 @@ class _Parts:
 
     def read(self, config: Config) -> dict[str, Split]:
         """Return the split of each picture that is in one."""
-        found: dict[Split, dict[str, None]] = {}
+        by_split: dict[Split, dict[str, None]] = {}
         prefix = config.get("path", "")
-        for key, split in KEYS.items():
+        for key, split in SPLIT_KEYS.items():
             value = config.get(key)
             for entry in value if isinstance(value, list) else [value]:
                 if not isinstance(entry, str) or not entry.strip():
@@ -164,15 +164,15 @@ class _Parts:
                 if pictures is None:
                     self.listing.note("split-not-there", f"{key}: {entry} of {self.file}")
                 else:
-                    found.setdefault(split, {}).update(dict.fromkeys(pictures))
-        if not any(found.values()):
+                    by_split.setdefault(split, {}).update(dict.fromkeys(pictures))
+        if not any(by_split.values()):
             return {p: split_of(p) for p in self.finder.names}
-        if found.get("train") and found.get("train", {}).keys() == found.get("val", {}).keys():
+        if by_split.get("train") and by_split.get("train", {}).keys() == by_split.get("val", {}).keys():
             self.listing.note("train-is-val", self.file)
-            found = {"": found["train"], **{s: p for s, p in found.items() if s == "test"}}
+            by_split = {"": by_split["train"], **{s: p for s, p in by_split.items() if s == "test"}}
         parts: dict[str, Split] = {}
         for split in ("", "train", "val", "test"):
-            for picture in found.get(split, ()):
+            for picture in by_split.get(split, ()):
                 if picture in parts:
                     self.listing.picture(picture, parts[picture])
                 parts[picture] = split
@@ -204,7 +204,7 @@ class _Parts:
     def _listed(self, file: str, split: Split) -> list[str]:
         """The pictures of a list, a path a line."""
         self.listing.used.add(file)
-        found = []
+        pictures = []
         for line in self.source.read_one(file).decode("utf-8-sig", "replace").splitlines():
             if not line.strip():
                 continue
@@ -212,8 +212,8 @@ class _Parts:
             if picture is None:
                 self.listing.note("missing-pictures", f"{line.strip()} of {file}")
             else:
-                found.append(picture)
-        return found
+                pictures.append(picture)
+        return pictures
 
 
 def _parts_of(path: str) -> list[str]:
@@ -289,15 +289,15 @@ class _Lines:
     def _line(self, where: str, picture: int, words: list[str]) -> None:
         values = numbers(words)
         if values is None or len(values) < 5 or len(values) % 2 == 0 or values[0] != values[0] // 1:
-            found = " ".join(words[:6]) + (" ..." if len(words) > 6 else "")
-            self._listing.note("unreadable-boxes", f"{where} is {found!r}, expected class cx cy width height")
+            text = " ".join(words[:6]) + (" ..." if len(words) > 6 else "")
+            self._listing.note("unreadable-boxes", f"{where} is {text!r}, expected class cx cy width height")
             return
         label = int(values[0])
         if label < 0 or (self._names is not None and label not in self._names):
             self._listing.note("unknown-class", f"{where} is of the class {label}")
             return
         self._numbers.add(label)
-        if max(values[1:]) > PIXELS:
+        if max(values[1:]) > MAX_SHARE:
             self._num_pixels += 1
             self._first_pixels = self._first_pixels or where
         polygon = [values[1:]] if len(values) > 5 else None
