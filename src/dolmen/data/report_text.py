@@ -6,10 +6,10 @@ import textwrap
 
 from dolmen.types import CheckReport, Finding
 
-WIDTH = 80
+WIDTH_CHARS = 80
 MAX_CLASSES = 20
 MAX_ITEMS = 3
-MAX_NAME = 32
+MAX_NAME_CHARS = 32
 
 
 def report_text(report: CheckReport) -> str:
@@ -30,16 +30,16 @@ def _class_table(report: CheckReport) -> str:
         return ""
     classes = list(next(iter(report.counts.values())))
     rows = [(c, [report.counts[s][c] for s in splits]) for c in classes]
-    shown, hidden = (rows, []) if len(rows) <= MAX_CLASSES else (rows[: MAX_CLASSES - 1], rows[MAX_CLASSES - 1 :])
+    visible, hidden = (rows, []) if len(rows) <= MAX_CLASSES else (rows[: MAX_CLASSES - 1], rows[MAX_CLASSES - 1 :])
     if hidden:
-        shown = [
-            *shown,
+        visible = [
+            *visible,
             (f"... {len(hidden):,} more", [sum(r[1][i] for r in hidden) for i in range(len(splits))]),
         ]
     total = ("all", [sum(r[1][i] for r in rows) for i in range(len(splits))])
     headings = [*splits, "all"] if len(splits) > 1 else splits
     lines = [("class" if len(rows) > 1 else "", headings)]
-    for name, numbers in (*shown, total) if len(rows) > 1 else shown:
+    for name, numbers in (*visible, total) if len(rows) > 1 else visible:
         sums = [*numbers, sum(numbers)] if len(splits) > 1 else numbers
         lines.append((_cut(name), [f"{n:,}" for n in sums]))
     first = max(len(name) for name, _ in lines)
@@ -62,12 +62,12 @@ def _finding(finding: Finding) -> str:
     """Return the sentence, and below it the first items where the sentence does not name them all."""
     indent = " " * 9
     lines = [_wrapped(finding.message, finding.level.upper().ljust(9), indent)]
-    unsaid = [item for item in finding.items if item not in finding.message]
-    if finding.level != "info" and unsaid:
-        lines += [indent + _cut(item, WIDTH - len(indent)) for item in unsaid[:MAX_ITEMS]]
-        rest = finding.count - (len(finding.items) - len(unsaid)) - MAX_ITEMS
-        if rest > 0:
-            lines.append(f"{indent}... and {rest:,} more")
+    unnamed = [item for item in finding.items if item not in finding.message]
+    if finding.level != "info" and unnamed:
+        lines += [indent + _cut(item, WIDTH_CHARS - len(indent)) for item in unnamed[:MAX_ITEMS]]
+        num_hidden = finding.count - (len(finding.items) - len(unnamed)) - MAX_ITEMS
+        if num_hidden > 0:
+            lines.append(f"{indent}... and {num_hidden:,} more")
     return "\n".join(lines)
 
 
@@ -80,7 +80,7 @@ def _skipped_files(report: CheckReport) -> str:
     lines = [
         _cut(
             f"  {f'{len(names):,}'.rjust(width)}  {reason}: {names[0]}{', ...' if len(names) > 1 else ''}",
-            WIDTH,
+            WIDTH_CHARS,
         )
         for reason, names in sorted(reasons.items(), key=lambda item: -len(item[1]))
     ]
@@ -98,19 +98,19 @@ def _verdict(report: CheckReport) -> str:
     return "Ready to train."
 
 
-def _wrapped(text: str, first: str, rest: str) -> str:
+def _wrapped(text: str, indent: str, next_indent: str) -> str:
     lines = textwrap.wrap(
         text,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=rest,
+        WIDTH_CHARS,
+        initial_indent=indent,
+        subsequent_indent=next_indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
     return "\n".join(lines)
 
 
-def _cut(name: str, width: int = MAX_NAME) -> str:
+def _cut(name: str, width: int = MAX_NAME_CHARS) -> str:
     """Shorten a name in its middle, where it says least."""
     if len(name) <= width:
         return name

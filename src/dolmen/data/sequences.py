@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-POOL = 50
+BATCHES_PER_POOL = 50
 """Batches whose sequences are sorted by length together, so that a batch has little padding and order stays random."""
 
 
@@ -23,7 +23,7 @@ class Sequences(ABC):
     @property
     @abstractmethod
     def lengths(self) -> NDArray[np.int64]:
-        """(N,) of each example."""
+        """(N,) length of each example."""
 
     def in_epoch(self, epoch: int, batch_size: int, seed: int) -> list[NDArray[np.int64]]:
         """The batches of an epoch: random, of examples of similar length."""
@@ -31,7 +31,7 @@ class Sequences(ABC):
             self._epoch = epoch, batch_size, seed
             rng, lengths = np.random.default_rng([seed, epoch]), self.lengths
             order = rng.permutation(len(self))
-            pools = np.array_split(order, max(1, len(order) // (POOL * batch_size)))
+            pools = np.array_split(order, max(1, len(order) // (BATCHES_PER_POOL * batch_size)))
             order = np.concatenate([p[np.argsort(lengths[p], kind="stable")] for p in pools])
             batches = np.array_split(order, -(-len(order) // batch_size))
             self._batches = [batches[i] for i in rng.permutation(len(batches))]

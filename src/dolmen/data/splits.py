@@ -1,4 +1,4 @@
-"""Who is trained on, who is validated on, who is tested on: deterministic, stratified by class, group-aware.
+"""Splits for training, validation and test: deterministic, stratified by class, group-aware.
 
 What the data say stays. What they leave open is decided by content: every *unit* (a group, a set of exact
 duplicates, or a single picture) draws a number from the digest of its pixels and the seed, and units are
@@ -78,7 +78,7 @@ def assign_splits(
 
 
 def check_fractions(val_fraction: float | None, test_fraction: float | None) -> None:
-    """Refuse what is no share."""
+    """Refuse fractions that are not in [0, 1)."""
     for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if fraction is not None and not 0 <= fraction < 1:
             raise UserError(f"{name} is {fraction}, expected a share from 0 to below 1: type for example {name}=0.1.")
@@ -86,7 +86,7 @@ def check_fractions(val_fraction: float | None, test_fraction: float | None) -> 
 
 MAX_SHARE_LEFT_OUT = 0.02
 """Up to this share of a split, exact copies in the data before it are an accident that is mended by leaving them out.
-More of them mean that the splits were made wrongly, which a person has to look at."""
+More of them mean that the splits are wrong, which a person has to look at."""
 
 
 def leave_out_few_copies(images: ImageSet, decoded: Decoded) -> ImageSet:
@@ -106,15 +106,15 @@ def leave_out_few_copies(images: ImageSet, decoded: Decoded) -> ImageSet:
 
 
 def without_few_copies(splits: Sequence[Split], digests: NDArray[np.uint8]) -> tuple[list[Split], dict[int, str]]:
-    """Return splits without the few copies, and index to reason of those; see ``leave_out_few_copies``."""
+    """Return splits without the few copies, and index to reason of the copies that were left out."""
     splits, left_out = list(splits), dict[int, str]()
     keys = [row.tobytes() for row in np.ascontiguousarray(digests)]
     order: tuple[tuple[Split, tuple[Split, ...]], ...] = (("test", ("train", "val")), ("val", ("train",)))
     for later, earlier_splits in order:
-        there = {key for key, split in zip(keys, splits, strict=True) if split == later}
+        later_keys = {key for key, split in zip(keys, splits, strict=True) if split == later}
         num_later = splits.count(later)
         for earlier in earlier_splits:
-            copies = [i for i, s in enumerate(splits) if s == earlier and keys[i] in there]
+            copies = [i for i, s in enumerate(splits) if s == earlier and keys[i] in later_keys]
             touched = {keys[i] for i in copies}
             affected = sum(s == later and k in touched for s, k in zip(splits, keys, strict=True))
             if 0 < affected <= MAX_SHARE_LEFT_OUT * num_later:
@@ -238,8 +238,8 @@ def _apportion(labels: NDArray[np.int64], fraction: float, leave: int) -> dict[i
     classes, counts = np.unique(labels, return_counts=True)
     exact = counts * fraction
     wanted = np.floor(exact + 1e-9).astype(np.int64)
-    short = round(float(exact.sum())) - int(wanted.sum())
-    wanted[np.argsort(wanted - exact, kind="stable")[: max(short, 0)]] += 1
-    most = np.maximum(counts - leave, 0)
-    wanted = np.clip(wanted, np.minimum(1, most), most)
+    num_missing = round(float(exact.sum())) - int(wanted.sum())
+    wanted[np.argsort(wanted - exact, kind="stable")[: max(num_missing, 0)]] += 1
+    available = np.maximum(counts - leave, 0)
+    wanted = np.clip(wanted, np.minimum(1, available), available)
     return dict(zip(classes.tolist(), wanted.tolist(), strict=True))

@@ -102,7 +102,7 @@ def test_small_pictures_need_to_agree_better():
     d = decoded(pair)
     d.hashes[1] = d.hashes[0]  # this is about the thumbnails
     correlation = np.corrcoef(d.thumbnails.reshape(2, -1).astype(float))[0, 1]
-    assert duplicates.CORRELATION < correlation < duplicates.SMALL_CORRELATION
+    assert duplicates.MIN_CORRELATION < correlation < duplicates.MIN_CORRELATION_SMALL
     assert near(d) == [[0, 1]]
     d.sizes[1] = (8, 8)
     assert near(d) == []
@@ -163,7 +163,7 @@ def test_thousands_of_look_alikes_are_listed_with_some_of_each_split():
     frames = (scene(0, 16)[None, :, :, 0] * 0.9 + rng.integers(0, 4, (2000, 16, 16))).astype(np.uint8)
     splits = ["train", "test"] * 1000
     pairs = np.array(near(random_set(2000, np.zeros(2000, np.uint64), frames), splits))
-    assert len(pairs) < 2000 * 5 * duplicates.PARTNERS
+    assert len(pairs) < 2000 * 5 * duplicates.MAX_PARTNERS
     assert set(pairs.ravel().tolist()) == set(range(2000))
     assert (pairs[:, 0] % 2 != pairs[:, 1] % 2).sum() > 2000
 

@@ -162,7 +162,7 @@ def test_each_address_has_its_problem_in_the_message(server, tmp_path):
 
 
 def test_more_than_was_announced_is_not_kept(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(public, "BLOCK", 1000)
+    monkeypatch.setattr(public, "BLOCK_BYTES", 1000)
     url = f"{server.url}/endless/set.bin"
     with pytest.raises(UserError, match="the server sends more than the 300000 bytes of the file"):
         download(a_file(url), tmp_path)

@@ -296,8 +296,8 @@ def test_an_archive_that_shrinks_later_is_an_error_in_place(store: str, tmp_path
 
 @stores
 def test_huge_files_are_not_read(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "MAX_BYTES", 100)
-    monkeypatch.setattr("dolmen.data.sources.archives.MAX_BYTES", 100)
+    monkeypatch.setattr(folders, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("dolmen.data.sources.archives.MAX_FILE_BYTES", 100)
     found = contents(open_source(STORES[store](tmp_path, {"big.jpg": bytes(101), "small.jpg": bytes(100)})))
     assert str(found["big.jpg"]) == "larger than 1 GiB"
     assert found["small.jpg"] == bytes(100)

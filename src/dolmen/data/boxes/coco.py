@@ -13,11 +13,11 @@ from dolmen.data.sources.layout import Split
 from dolmen.data.sources.open import Source, printable
 from dolmen.types import UserError
 
-OTHER_KINDS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
-"""COCO's files that hold no boxes, or the same ones again."""
+OTHER_PREFIXES = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+"""Names of COCO's files that hold no boxes, or the same ones again, begin so."""
 
-MAX_UNKNOWN = 20
-"""So many JSON files of any name are looked into; more of them are a file a picture, which is another format."""
+MAX_UNNAMED_FILES = 20
+"""JSON files of any name that are opened at most; more of them are a file a picture, which is another format."""
 
 Content = dict[str, Any]
 
@@ -28,12 +28,12 @@ def read_coco(source: Source, name: str, file: str | None = None) -> BoxSet | No
     Args:
         source: with the JSON files and the pictures.
         name: what the person typed.
-        file: the one JSON file to read; None for all that are instances, as their names or contents say.
+        file: the one JSON file to read; None for all that hold instances by their names or contents.
 
     Raises:
         UserError: a file can't be read, or there is no picture or no box that goes with it.
     """
-    contents = dict(_find(source, file))
+    contents = dict(_json_files(source, file))
     if not contents:
         return None
     listing, finder = BoxListing(source, name), PictureFinder(source)
@@ -57,15 +57,15 @@ def read_coco(source: Source, name: str, file: str | None = None) -> BoxSet | No
     )
 
 
-def _find(source: Source, file: str | None) -> Iterator[tuple[str, Content]]:
+def _json_files(source: Source, file: str | None) -> Iterator[tuple[str, Content]]:
     """The JSON files that count, with their contents."""
     if file is not None:
         yield file, _parse(f"{source.path / file}", source.read_one(file))
         return
     files = [f.name for f in source.files if f.name.lower().endswith(".json")]
-    files = [f for f in files if not PurePosixPath(f).name.startswith(OTHER_KINDS)] or files
+    files = [f for f in files if not PurePosixPath(f).name.startswith(OTHER_PREFIXES)] or files
     named = [f for f in files if _is_named(PurePosixPath(f).name)]
-    for json_file in named or (files if len(files) <= MAX_UNKNOWN else []):
+    for json_file in named or (files if len(files) <= MAX_UNNAMED_FILES else []):
         content = source.read_one(json_file)
         try:
             yield json_file, _parse(f"{source.path / json_file}", content)
@@ -80,32 +80,32 @@ def _is_named(base: str) -> bool:
 
 def _parse(path: str, content: bytes) -> Content:
     try:
-        found = json.loads(content.decode("utf-8-sig"))
+        value = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}); get it anew, or write it anew") from None
-    if not isinstance(found, dict) or not all(isinstance(found.get(k), list) for k in ("images", "annotations")):
-        keys = ", ".join(map(str, list(found)[:8])) if isinstance(found, dict) else type(found).__name__
+    if not isinstance(value, dict) or not all(isinstance(value.get(k), list) for k in ("images", "annotations")):
+        keys = ", ".join(map(str, list(value)[:8])) if isinstance(value, dict) else type(value).__name__
         raise UserError(
             f"{path} holds {keys or 'nothing'}, expected COCO's lists of images, annotations and categories; "
             "name the file that has them"
         )
-    return found
+    return value
 
 
 def _categories(content: Content) -> dict[str, str]:
     """The number of each category, as text, and its name."""
     listed = content.get("categories")
-    found = {}
+    names = {}
     for category in listed if isinstance(listed, list) else ():
         if isinstance(category, dict) and (name := printable(str(category.get("name", "")).strip())):
-            found[_key(category.get("id"))] = name
-    return found
+            names[_key(category.get("id"))] = name
+    return names
 
 
 def _key(value: Any) -> str:
     """Numbers are equal however they are written: 1, 1.0, "1"."""
-    found = number(value)
-    return str(int(found)) if found is not None and abs(found) < 1e300 and found == int(found) else repr(value)
+    n = number(value)
+    return str(int(n)) if n is not None and abs(n) < 1e300 and n == int(n) else repr(value)
 
 
 def _by_number(key: str) -> tuple[bool, int, str]:
@@ -121,7 +121,7 @@ def _pictures(
     words = [w for w in (PurePosixPath(json_file).stem.rpartition("_")[2], split) if w]
     inside = ["", "images", *(f"images/{w}" for w in words), *words, *(f"{w}/images" for w in words)]
     folders = [f"{f}/{i}".strip("/") for f in dict.fromkeys((folder, outer, "")) for i in inside]
-    found: dict[str, int | None] = {}
+    pictures: dict[str, int | None] = {}
     for image in content["images"]:
         file = image.get("file_name") if isinstance(image, dict) else None
         if not isinstance(file, str):
@@ -132,37 +132,37 @@ def _pictures(
         if name is None:
             listing.note("missing-pictures", file)
             listing.files.skip(printable(file), f"listed in {json_file} and not there")
-            found[key] = None
+            pictures[key] = None
             continue
-        found[key] = listing.picture(name, split)
+        pictures[key] = listing.picture(name, split)
         listing.annotated_size(listing.picture(name, split), image.get("height"), image.get("width"))
-    return found
+    return pictures
 
 
 def _read_annotations(
     listing: BoxListing, file: str, content: Content, categories: dict[str, str], pictures: dict[str, int | None]
 ) -> None:
-    for position, found in enumerate(content["annotations"], start=1):
-        if not isinstance(found, dict):
+    for position, annotation in enumerate(content["annotations"], start=1):
+        if not isinstance(annotation, dict):
             listing.note("unreadable-boxes", f"{file}: annotation {position} is no object")
             continue
-        where = f"{file}: annotation {found.get('id', position)}"
-        image = _key(found.get("image_id"))
+        where = f"{file}: annotation {annotation.get('id', position)}"
+        image = _key(annotation.get("image_id"))
         if image not in pictures:
-            listing.note("boxes-without-picture", f"{where} is of the image {found.get('image_id')}")
+            listing.note("boxes-without-picture", f"{where} is of the image {annotation.get('image_id')}")
             continue
-        picture, category = pictures[image], categories.get(_key(found.get("category_id")))
+        picture, category = pictures[image], categories.get(_key(annotation.get("category_id")))
         if picture is None:
             continue
         if category is None:
-            listing.note("unknown-class", f"{where} is of the category {found.get('category_id')}")
+            listing.note("unknown-class", f"{where} is of the category {annotation.get('category_id')}")
             continue
-        polygon = _polygon(found.get("segmentation"))
-        box = _box(found.get("bbox")) or _around(polygon)
+        polygon = _polygon(annotation.get("segmentation"))
+        box = _box(annotation.get("bbox")) or _enclosing_box(polygon)
         if box is None:
             listing.note("unreadable-boxes", f"{where} has no bbox of four numbers")
             continue
-        crowd = bool(found.get("iscrowd")) or bool(found.get("ignore"))
+        crowd = bool(annotation.get("iscrowd")) or bool(annotation.get("ignore"))
         listing.box(picture, box, category, crowd, polygon)
 
 
@@ -177,11 +177,11 @@ def _polygon(value: Any) -> list[list[float]] | None:
     outlines = value if isinstance(value, list) else []
     if outlines and not isinstance(outlines[0], list):
         outlines = [outlines]
-    found = [numbers(o) for o in outlines if isinstance(o, list) and len(o) >= 6 and len(o) % 2 == 0]
-    return [o for o in found if o is not None] or None
+    points = [numbers(o) for o in outlines if isinstance(o, list) and len(o) >= 6 and len(o) % 2 == 0]
+    return [o for o in points if o is not None] or None
 
 
-def _around(polygon: list[list[float]] | None) -> Box | None:
+def _enclosing_box(polygon: list[list[float]] | None) -> Box | None:
     """The box of all outlines."""
     if polygon is None:
         return None

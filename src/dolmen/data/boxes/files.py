@@ -1,4 +1,4 @@
-"""Pictures with boxes as a reader of files finds them, one by one, and a record of what it could not use."""
+"""Pictures with boxes as a reader of files adds them, one by one, and a record of what it could not use."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ NOTES: dict[str, tuple[Level, str, str]] = {
     ),
 }
 """What a reader may notice: how serious it is, and the sentence for one and for several."""
-LATER: tuple[Split, ...] = ("", "train", "val", "test")
+SPLIT_ORDER: tuple[Split, ...] = ("", "train", "val", "test")
 
 
 class BoxListing:
@@ -104,10 +104,10 @@ class BoxListing:
         self._pictures: dict[str, int] = {}
         self._boxes: list[Box] = []
         self._labels: list[str] = []
-        self._of: list[int] = []
+        self._picture_of_box: list[int] = []
         self._crowd: list[bool] = []
         self._polygons: dict[int, Any] = {}
-        self._annotated_sizes: dict[int, tuple[int, int]] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._unusable: dict[int, str] = {}
         self._notes: dict[str, list[str]] = {}
 
@@ -126,18 +126,18 @@ class BoxListing:
             index = self._pictures[file] = len(self._pictures)
             self.files.add(file, "", split, group)
             return index
-        before = self.files.splits[index]
-        if before != split:
-            if before and split:
-                self.note("in-two-splits", f"{file}: {before} and {split}")
-            self.files.splits[index] = max(before, split, key=LATER.index)
+        known_split = self.files.splits[index]
+        if known_split != split:
+            if known_split and split:
+                self.note("in-two-splits", f"{file}: {known_split} and {split}")
+            self.files.splits[index] = max(known_split, split, key=SPLIT_ORDER.index)
         return index
 
     def annotated_size(self, picture: int, height: Any, width: Any) -> None:
-        """Remember what the annotations say of a picture's size, if they do."""
+        """Remember the size that the annotations give a picture, if they do."""
         sides = (number(height), number(width))
         if all(s is not None and 1 <= s < 1e6 for s in sides):
-            self._annotated_sizes[picture] = (int(sides[0] or 0), int(sides[1] or 0))
+            self._sizes[picture] = (int(sides[0] or 0), int(sides[1] or 0))
 
     def box(self, picture: int, box: Box, label: str, crowd: bool = False, polygon: Any = None) -> None:
         """Add a box."""
@@ -145,7 +145,7 @@ class BoxListing:
             self._polygons[len(self._boxes)] = polygon
         self._boxes.append(box)
         self._labels.append(label)
-        self._of.append(picture)
+        self._picture_of_box.append(picture)
         self._crowd.append(crowd)
 
     def unusable(self, picture: int, annotation: str, reason: str) -> None:
@@ -166,7 +166,7 @@ class BoxListing:
         not_listed: str = "not in the annotations",
         expected: str,
     ) -> BoxSet:
-        """Make the set.
+        """Return the set of all that was added.
 
         Args:
             classes: in the order that the data give them; None sorts those that there are.
@@ -188,17 +188,18 @@ class BoxListing:
                 f"{self.name} has {len(names):,} picture{'s' * (len(names) > 1)} and no box that can be read{why}; "
                 "draw boxes around the objects, or mend the annotations"
             )
-        there = set(self._labels)
-        kept = sort_classes(there) if classes is None else [c for c in dict.fromkeys(classes) if c in there]
-        for unused in [c for c in dict.fromkeys(classes or ()) if c not in there]:
+        used_classes = set(self._labels)
+        named = list(dict.fromkeys(sort_classes(used_classes) if classes is None else classes))
+        kept = [c for c in named if c in used_classes]
+        for unused in [c for c in named if c not in used_classes]:
             self.note("unused-classes", unused)
-        self._skip_the_rest(not_listed)
+        self._skip_unused_files(not_listed)
         return self._sorted(kept, relative)
 
-    def _skip_the_rest(self, not_listed: str) -> None:
-        done = {*self._pictures, *self.used, *(s.name for s in self.files.skipped)}
+    def _skip_unused_files(self, not_listed: str) -> None:
+        accounted_for = {*self._pictures, *self.used, *(s.name for s in self.files.skipped)}
         for file in self.source.files:
-            if file.name not in done:
+            if file.name not in accounted_for:
                 self.files.skip(file.name, not_listed if is_picture(file.name) else "not needed")
 
     def _sorted(self, classes: list[str], relative: bool) -> BoxSet:
@@ -219,8 +220,8 @@ class BoxListing:
         labels = np.zeros(len(order), np.int64)
         labels[rank[list(self._unusable)]] = -1
         annotated_sizes = np.zeros((len(order), 2), np.int64)
-        if self._annotated_sizes:
-            annotated_sizes[rank[list(self._annotated_sizes)]] = list(self._annotated_sizes.values())
+        if self._sizes:
+            annotated_sizes[rank[list(self._sizes)]] = list(self._sizes.values())
         index = {c: i for i, c in enumerate(classes)}
         return box_set(
             images.replace(
@@ -230,7 +231,7 @@ class BoxListing:
             ),
             self._boxes,
             [index[label] for label in self._labels],
-            rank[self._of],
+            rank[self._picture_of_box],
             self._crowd,
             polygons=self._polygons,
             relative=relative,
@@ -242,9 +243,9 @@ class BoxListing:
     def _findings(self) -> tuple[Finding, ...]:
         findings: list[Finding] = []
         for code, items in self._notes.items():
-            level, one, many = NOTES[code]
-            named = ": {names}" if code == "unused-classes" else " (first: {first})"
-            findings += some(code, level, f"[{one}|{many}]{named}", len(items), items, names=listed(items))
+            level, singular, plural = NOTES[code]
+            ending = ": {names}" if code == "unused-classes" else " (first: {first})"
+            findings += some(code, level, f"[{singular}|{plural}]{ending}", len(items), items, names=listed(items))
         return tuple(findings)
 
 
@@ -254,9 +255,8 @@ class PictureFinder:
     def __init__(self, source: Source) -> None:
         self.names = [f.name for f in source.files if is_picture(f.name)]
         self._all = set(self.names)
-        self._outer: dict[
-            Split, str
-        ] = {}  # where a path that began elsewhere was found last: the next one is mostly there, too
+        # Where the last path that began elsewhere led to: the next one mostly leads there, too.
+        self._outer: dict[Split, str] = {}
         self._by_base: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
         for name in self.names:
@@ -289,10 +289,10 @@ class PictureFinder:
         """Return the picture whose name without its ending is that of ``path`` (a name without its ending)."""
         parts = path.split("/")
         same = self._by_stem.get(parts[-1].lower(), [])
-        at = {name.rpartition("/")[0]: name for name in reversed(same)}
+        by_folder = {name.rpartition("/")[0]: name for name in reversed(same)}
         for folder in folders:
-            if folder in at:
-                return at[folder]
+            if folder in by_folder:
+                return by_folder[folder]
         return _closest(same, [*parts[:-1], same[0].rpartition("/")[2]] if same else parts, split)
 
 
@@ -349,6 +349,6 @@ def number(value: Any) -> float | None:
 
 
 def numbers(values: Iterable[Any]) -> list[float] | None:
-    """Several of them, or None where one is no number."""
+    """The values as numbers, or None where one is no number."""
     floats = [number(v) for v in values]
     return None if any(v is None for v in floats) else [v for v in floats if v is not None]

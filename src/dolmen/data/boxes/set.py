@@ -26,7 +26,7 @@ class BoxSet:
         labels: (M,) int64, indices into ``images.classes``.
         crowd: (M,) bool, regions of many objects, or objects too difficult to count: neither right nor wrong.
         first: (N + 1,) int64; the boxes of picture i are rows ``first[i]`` up to ``first[i + 1]``.
-        relative: whether the boxes are shares of the picture's width and height (YOLO), until ``clean`` has made them
+        relative: whether the boxes are shares of the picture's width and height (YOLO), until ``clean`` turns them into
             pixels.
         annotated_sizes: (N, 2) int64 height and width as the annotations say, 0 where they say nothing.
         polygons: box to its outline, (x, y, x, y ...) lists as COCO has them, where the data have one.
@@ -82,7 +82,7 @@ def box_set(
     crowd: Sequence[bool] | NDArray[np.bool_] | None = None,
     **more: Any,
 ) -> BoxSet:
-    """Make a set from boxes in any order.
+    """A set from boxes in any order.
 
     Args:
         images: N pictures.

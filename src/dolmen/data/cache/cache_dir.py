@@ -1,4 +1,4 @@
-"""Where Dolmen keeps what can be made or fetched again."""
+"""The folder for what can be computed or downloaded again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Columns of a cache entry, each an .npy file that is written row by row.
 
 Rows are written to plain files, not through a memory map: on a full disk the first gives an error that can be
-told in a sentence, the second kills the process (SIGBUS).
+reported in a sentence, the second kills the process (SIGBUS).
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ class RaggedFile:
         self._column, self._path = column, path
         self._dtype = np.dtype(column.dtype)
         self._spans = np.zeros((column.num_rows, 2), np.int64)
-        self._num, self._start, self._last = 0, 0, -1
+        self._num_items, self._start, self._last_row = 0, 0, -1
         self._stream = path.open("wb")
 
     @property
     def num_bytes(self) -> int:
         """The bytes of what was appended so far."""
-        return self._num * int(np.prod(self._column.item_shape, dtype=np.int64)) * self._dtype.itemsize
+        return self._num_items * int(np.prod(self._column.item_shape, dtype=np.int64)) * self._dtype.itemsize
 
     def prepare(self) -> None:
         """Write a header, which is written again when the number of items is known."""
@@ -112,18 +112,18 @@ class RaggedFile:
         """
         if items.shape[1:] != self._column.item_shape:
             raise ValueError(f"items of shape {items.shape[1:]}, expected {self._column.item_shape}")
-        if row != self._last:
+        if row != self._last_row:
             if self._spans[row].any():
                 raise ValueError(f"row {row} goes on after another was begun")
-            self._spans[row], self._last = self._num, row
+            self._spans[row], self._last_row = self._num_items, row
         self._stream.write(np.ascontiguousarray(items, self._dtype).data)
-        self._num += len(items)
-        self._spans[row, 1] = self._num
+        self._num_items += len(items)
+        self._spans[row, 1] = self._num_items
 
     def close(self) -> None:
         """Put everything on the disk, with the true number of items in the header."""
         self._stream.seek(0)
-        start = _write_header(self._stream, self._dtype, (self._num, *self._column.item_shape))
+        start = _write_header(self._stream, self._dtype, (self._num_items, *self._column.item_shape))
         assert start == self._start, "numpy leaves room in a header for a longer first axis"
         _close(self._stream)
         with spans_path(self._path).open("wb") as stream:
@@ -155,9 +155,9 @@ def read_ragged(path: Path, column: RaggedColumn) -> Ragged:
     spans = np.load(spans_path(path), allow_pickle=False)
     if spans.shape != (column.num_rows, 2) or spans.dtype != np.int64:
         raise ValueError("another column")
-    num = int(spans.max(initial=0))
-    values = _load(path, num)
-    if values.shape != (num, *column.item_shape) or values.dtype != np.dtype(column.dtype):
+    num_items = int(spans.max(initial=0))
+    values = _load(path, num_items)
+    if values.shape != (num_items, *column.item_shape) or values.dtype != np.dtype(column.dtype):
         raise ValueError("another column")
     if (spans[:, 0] < 0).any() or (spans[:, 0] > spans[:, 1]).any():
         raise ValueError("rows that end before they begin")
@@ -176,9 +176,9 @@ def _write_header(stream: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...
     return stream.tell()
 
 
-def _load(path: Path, num: int) -> NDArray[Any]:
+def _load(path: Path, size: int) -> NDArray[Any]:
     """An .npy file; one without items can't be mapped."""
-    array: NDArray[Any] = np.load(path, mmap_mode="c" if num else None, allow_pickle=False)
+    array: NDArray[Any] = np.load(path, mmap_mode="c" if size else None, allow_pickle=False)
     return array
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from dolmen.data.cache.columns import Column, ColumnFile, RaggedColumn, RaggedFile, read_column, read_ragged
 from dolmen.data.ragged import Ragged
 
-MAX_BYTES = 20_000_000_000
+MAX_CACHE_BYTES = 20_000_000_000
 ABANDONED_S = 24 * 3600.0  # nobody writes to one entry for a day without a write in between
 PARTIAL = ".partial"
 
@@ -69,7 +69,7 @@ class EntryWriter:
                     self._files[name] = ColumnFile(path, column)
                 else:
                     self._ragged[name] = RaggedFile(path, column)
-            for file in self._all:
+            for file in self._all_files:
                 file.prepare()
         except BaseException:
             self.__exit__(None, None, None)
@@ -77,13 +77,13 @@ class EntryWriter:
         return self
 
     @property
-    def _all(self) -> list[ColumnFile | RaggedFile]:
+    def _all_files(self) -> list[ColumnFile | RaggedFile]:
         return [*self._files.values(), *self._ragged.values()]
 
     @property
     def num_bytes(self) -> int:
         """The bytes that it takes on disk, of ragged columns so far."""
-        return sum(file.num_bytes for file in self._all)
+        return sum(file.num_bytes for file in self._all_files)
 
     def write(self, name: str, indices: NDArray[np.int64], rows: NDArray[Any]) -> None:
         """Write ``rows[j]`` as row ``indices[j]`` of the column."""
@@ -98,9 +98,9 @@ class EntryWriter:
 
         Args:
             facts: what ``open_entry`` gives back beside the columns: JSON-able.
-            is_valid: tells whether what stands under the name is good; a damaged one is replaced.
+            is_valid: whether what stands under the name is good; a damaged one is replaced.
         """
-        for file in self._all:
+        for file in self._all_files:
             file.close()
         with (self.folder / "entry.json").open("w") as stream:
             json.dump(facts, stream)
@@ -117,7 +117,7 @@ class EntryWriter:
     def __exit__(
         self, error_class: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in self._all:
+        for file in self._all_files:
             file.abandon()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -140,7 +140,7 @@ def open_entry(entry: Path, columns: Columns) -> Entry | None:
     return Entry(arrays, ragged, facts) if isinstance(facts, dict) else None
 
 
-def prune(folder: Path, *, max_bytes: int = MAX_BYTES, keep: Path | None = None) -> None:
+def prune(folder: Path, *, max_bytes: int = MAX_CACHE_BYTES, keep: Path | None = None) -> None:
     """Delete the least recently used entries until the others take at most ``max_bytes``, and old leftovers.
 
     Args:

@@ -16,17 +16,17 @@ Key = TypeVar("Key")
 Content = TypeVar("Content")
 
 
-def in_pool(work: Callable[[In], Out], pieces: Iterator[In]) -> Iterator[Out]:
+def in_pool(function: Callable[[In], Out], pieces: Iterator[In]) -> Iterator[Out]:
     """Map pieces in threads and yield the results in the order in which the pieces came; few are in flight."""
     num_workers = min(8, os.cpu_count() or 1)
-    waiting: deque[Future[Out]] = deque()
+    pending: deque[Future[Out]] = deque()
     with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
         for piece in pieces:
-            waiting.append(pool.submit(work, piece))
-            if len(waiting) > 2 * num_workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(function, piece))
+            if len(pending) > 2 * num_workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def in_chunks(

@@ -1,4 +1,4 @@
-"""The one way to what is decoded once and kept for later runs: open it, or make it whole and then open it."""
+"""Values that are computed once and kept for later runs: opened, or written as a whole and then opened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dolmen.data.cache.entries import (
     open_entry,
     prune,
     readable_bytes,
-)  # fmt: skip
+)
 from dolmen.types import MachineError
 
 T = TypeVar("T")
@@ -34,8 +34,8 @@ def open_or_fill(
         entry: its folder, named by a key that changes with everything that the content depends on.
         columns: that it has.
         fill: writes the rows and returns the facts, JSON-able.
-        accept: makes of an entry what is wanted of it; None for one that is damaged or out of date.
-        what: is kept, for messages: "The decoded pictures".
+        accept: returns the value of an entry; None for one that is damaged or out of date.
+        what: the content, for messages: "The decoded pictures".
 
     Raises:
         MachineError: the disk is too full, or the folder can't be written. Nothing half-written stays.

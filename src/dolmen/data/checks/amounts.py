@@ -88,15 +88,15 @@ def few_examples(train: Mapping[str, int], many: str) -> Iterator[Finding]:
         train: {class: number}.
         many: what is counted: "pictures", "objects".
     """
-    few = sorted((c for c, n in train.items() if 0 < n < MIN_PER_CLASS), key=lambda c: train[c])
+    rare = sorted((c for c, n in train.items() if 0 < n < MIN_PER_CLASS), key=lambda c: train[c])
     yield from some(
         "few-examples",
         "warning",
         f"{{num}} [class has|classes have] fewer than {MIN_PER_CLASS} training {many} ({{counts}}): bring more, or join"
         " classes",
-        len(few),
-        (f"{c}: {train[c]}" for c in few),
-        counts=listed([f"{c} {train[c]}" for c in few]),
+        len(rare),
+        (f"{c}: {train[c]}" for c in rare),
+        counts=listed([f"{c} {train[c]}" for c in rare]),
     )
 
 
@@ -109,17 +109,17 @@ def imbalance(train: Mapping[str, int], many: str, level: Level, mean: str) -> I
         level: how serious that is for the task.
         mean: the figure that hides it: "accuracy".
     """
-    shown = {c: n for c, n in train.items() if n}
-    if shown and max(shown.values()) > MAX_RATIO * min(shown.values()):
-        most, least = max(shown, key=lambda c: shown[c]), min(shown, key=lambda c: shown[c])
+    present = {c: n for c, n in train.items() if n}
+    if present and max(present.values()) > MAX_RATIO * min(present.values()):
+        commonest, rarest = max(present, key=lambda c: present[c]), min(present, key=lambda c: present[c])
         yield Finding(
             code="imbalance",
             level=level,
-            message=f"{most} has {shown[most]:,} training {many} and {least} {shown[least]:,}"
-            f" ({shown[most] / shown[least]:.0f} times fewer): judge by the figures of each class, not by {mean}"
-            " alone.",
-            count=len(shown),
-            items=(f"{most}: {shown[most]}", f"{least}: {shown[least]}"),
+            message=f"{commonest} has {present[commonest]:,} training {many} and {rarest} {present[rarest]:,}"
+            f" ({present[commonest] / present[rarest]:.0f} times fewer): judge by the figures of each class, not by"
+            f" {mean} alone.",
+            count=len(present),
+            items=(f"{commonest}: {present[commonest]}", f"{rarest}: {present[rarest]}"),
         )
 
 

@@ -29,9 +29,9 @@ def exact_duplicates(digests: NDArray[np.uint8], indices: NDArray[np.int64]) -> 
     if not len(indices):
         return []
     indices = np.sort(indices)
-    same = digest_ids(digests[indices])
-    order = np.argsort(same, kind="stable")
-    clusters = np.split(indices[order], np.flatnonzero(np.diff(same[order])) + 1)
+    ids = digest_ids(digests[indices])
+    order = np.argsort(ids, kind="stable")
+    clusters = np.split(indices[order], np.flatnonzero(np.diff(ids[order])) + 1)
     return sorted((c for c in clusters if len(c) > 1), key=lambda c: int(c[0]))
 
 
@@ -56,8 +56,8 @@ def copies_within(clusters: Clusters, splits: NDArray[np.str_]) -> Pairs:
     pairs: Pairs = []
     for cluster in clusters:
         for split in np.unique(splits[cluster]):
-            here: list[int] = cluster[splits[cluster] == split].tolist()
-            pairs += [(here[0], i) for i in here[1:]]
+            members: list[int] = cluster[splits[cluster] == split].tolist()
+            pairs += [(members[0], i) for i in members[1:]]
     return sorted(pairs)
 
 

@@ -14,7 +14,7 @@ from dolmen.data.checks.examples import SPLITS, CheckedExamples
 from dolmen.data.checks.findings import Level, some
 from dolmen.types import Finding
 
-LEAK = 0.1
+LEAK_SHARE = 0.1
 """Share of a split that stands in train, from which on it leaks; below, by chance."""
 
 
@@ -63,14 +63,14 @@ def near(data: CheckedExamples, pairs: NDArray[np.int64]) -> Iterator[Finding]:
     for later, earlier in combinations(SPLITS, 2):
         forward = pairs[(sides[:, 0] == later) & (sides[:, 1] == earlier)]
         backward = pairs[(sides[:, 1] == later) & (sides[:, 0] == earlier)][:, ::-1]
-        both = np.concatenate([forward, backward])
-        each = both[np.unique(both[:, 0], return_index=True)[1]].tolist()  # one pair an example of `later`
+        candidates = np.concatenate([forward, backward])
+        firsts = np.unique(candidates[:, 0], return_index=True)[1]  # one pair for each example of `later`
         yield from data.some_pairs(
             "near-duplicates-across-splits",
             "warning",
             "{num} [{one}|{many}] of {later} [looks|look] almost the same as one of {earlier}: look at [it|them], and"
             " give what belongs together one group (first: {first})",
-            each,
+            candidates[firsts].tolist(),
             later=later,
             earlier=earlier,
         )
@@ -119,11 +119,11 @@ def overlap(
         count: examples of the split that train has as well.
         total: examples of the split.
         items: their names.
-        at_least: the share from which on it is said.
+        at_least: the least share that makes a finding.
         values: what else the sentence names.
     """
     share = count / max(total, 1)
     if share >= at_least:
-        level: Level = "leak" if share >= LEAK else "warning"
+        level: Level = "leak" if share >= LEAK_SHARE else "warning"
         values |= {"share": share, "total": f"{total:,}"}
         yield from some(code, level, sentence, count, items, **values)

@@ -51,7 +51,7 @@ def some(
 
 
 def notes(code: str, sentences: Iterable[str]) -> Iterator[Finding]:
-    """Yield what a reader has to tell, each as a finding: a capital letter before, a full stop behind."""
+    """Yield the notes of a reader, each as a finding: a capital letter before, a full stop behind."""
     for note in sentences:
         yield Finding(code=code, level="info", message=f"{note[0].upper()}{note[1:]}.")
 

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-THUMBNAIL = 16  # pixels a side
-DIGEST_SIZE = 16  # bytes: an accidental collision among a billion pictures has a chance of about 1e-21
+THUMBNAIL_PX = 16  # a side
+DIGEST_BYTES = 16  # an accidental collision among a billion pictures has a chance of about 1e-21
 
 # A neighbour must be brighter by more than this many grey levels to set a bit. With the usual 0, every flat
 # part of a picture (sky, black border) is a coin toss that JPEG decides anew at each save. Measured on 2,000
 # pictures of CIFAR-10 saved again as JPEG of quality 50: at most 4 of the 64 bits change in 84 % of them with
 # margin 0, in 94 % with margin 2, in 98 % with margin 4 (half the size: 94, 99, 99 %).
-MARGIN = 4
+MARGIN_LEVELS = 4
 
 
 class Appearance(NamedTuple):
@@ -39,11 +39,11 @@ def appearance(pixels: NDArray[np.uint8]) -> Appearance:
     """
     if pixels.shape[2] == 3 and _is_grey(pixels):
         pixels = np.ascontiguousarray(pixels[:, :, :1])  # a grey picture saved as RGB is the same picture
-    digest = hashlib.blake2b(np.array(pixels.shape, "<i8").tobytes(), digest_size=DIGEST_SIZE)
+    digest = hashlib.blake2b(np.array(pixels.shape, "<i8").tobytes(), digest_size=DIGEST_BYTES)
     digest.update(np.ascontiguousarray(pixels).data)
     grey = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("L")
     miniature = grey.resize((9, 8), Image.Resampling.BILINEAR, reducing_gap=4.0)
-    thumbnail = grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=4.0)
+    thumbnail = grey.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR, reducing_gap=4.0)
     return Appearance(digest.digest(), np.asarray(miniature), np.asarray(thumbnail))
 
 
@@ -56,7 +56,7 @@ def difference_hashes(miniatures: NDArray[np.uint8]) -> NDArray[np.uint64]:
     Source: N. Krawetz, "Kind of like that", 2013 (dHash), with a margin against noise.
     """
     values = miniatures.astype(np.int16)
-    bits: NDArray[Any] = values[:, :, 1:] - values[:, :, :-1] > MARGIN
+    bits: NDArray[Any] = values[:, :, 1:] - values[:, :, :-1] > MARGIN_LEVELS
     return np.packbits(bits.reshape(-1, 64), axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 

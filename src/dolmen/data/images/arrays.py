@@ -19,7 +19,7 @@ Part = tuple[Split, str, NDArray[np.uint8], NDArray[np.int64]]
 """Split, a name for its pictures, (N, H, W) or (N, H, W, 3) pictures, (N,) labels."""
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-NPZ_KEYS = {f"{s}_{kind}" for s in SPLITS for kind in ("images", "labels")} | {"classes", "class_names"}
+NPZ_KEYS = {f"{s}_{content}" for s in SPLITS for content in ("images", "labels")} | {"classes", "class_names"}
 MAX_LABEL = 100_000
 
 
@@ -93,7 +93,7 @@ def read_npz(path: Path, source: str) -> ImageSet:
     if num_classes == 0:
         raise UserError(f"{path} holds no pictures; write some to train_images")
     names = _npz_classes(path, arrays, num_classes)
-    used = {f"{s}_{kind}" for s in splits for kind in ("images", "labels")} | {"classes", "class_names"}
+    used = {f"{s}_{content}" for s in splits for content in ("images", "labels")} | {"classes", "class_names"}
     return from_parts(
         source,
         parts,

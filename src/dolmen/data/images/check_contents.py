@@ -13,10 +13,10 @@ from dolmen.data.images.check_view import CheckedImages, size_range
 from dolmen.types import Finding
 from dolmen.wording import choose, count
 
-LONG = 3  # times as long as wide, or as wide as long
-TINY = 8  # pixels a side
-CHUNK = 65_536  # pictures; bounds the memory
-BLANK = 2  # grey levels between the darkest and the brightest pixel of each channel
+MAX_ASPECT_RATIO = 3  # of the longer side to the shorter
+TINY_SIDE_PX = 8  # below it a picture may be a thumbnail or an icon
+CHUNK_PICTURES = 65_536  # bounds the memory
+MAX_BLANK_RANGE = 2  # grey levels between the darkest and the brightest pixel of each channel
 SKIPPED = "{num} [file|files] of the source [is|are] left out: check that none of them should be "
 
 
@@ -46,13 +46,13 @@ def classes(data: CheckedImages) -> Iterator[Finding]:
             " other class.",
             items=tuple(in_train),
         )
-    anywhere = {c for of_split in counts.values() for c, n in of_split.items() if n}
+    anywhere = {c for class_counts in counts.values() for c, n in class_counts.items() if n}
     unused = [c for c in data.images.classes if c not in anywhere] if len(data.used) else []
     yield from amounts.class_missing(
         unused, "no usable picture anywhere: add some, or remove the class", code="empty-class"
     )
-    for split, of_split in counts.items():
-        missing = [c for c in data.images.classes if c in anywhere and not of_split[c]]
+    for split, class_counts in counts.items():
+        missing = [c for c in data.images.classes if c in anywhere and not class_counts[c]]
         purpose = "so that it can be learnt" if split == "train" else "so that it can be measured"
         yield from amounts.class_missing(missing, f"no usable picture in {split}: move some there {purpose}")
     if "train" in counts and "test" not in counts:
@@ -93,20 +93,20 @@ def shapes(data: CheckedImages) -> Iterator[Finding]:
         f"The pictures come in {{num}} sizes, {size_range(sizes)}: all are brought to {height} x {width}",
         len(distinct) if len(distinct) > 1 else 0,
     )
-    least = min(TINY, height, width)
+    min_side = min(TINY_SIDE_PX, height, width)
     yield from data.some(
         "tiny-pictures",
         "warning",
-        f"{{num}} [picture is|pictures are] less than {least} pixels high or wide: look whether that is a thumbnail or"
-        " an icon",
-        data.used[sizes.min(axis=1) < least],
+        f"{{num}} [picture is|pictures are] less than {min_side} pixels high or wide: look whether that is a thumbnail"
+        " or an icon",
+        data.used[sizes.min(axis=1) < min_side],
     )
     yield from data.some(
         "long-pictures",
         "warning",
-        f"{{num}} [picture is|pictures are] more than {LONG} times as long as wide (or as wide as long): look at what"
-        " cropping leaves, or pad instead",
-        data.used[sizes.max(axis=1) > LONG * np.maximum(sizes.min(axis=1), 1)],
+        f"{{num}} [picture is|pictures are] more than {MAX_ASPECT_RATIO} times as long as wide (or as wide as long):"
+        " look at what cropping leaves, or pad instead",
+        data.used[sizes.max(axis=1) > MAX_ASPECT_RATIO * np.maximum(sizes.min(axis=1), 1)],
     )
 
 
@@ -143,14 +143,14 @@ def colours(data: CheckedImages) -> Iterator[Finding]:
 
 def blank(data: CheckedImages) -> Iterator[Finding]:
     """Find pictures of one colour."""
-    flat = np.zeros(len(data.used), np.bool_)
-    for start in range(0, len(flat), CHUNK):
-        thumbnails = data.decoded.thumbnails[data.used[start : start + CHUNK]]
-        flat[start : start + CHUNK] = np.ptp(thumbnails, axis=(1, 2)) <= BLANK
+    is_flat = np.zeros(len(data.used), np.bool_)
+    for start in range(0, len(is_flat), CHUNK_PICTURES):
+        thumbnails = data.decoded.thumbnails[data.used[start : start + CHUNK_PICTURES]]
+        is_flat[start : start + CHUNK_PICTURES] = np.ptp(thumbnails, axis=(1, 2)) <= MAX_BLANK_RANGE
     pixels = data.decoded.pixels
     yield from data.some(
         "blank-pictures",
         "warning",
         "{num} [picture is|pictures are] of one colour and [shows|show] nothing: delete [it|them]",
-        [i for i in data.used[flat].tolist() if np.ptp(pixels[i], axis=(0, 1)).max() <= BLANK],
+        [i for i in data.used[is_flat].tolist() if np.ptp(pixels[i], axis=(0, 1)).max() <= MAX_BLANK_RANGE],
     )

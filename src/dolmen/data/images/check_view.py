@@ -1,4 +1,4 @@
-"""What the subjects of a check of pictures look at, and how they word it."""
+"""A set of pictures as its checks see it, and the words for it."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def check_images(images: ImageSet, decoded: Decoded, *, task: str = "image-class
 
 def skipped_files(images: ImageSet, decoded: Decoded) -> tuple[Skipped, ...]:
     """Return every file that is not used, with its reason."""
-    mine = []
+    unused = []
     for index, (split, label) in enumerate(zip(images.splits, images.labels.tolist(), strict=True)):
         reason = (
             decoded.problems.get(index)
@@ -71,8 +71,8 @@ def skipped_files(images: ImageSet, decoded: Decoded) -> tuple[Skipped, ...]:
             or ("no label" if label < 0 else "" if split else "no split")
         )
         if reason:
-            mine.append(Skipped(name=images.names[index], reason=reason))
-    return (*images.skipped, *mine)
+            unused.append(Skipped(name=images.names[index], reason=reason))
+    return (*images.skipped, *unused)
 
 
 def picture_facts(data: CheckedImages) -> dict[str, str]:

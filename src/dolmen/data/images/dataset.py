@@ -1,4 +1,4 @@
-"""Decoded pictures as indexed batches, and batches of sequences of similar length."""
+"""Decoded pictures as indexed batches."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ from dolmen.data.cache.columns import Column
 from dolmen.data.cache.entries import Entry, EntryWriter
 from dolmen.data.cache.pool import in_chunks, in_pool
 from dolmen.data.cache.store import open_or_fill
-from dolmen.data.images.appearance import DIGEST_SIZE, THUMBNAIL, Appearance, appearance, difference_hashes
+from dolmen.data.images.appearance import DIGEST_BYTES, THUMBNAIL_PX, Appearance, appearance, difference_hashes
 from dolmen.data.images.set import ImageSet, Raw
 from dolmen.processors.images.image import ImageFit, UnreadableImageError, open_image, quiet_pillow
 
-FORMAT = 2  # raise it when the meaning of any stored column changes
+FORMAT_VERSION = 2  # raise it when the meaning of any stored column changes
 CHUNK_PICTURES = 64  # a work item for a thread: enough to hide the cost of handing it over,
 CHUNK_BYTES = 4_000_000  # few enough that a handful of them in flight stays small
 Chunk = list[tuple[int, "Raw | OSError"]]
@@ -93,7 +93,7 @@ def decode_all(
 
 
 def _key(images: ImageSet, image_fit: ImageFit) -> str:
-    geometry = (FORMAT, image_fit.height, image_fit.width, image_fit.channels, image_fit.fit)
+    geometry = (FORMAT_VERSION, image_fit.height, image_fit.width, image_fit.channels, image_fit.fit)
     key = hashlib.blake2b(repr((images.fingerprint, len(images), geometry)).encode(), digest_size=16)
     for name in images.names:  # the rows stand in the order of the names
         key.update(name.encode(errors="surrogateescape") + b"\0")
@@ -103,9 +103,9 @@ def _key(images: ImageSet, image_fit: ImageFit) -> str:
 def _columns(num_images: int, image_fit: ImageFit) -> dict[str, Column]:
     return {
         "pixels": Column("u1", (num_images, image_fit.height, image_fit.width, image_fit.channels)),
-        "digests": Column("u1", (num_images, DIGEST_SIZE)),
+        "digests": Column("u1", (num_images, DIGEST_BYTES)),
         "hashes": Column("<u8", (num_images,)),
-        "thumbnails": Column("u1", (num_images, THUMBNAIL, THUMBNAIL)),
+        "thumbnails": Column("u1", (num_images, THUMBNAIL_PX, THUMBNAIL_PX)),
         "sizes": Column("<i4", (num_images, 2)),
         "channels": Column("u1", (num_images,)),
     }
@@ -135,7 +135,7 @@ def _decode_into(
     problems: dict[int, str] = {}
     notes: dict[int, tuple[str, ...]] = {}
     not_opened: list[int] = []
-    seen = np.zeros(len(images), np.bool_)
+    is_done = np.zeros(len(images), np.bool_)
     chunks = in_chunks(images.read(range(len(images))), images.source, CHUNK_PICTURES, CHUNK_BYTES)
     for rows in in_pool(lambda chunk: _decode_chunk(chunk, image_fit), chunks):
         for name, values in rows.columns.items():
@@ -143,11 +143,11 @@ def _decode_into(
         problems |= rows.problems
         notes |= rows.notes
         not_opened += rows.not_opened
-        seen[rows.indices] = True
-        seen[list(rows.problems)] = True
+        is_done[rows.indices] = True
+        is_done[list(rows.problems)] = True
         if progress is not None:
-            progress(int(seen.sum()), len(images))
-    problems |= {int(i): "missing from the source" for i in np.flatnonzero(~seen)}
+            progress(int(is_done.sum()), len(images))
+    problems |= {int(i): "missing from the source" for i in np.flatnonzero(~is_done)}
     return {
         "problems": sorted(problems.items()),
         "notes": sorted(notes.items()),
@@ -172,7 +172,7 @@ def _decode_chunk(chunk: Chunk, image_fit: ImageFit) -> _Rows:
     notes: dict[int, tuple[str, ...]] = {}
     indices: list[int] = []
     shapes: list[tuple[int, ...]] = []
-    looks: list[Appearance] = []
+    appearances: list[Appearance] = []
     pixels = np.empty((len(chunk), image_fit.height, image_fit.width, image_fit.channels), np.uint8)
     for index, raw in chunk:
         if isinstance(raw, OSError):
@@ -187,15 +187,15 @@ def _decode_chunk(chunk: Chunk, image_fit: ImageFit) -> _Rows:
         pixels[len(indices)] = image_fit.resize(opened.pixels)
         indices.append(index)
         shapes.append(opened.pixels.shape)
-        looks.append(appearance(opened.pixels))
+        appearances.append(appearance(opened.pixels))
         if opened.notes:
             notes[index] = opened.notes
     sizes = np.array(shapes, np.int32).reshape(-1, 3)
     columns: dict[str, NDArray[Any]] = {
         "pixels": pixels[: len(indices)],
-        "digests": np.frombuffer(b"".join(a.digest for a in looks), np.uint8).reshape(-1, DIGEST_SIZE),
-        "hashes": difference_hashes(np.array([a.miniature for a in looks], np.uint8).reshape(-1, 8, 9)),
-        "thumbnails": np.array([a.thumbnail for a in looks], np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL),
+        "digests": np.frombuffer(b"".join(a.digest for a in appearances), np.uint8).reshape(-1, DIGEST_BYTES),
+        "hashes": difference_hashes(np.array([a.miniature for a in appearances], np.uint8).reshape(-1, 8, 9)),
+        "thumbnails": np.array([a.thumbnail for a in appearances], np.uint8).reshape(-1, THUMBNAIL_PX, THUMBNAIL_PX),
         "sizes": sizes[:, :2],
         "channels": sizes[:, 2].astype(np.uint8),
     }

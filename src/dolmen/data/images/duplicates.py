@@ -28,21 +28,21 @@ from dolmen.data.checks.clusters import digest_ids
 from dolmen.data.images.decoded import Decoded
 
 MAX_BITS = 4
-BANDS = (11, 11, 11, 11, 10, 10)  # bits; 6 bands, so that 2 stay whole when 4 bits change
+BAND_BITS = (11, 11, 11, 11, 10, 10)  # 6 bands, so that 2 stay whole when 4 bits change
 WINDOW = 16
-PARTNERS = 8
-CORRELATION = 0.98
-SMALL, SMALL_CORRELATION = 16, 0.995  # a picture of fewer pixels a side shows too little to be sure sooner
-FLAT = 3.0  # grey levels of standard deviation; below it a thumbnail is noise, and all noise looks alike
-CONTRAST_RATIO = 1.5
-CHUNK = 16_384  # pairs; bounds the memory that comparing thumbnails takes
+MAX_PARTNERS = 8
+MIN_CORRELATION = 0.98
+SMALL_SIDE_PX, MIN_CORRELATION_SMALL = 16, 0.995  # a picture of fewer pixels a side shows too little to be sure sooner
+MIN_CONTRAST = 3.0  # grey levels of standard deviation; below it a thumbnail is noise, and all noise looks alike
+MAX_CONTRAST_RATIO = 1.5
+CHUNK_PAIRS = 16_384  # bounds the memory that comparing thumbnails takes
 
 
 def near_duplicates(decoded: Decoded, indices: NDArray[np.int64], splits: NDArray[np.str_]) -> NDArray[np.int64]:
     """Return the (P, 2) pairs of pictures that look the same without being equal, the smaller index first.
 
     Of exact duplicates only the first is compared; pictures of one colour match nothing. A picture with very
-    many near duplicates is listed with ``PARTNERS`` or more of them in its split and as many outside.
+    many near duplicates is listed with ``MAX_PARTNERS`` or more of them in its split and as many outside.
 
     Args:
         decoded: all pictures.
@@ -59,11 +59,11 @@ def near_duplicates(decoded: Decoded, indices: NDArray[np.int64], splits: NDArra
     near = [np.empty((0, 2), np.int64)]
     for pairs in _candidates(decoded.hashes[kept], thumbnails.sketch):
         across = (side[pairs[:, 0]] != side[pairs[:, 1]]).astype(np.int64)
-        wanted = (partners[pairs, across[:, None]] < PARTNERS).any(axis=1)
-        pairs, across = pairs[wanted], across[wanted]
-        agree = thumbnails.agree(pairs)
-        near.append(pairs[agree])
-        np.add.at(partners, (pairs[agree], across[agree][:, None]), 1)
+        below_limit = (partners[pairs, across[:, None]] < MAX_PARTNERS).any(axis=1)
+        pairs, across = pairs[below_limit], across[below_limit]
+        is_near = thumbnails.agree(pairs)
+        near.append(pairs[is_near])
+        np.add.at(partners, (pairs[is_near], across[is_near][:, None]), 1)
     return np.unique(np.sort(kept[np.concatenate(near)], axis=1), axis=0)
 
 
@@ -73,8 +73,8 @@ def _candidates(hashes: NDArray[np.uint64], sketch: NDArray[np.float32]) -> Iter
     In each bucket the pictures are sorted by one number of the sketch, another one in each round, so that in
     a bucket larger than the window a picture still stands near those that look like it.
     """
-    starts = np.cumsum((0, *BANDS))[:-1].astype(np.uint64)
-    masks = [np.uint64((1 << bits) - 1) << start for bits, start in zip(BANDS, starts, strict=True)]
+    starts = np.cumsum((0, *BAND_BITS))[:-1].astype(np.uint64)
+    masks = [np.uint64((1 << bits) - 1) << start for bits, start in zip(BAND_BITS, starts, strict=True)]
     for table, (a, b) in enumerate(combinations(masks, 2)):
         keys = hashes & (a | b)
         order = np.lexsort((sketch[:, table % sketch.shape[1]], keys))
@@ -87,7 +87,7 @@ def _candidates(hashes: NDArray[np.uint64], sketch: NDArray[np.float32]) -> Iter
                 break
             pairs = np.stack([order[left], order[left + offset]], axis=1)
             pairs = pairs[np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]) <= MAX_BITS]
-            yield from np.array_split(pairs, len(pairs) // CHUNK + 1)
+            yield from np.array_split(pairs, len(pairs) // CHUNK_PAIRS + 1)
 
 
 class _Thumbnails:
@@ -101,28 +101,30 @@ class _Thumbnails:
     def __init__(self, decoded: Decoded, indices: NDArray[np.int64]):
         self._pixels = decoded.thumbnails
         self._indices = indices
-        self._needed = np.where(decoded.sizes[indices].min(axis=1) < SMALL, SMALL_CORRELATION, CORRELATION)
+        self._min_correlation = np.where(
+            decoded.sizes[indices].min(axis=1) < SMALL_SIDE_PX, MIN_CORRELATION_SMALL, MIN_CORRELATION
+        )
         self._contrast = np.empty(len(indices), np.float32)
         self.sketch = np.empty((len(indices), 16), np.float32)
-        for start in range(0, len(indices), CHUNK):
-            part = slice(start, start + CHUNK)
+        for start in range(0, len(indices), CHUNK_PAIRS):
+            part = slice(start, start + CHUNK_PAIRS)
             values = self._pixels[indices[part]].reshape(-1, 4, 4, 4, 4).astype(np.float32)
             values -= values.mean(axis=(1, 2, 3, 4), keepdims=True)
             self._contrast[part] = np.sqrt(np.square(values).mean(axis=(1, 2, 3, 4)))
             blocks = values.mean(axis=(2, 4)).reshape(-1, 16)
-            self.sketch[part] = blocks / (4 * np.maximum(self._contrast[part], FLAT)[:, None])
+            self.sketch[part] = blocks / (4 * np.maximum(self._contrast[part], MIN_CONTRAST)[:, None])
 
     def agree(self, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (P,) for (P, 2) positions: alike in contrast and correlated."""
         a, b = pairs.T
-        needed = np.maximum(self._needed[a], self._needed[b])
-        low, high = np.sort(self._contrast[pairs], axis=1).T
-        answer: NDArray[np.bool_] = (low >= FLAT) & (high <= CONTRAST_RATIO * low)
-        answer &= np.square(self.sketch[a] - self.sketch[b]).sum(axis=1) <= 2 * (1 - needed) + 1e-5
-        rest = np.flatnonzero(answer)  # the sketch has settled nearly all of the others
-        x, y = (self._pixels[self._indices[p[rest]]].astype(np.float32) for p in (a, b))
+        min_correlation = np.maximum(self._min_correlation[a], self._min_correlation[b])
+        lower, higher = np.sort(self._contrast[pairs], axis=1).T
+        similar: NDArray[np.bool_] = (lower >= MIN_CONTRAST) & (higher <= MAX_CONTRAST_RATIO * lower)
+        similar &= np.square(self.sketch[a] - self.sketch[b]).sum(axis=1) <= 2 * (1 - min_correlation) + 1e-5
+        candidates = np.flatnonzero(similar)  # the sketch has settled nearly all of the others
+        x, y = (self._pixels[self._indices[p[candidates]]].astype(np.float32) for p in (a, b))
         x -= x.mean(axis=(1, 2), keepdims=True)
         y -= y.mean(axis=(1, 2), keepdims=True)
-        correlation = (x * y).mean(axis=(1, 2)) / (self._contrast[a[rest]] * self._contrast[b[rest]])
-        answer[rest] = correlation >= needed[rest]
-        return answer
+        correlation = (x * y).mean(axis=(1, 2)) / (self._contrast[a[candidates]] * self._contrast[b[candidates]])
+        similar[candidates] = correlation >= min_correlation[candidates]
+        return similar

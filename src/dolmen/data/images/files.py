@@ -15,7 +15,7 @@ from dolmen.types import Skipped
 
 @dataclass
 class Listing:
-    """Pictures as they are found, one row each, and the files that are none."""
+    """The pictures of a source, one row each, and the files that are none."""
 
     names: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Listing:
 
 
 def images_of_files(source: Source, name: str, listing: Listing) -> ImageSet:
-    """Make an ImageSet whose pictures are the files of a source that a listing names."""
+    """An ImageSet whose pictures are the files of a source that a listing names."""
     names = listing.names
     classes = sort_classes(set(listing.labels))
     number = {c: i for i, c in enumerate(classes)}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dolmen.data.images import cifar_pickle
 from dolmen.data.images.arrays import Part, digest_of, from_parts
 from dolmen.data.images.set import ImageSet
-from dolmen.data.sources.folders import MAX_BYTES
+from dolmen.data.sources.folders import MAX_FILE_BYTES
 from dolmen.data.sources.layout import Split
 from dolmen.data.sources.open import Source, reason_of
 from dolmen.types import Skipped, UserError
@@ -38,9 +38,9 @@ def read_original_files(source: Source, name: str) -> ImageSet | None:
         if known & set(base_names.values()):
             places = _places(name, base_names, known | {meta})
             return _read_cifar(source, name, places, ending, meta)
-    if kinds := {n: kind for n in base_names.values() if (kind := _idx_kind(n))}:
-        plain = {n for n in kinds if n.removesuffix(".gz") == n or n.removesuffix(".gz") not in kinds}
-        return _read_mnist(source, name, _places(name, base_names, plain), kinds)
+    if contents_of := {n: content for n in base_names.values() if (content := _idx_content(n))}:
+        plain = {n for n in contents_of if n.removesuffix(".gz") == n or n.removesuffix(".gz") not in contents_of}
+        return _read_mnist(source, name, _places(name, base_names, plain), contents_of)
     return None
 
 
@@ -60,8 +60,8 @@ def _fingerprint(source: Source) -> str:
 
 
 def _unused(source: Source, used: Iterable[str]) -> list[Skipped]:
-    there = set(used)
-    unused = (Skipped(name=f.name, reason="not needed") for f in source.files if f.name not in there)
+    used_names = set(used)
+    unused = (Skipped(name=f.name, reason="not needed") for f in source.files if f.name not in used_names)
     return [*source.skipped, *unused]
 
 
@@ -69,12 +69,12 @@ def _unused(source: Source, used: Iterable[str]) -> list[Skipped]:
 
 
 def _read_cifar(source: Source, name: str, places: dict[str, str], ending: str, meta: str) -> ImageSet:
-    back = {file: base for base, file in places.items()}
+    base_of = {file: base for base, file in places.items()}
     contents: dict[str, bytes] = {}
-    for file, content in source.read(list(back)):
+    for file, content in source.read(list(base_of)):
         if isinstance(content, OSError):
             raise UserError(f"{file} in {name} can't be read ({reason_of(content)}); get it anew")
-        contents[back[file]] = content
+        contents[base_of[file]] = content
     parts: list[Part] = []
     for batch, split in CIFAR_BATCHES.items():
         if (file := batch + ending) in contents:
@@ -85,7 +85,7 @@ def _read_cifar(source: Source, name: str, places: dict[str, str], ending: str, 
         text = contents[meta]
         names = text.decode("utf-8", "replace").split() if ending else cifar_pickle.read_class_names(meta, text)
     classes = tuple(names) if len(names) == len(set(names)) == 10 else tuple(map(str, range(10)))
-    return from_parts(name, parts, classes, _fingerprint(source), skipped=_unused(source, back))
+    return from_parts(name, parts, classes, _fingerprint(source), skipped=_unused(source, base_of))
 
 
 def _cifar_binary(name: str, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -101,26 +101,28 @@ def _cifar_binary(name: str, content: bytes) -> tuple[NDArray[np.uint8], NDArray
 # ---- MNIST
 
 
-def _idx_kind(name: str) -> tuple[Split, str] | None:
+def _idx_content(name: str) -> tuple[Split, str] | None:
     """``train-images-idx3-ubyte.gz`` -> ("train", "images")."""
     stem = name.removesuffix(".gz").replace(".", "-")
     for prefix, split in MNIST_PREFIXES.items():
-        for kind in ("images", "labels"):
-            if stem.startswith(f"{prefix}-{kind}-idx"):
-                return split, kind
+        for content in ("images", "labels"):
+            if stem.startswith(f"{prefix}-{content}-idx"):
+                return split, content
     return None
 
 
-def _read_mnist(source: Source, name: str, places: dict[str, str], kinds: dict[str, tuple[Split, str]]) -> ImageSet:
+def _read_mnist(
+    source: Source, name: str, places: dict[str, str], contents_of: dict[str, tuple[Split, str]]
+) -> ImageSet:
     arrays: dict[tuple[Split, str], NDArray[np.uint8]] = {}
     for base, file in places.items():
-        if kinds[base] in arrays:
-            raise UserError(f"{name} holds MNIST's {' '.join(kinds[base])} twice; give a folder with one of them")
-        arrays[kinds[base]] = read_idx(base, source.read_one(file))
+        if contents_of[base] in arrays:
+            raise UserError(f"{name} holds MNIST's {' '.join(contents_of[base])} twice; give a folder with one of them")
+        arrays[contents_of[base]] = read_idx(base, source.read_one(file))
     parts: list[Part] = []
     splits: tuple[Split, ...] = ("train", "test")
     for split in splits:
-        missing = [kind for kind in ("images", "labels") if (split, kind) not in arrays]
+        missing = [content for content in ("images", "labels") if (split, content) not in arrays]
         if len(missing) == 1:
             raise UserError(f"{name} has MNIST's {split} files without the {missing[0]}; add them")
         if missing:
@@ -146,7 +148,7 @@ def read_idx(name: str, content: bytes) -> NDArray[np.uint8]:
     if content[:2] == b"\x1f\x8b":
         try:
             with gzip.open(io.BytesIO(content)) as file:
-                content = file.read(MAX_BYTES)
+                content = file.read(MAX_FILE_BYTES)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{name} is damaged ({error}); get it anew") from error
     start = 4 + 4 * content[3] if len(content) >= 4 else 0

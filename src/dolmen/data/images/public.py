@@ -16,7 +16,7 @@ from dolmen.data.cache.cache_dir import cache_dir
 from dolmen.types import UserError
 
 TIMEOUT_S = 30
-BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def locate(name: str, *, fetch: bool = False, progress: Callable[[int, int], Non
     Args:
         name: a key of ``PUBLIC``.
         fetch: download what is missing.
-        progress: told (bytes, total).
+        progress: called with (bytes, total).
 
     Returns:
         A file where the set is one file, else its folder.
@@ -242,47 +242,48 @@ class _NetworkError(Exception):
 
 def _receive(url: str, out: BinaryIO, size: int, progress: Callable[[int, int], None] | None) -> None:
     """Append to ``out`` what is missing of ``url``; from the front where the server can't skip."""
-    have = out.tell()
-    if size and have >= size:
+    received = out.tell()
+    if size and received >= size:
         return
     request = urllib.request.Request(
-        url, headers={"User-Agent": "dolmen"} | ({"Range": f"bytes={have}-"} if have else {})
+        url, headers={"User-Agent": "dolmen"} | ({"Range": f"bytes={received}-"} if received else {})
     )
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == 416 and have:  # nothing is left to send: the digest decides
+            if error.code == 416 and received:  # nothing is left to send: the digest decides
                 return
             raise _NetworkError(f"the server answers {error.code}") from None
     except (OSError, http.client.HTTPException) as error:
         raise _NetworkError(str(getattr(error, "reason", None) or error)) from None
     with answer:
         if answer.status != 206:
-            have = 0
+            received = 0
             out.truncate(0)
         length = answer.headers.get("Content-Length", "")
-        total = size or (int(length) + have if length.isdecimal() else 0)
+        total = size or (int(length) + received if length.isdecimal() else 0)
         while block := _block(answer):
-            have += len(block)
-            if total and have > total:
+            received += len(block)
+            if total and received > total:
                 raise _NetworkError(f"the server sends more than the {total} bytes of the file")
             out.write(block)
             if progress is not None:
-                progress(have, total)
-    if have < total:
-        raise _NetworkError(f"the connection broke after {have} of {total} bytes")
+                progress(received, total)
+    if received < total:
+        raise _NetworkError(f"the connection broke after {received} of {total} bytes")
 
 
 def _block(answer: http.client.HTTPResponse) -> bytes:
     try:
-        return answer.read(BLOCK)
+        return answer.read(BLOCK_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise _NetworkError(f"the connection broke ({error})") from None
 
 
 def _digest(path: Path, like: str) -> str:
     """The file's digest in the form of ``like``."""
-    kind = like.partition(":")[0]
+    algorithm = like.partition(":")[0]
     with path.open("rb") as file:
-        return f"{kind}:{hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()}"
+        digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
+    return f"{algorithm}:{digest.hexdigest()}"

@@ -1,4 +1,4 @@
-"""Labelled pictures in the layouts that people have: which one it is is found out, nobody has to say."""
+"""Labelled pictures in any of the layouts that people have; the layout is recognised."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_images(
         data: a folder or archive with a folder per class (below train/val/test or not), a .csv, .tsv or .jsonl
             list, a .npz with MedMNIST's keys, CIFAR-10's or MNIST's original files, or the name of a public set.
         fetch: download a public set that is not here yet.
-        progress: told (bytes, total) while one is downloaded.
+        progress: called with (bytes, total) while one is downloaded.
 
     Raises:
         UserError: none of these fits, or the data are damaged.
@@ -78,8 +78,8 @@ def _read_path(path: Path, name: str) -> ImageSet:
                 "a .csv or .jsonl list, or a .npz"
             )
     source = open_source(path)
-    found = read_original_files(source, name)
-    return found if found is not None else read_folders(source, name)
+    images = read_original_files(source, name)
+    return images if images is not None else read_folders(source, name)
 
 
 def require_trainable(images: ImageSet) -> None:
@@ -96,10 +96,10 @@ def require_trainable(images: ImageSet) -> None:
             "put the pictures of each class into a folder of their own"
         )
     if counts.min() < 2:
-        few, num = images.classes[int(counts.argmin())], int(counts.min())
+        rarest, num = images.classes[int(counts.argmin())], int(counts.min())
         raise UserError(
-            f"the class {few!r} of {images.source} has {'one picture' if num else 'no picture'}, expected two or more: "
-            "one to learn from and one to measure with; add pictures, or remove the class"
+            f"the class {rarest!r} of {images.source} has {'one picture' if num else 'no picture'}, expected two or "
+            "more: one to learn from and one to measure with; add pictures, or remove the class"
         )
 
 
@@ -135,16 +135,16 @@ def read_folders(source: Source, name: str) -> ImageSet:
     if not with_splits and all(len(p) <= depth + 1 or p[depth].lower() in SPLIT_WORDS for p in pictures):
         raise UserError(_layout_message(source, name, pictures, outer))
     for parts in pictures:
-        rest, file_name, split = parts[depth:], "/".join(parts), ""
-        if with_splits and (len(rest) < 2 or rest[0].lower() not in SPLIT_WORDS):
+        inner, file_name, split = parts[depth:], "/".join(parts), ""
+        if with_splits and (len(inner) < 2 or inner[0].lower() not in SPLIT_WORDS):
             listing.skip(file_name, "outside train, val and test")
             continue
         if with_splits:
-            split, rest = rest[0].lower(), rest[1:]
-        if len(rest) < 2:
+            split, inner = inner[0].lower(), inner[1:]
+        if len(inner) < 2:
             listing.skip(file_name, "not in the folder of a class")
             continue
-        listing.add(file_name, rest[0], SPLIT_WORDS.get(split, ""))
+        listing.add(file_name, inner[0], SPLIT_WORDS.get(split, ""))
     _refuse_empty_classes(source, name, outer, with_splits, set(listing.labels))
     return images_of_files(source, name, listing)
 

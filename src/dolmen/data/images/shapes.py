@@ -1,4 +1,4 @@
-"""What shape a set of pictures should be decoded to, judged by a sample of them."""
+"""The shape to decode a set of pictures to, judged by a sample of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dolmen.data.images.set import ImageSet
 from dolmen.processors.images.image import UnreadableImageError, open_image
 from dolmen.types import UserError
 
-SAMPLED = 200
+MAX_SAMPLE_PICTURES = 200
 """Pictures that are opened to find the size and the colours of a set."""
 
 
-def sampled(images: ImageSet) -> tuple[NDArray[np.int64], Literal[1, 3]]:
-    """What some pictures of a set are like.
+def sample_shapes(images: ImageSet) -> tuple[NDArray[np.int64], Literal[1, 3]]:
+    """Sizes and channels of a sample of the pictures.
 
     Returns:
         (S, 2) their heights and widths; and the channels that are needed, 3 if any of them is in colour.
@@ -25,24 +25,24 @@ def sampled(images: ImageSet) -> tuple[NDArray[np.int64], Literal[1, 3]]:
         UserError: none of them can be read.
     """
     rng = np.random.default_rng(0)
-    sample = np.sort(rng.permutation(len(images))[:SAMPLED])
-    sizes, channels, why = [], 1, {}
+    sample = np.sort(rng.permutation(len(images))[:MAX_SAMPLE_PICTURES])
+    sizes, channels, problems = [], 1, {}
     for i, raw in images.read(sample.tolist()):
         try:
             if isinstance(raw, OSError):
                 raise raw
             pixels = open_image(raw).pixels
         except (UnreadableImageError, OSError) as error:
-            why[i] = str(error)
+            problems[i] = str(error)
             continue
         sizes.append(pixels.shape[:2])
         if pixels.shape[2] == 3 and (pixels != pixels[:, :, :1]).any():
             channels = 3
     if not sizes:
-        first = min(why)
+        first = min(problems)
         raise UserError(
-            f"none of the {len(why)} pictures of {images.source} that were tried can be read ({images.names[first]}: "
-            f"{why[first]}); bring some that other programs can open"
+            f"none of the {len(problems)} pictures of {images.source} that were tried can be read "
+            f"({images.names[first]}: {problems[first]}); bring some that other programs can open"
         )
     return np.array(sizes, np.int64), 3 if channels == 3 else 1
 
@@ -53,7 +53,7 @@ def common_shape(images: ImageSet, image_size: int | None) -> tuple[int, int, Li
     Returns:
         height, width, channels.
     """
-    sizes, colours = sampled(images)
+    sizes, colours = sample_shapes(images)
     if image_size is not None:
         return image_size, image_size, colours
     height, width = sizes[0].tolist()

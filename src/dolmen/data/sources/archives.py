@@ -10,7 +10,7 @@ from pathlib import Path
 from tarfile import HeaderError, ReadError
 from typing import NoReturn
 
-from dolmen.data.sources.folders import MAX_BYTES, File, Source, printable
+from dolmen.data.sources.folders import MAX_FILE_BYTES, File, Source, printable
 from dolmen.types import Skipped, UserError
 
 
@@ -19,7 +19,7 @@ class ZipSource(Source):
 
     def __init__(self, path: Path) -> None:
         self.members: dict[str, zipfile.ZipInfo] = {}
-        folders, twice = [], []
+        folders, duplicates = [], []
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 name = _safe(path, info.filename)
@@ -31,11 +31,11 @@ class ZipSource(Source):
                 if info.flag_bits & 1:
                     raise UserError(f"the archive {path} is encrypted; unpack it, and give the folder")
                 if name in self.members:
-                    twice.append(_twice(name))
+                    duplicates.append(_duplicate(name))
                 self.members[name] = info
         stamp = path.stat().st_mtime_ns
         files = (File(n, i.file_size, stamp ^ i.CRC) for n, i in self.members.items())
-        super().__init__(path, files, folders, twice)
+        super().__init__(path, files, folders, duplicates)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
@@ -50,7 +50,7 @@ class ZipSource(Source):
                 yield name, self._read_member(archive, self.members[name])
 
     def _read_member(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | OSError:
-        if info.file_size > MAX_BYTES:
+        if info.file_size > MAX_FILE_BYTES:
             return OSError("larger than 1 GiB")
         try:
             return archive.read(info)
@@ -78,7 +78,7 @@ class TarSource(Source):
 
     def __init__(self, path: Path) -> None:
         self.places: dict[str, tuple[int, int]] = {}
-        folders, twice = [], []
+        folders, duplicates = [], []
         with tarfile.open(path, "r:", tarinfo=StrictTarInfo) as archive:
             for member in archive:
                 name = _tar_name(path, member)
@@ -86,10 +86,10 @@ class TarSource(Source):
                     folders.append(name)
                     continue
                 if name in self.places:
-                    twice.append(_twice(name))
+                    duplicates.append(_duplicate(name))
                 self.places[name] = (member.offset_data, member.size)
         stamp = path.stat().st_mtime_ns
-        super().__init__(path, (File(n, size, stamp) for n, (_, size) in self.places.items()), folders, twice)
+        super().__init__(path, (File(n, size, stamp) for n, (_, size) in self.places.items()), folders, duplicates)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
@@ -102,7 +102,7 @@ class TarSource(Source):
         with file:
             for name in wanted:
                 offset, size = self.places[name]
-                if size > MAX_BYTES:
+                if size > MAX_FILE_BYTES:
                     yield name, OSError("larger than 1 GiB")
                     continue
                 try:
@@ -120,7 +120,7 @@ class CompressedTarSource(Source):
     def __init__(self, path: Path) -> None:
         self.positions: dict[str, int] = {}
         sizes: dict[str, int] = {}
-        folders, twice = [], []
+        folders, duplicates = [], []
         with tarfile.open(path, "r|*", tarinfo=StrictTarInfo) as archive:
             for position, member in enumerate(archive):
                 name = _tar_name(path, member)
@@ -128,13 +128,13 @@ class CompressedTarSource(Source):
                     folders.append(name)
                     continue
                 if name in sizes:
-                    twice.append(_twice(name))
-                if member.size > MAX_BYTES << 4:
+                    duplicates.append(_duplicate(name))
+                if member.size > MAX_FILE_BYTES << 4:
                     raise ReadError(f"{name} claims to have {member.size} bytes")  # passing over so many takes hours
                 self.positions[name], sizes[name] = position, member.size
                 archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
         stamp = path.stat().st_mtime_ns
-        super().__init__(path, (File(n, size, stamp) for n, size in sizes.items()), folders, twice)
+        super().__init__(path, (File(n, size, stamp) for n, size in sizes.items()), folders, duplicates)
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
@@ -147,7 +147,7 @@ class CompressedTarSource(Source):
                     archive.members = []  # type: ignore[attr-defined]
                     if position not in wanted:
                         continue
-                    file = archive.extractfile(member) if member.size <= MAX_BYTES else None
+                    file = archive.extractfile(member) if member.size <= MAX_FILE_BYTES else None
                     content = file.read() if file is not None else OSError("larger than 1 GiB")
                     yield wanted.pop(position), content
         except (tarfile.TarError, EOFError, OSError, ValueError):
@@ -156,7 +156,7 @@ class CompressedTarSource(Source):
             yield name, OSError("cut off in the archive")
 
 
-def _twice(name: str) -> Skipped:
+def _duplicate(name: str) -> Skipped:
     return Skipped(name=printable(name), reason="a later file in the archive has the same name")
 
 

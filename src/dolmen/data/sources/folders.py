@@ -1,4 +1,4 @@
-"""What every source of files is, and the simplest one: a folder."""
+"""The interface of every source of files, and the simplest one: a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from dolmen.types import Skipped, UserError
 
 SYSTEM_NAMES = {"Thumbs.db", "desktop.ini", "__MACOSX"}
-MAX_BYTES = 1 << 30
+MAX_FILE_BYTES = 1 << 30
 """Larger files are not read: no picture has a gigabyte, and a small archive can claim any size."""
 
 
@@ -48,15 +48,15 @@ class Source(ABC):
         self.path = path
         self.files: list[File] = []
         self.skipped = list(skipped)
-        found = set(folders)
+        all_folders = set(folders)
         for file in sorted(files, key=lambda f: natural(f.name)):
             parts = file.name.split("/")
-            found.update("/".join(parts[:i]) for i in range(1, len(parts)))
+            all_folders.update("/".join(parts[:i]) for i in range(1, len(parts)))
             if reason := _reason_to_skip(parts):
                 self.skipped.append(Skipped(name=printable(file.name), reason=reason))
             else:
                 self.files.append(file)
-        self.folders = sorted((f for f in found if not _reason_to_skip(f.split("/"))), key=natural)
+        self.folders = sorted((f for f in all_folders if not _reason_to_skip(f.split("/"))), key=natural)
 
     @abstractmethod
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
@@ -92,40 +92,39 @@ class FolderSource(Source):
     def __init__(self, path: Path) -> None:
         files: list[File] = []
         folders: list[str] = []
-        lost: list[Skipped] = []
+        skipped: list[Skipped] = []
         seen: set[tuple[int, int]] = set()
-        waiting, links = [""], list[str]()  # no recursion: folders can be deeper than Python's stack
-        while waiting or links:
-            name = waiting.pop() if waiting else links.pop()
+        pending, links = [""], list[str]()  # no recursion: folders can be deeper than Python's stack
+        while pending or links:
+            name = pending.pop() if pending else links.pop()
             try:
                 stat = (path / name).stat()
                 if (stat.st_dev, stat.st_ino) in seen:
-                    lost.append(_lost(name, "a link to a folder that is listed already"))
+                    skipped.append(_skipped(name, "a link to a folder that is listed already"))
                     continue
                 seen.add((stat.st_dev, stat.st_ino))
-                with os.scandir(path / name) as listed:
-                    entries = sorted(listed, key=lambda e: e.name, reverse=True)
+                with os.scandir(path / name) as scanned:
+                    entries = sorted(scanned, key=lambda e: e.name, reverse=True)
             except OSError as error:
                 if not name:
                     raise
-                lost.append(_lost(name, f"the folder can't be read ({reason_of(error)})"))
+                skipped.append(_skipped(name, f"the folder can't be read ({reason_of(error)})"))
                 continue
             folders += [name] if name else []
             for entry in entries:
                 inside = f"{name}/{entry.name}" if name else entry.name
                 try:
                     if entry.is_dir():
-                        (links if entry.is_symlink() else waiting).append(inside)
+                        (links if entry.is_symlink() else pending).append(inside)
                     elif entry.is_file():
-                        found = entry.stat()
-                        files.append(File(inside, found.st_size, found.st_mtime_ns))
+                        file_stat = entry.stat()
+                        files.append(File(inside, file_stat.st_size, file_stat.st_mtime_ns))
                     else:
-                        lost.append(
-                            _lost(inside, "a link that leads nowhere" if entry.is_symlink() else "not a regular file")
-                        )
+                        reason = "a link that leads nowhere" if entry.is_symlink() else "not a regular file"
+                        skipped.append(_skipped(inside, reason))
                 except OSError as error:
-                    lost.append(_lost(inside, f"can't be read ({reason_of(error)})"))
-        super().__init__(path, files, folders, sorted(lost, key=lambda s: natural(s.name)))
+                    skipped.append(_skipped(inside, f"can't be read ({reason_of(error)})"))
+        super().__init__(path, files, folders, sorted(skipped, key=lambda s: natural(s.name)))
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
@@ -133,7 +132,7 @@ class FolderSource(Source):
             yield name, read_file(self.path / name)
 
 
-def _lost(name: str, reason: str) -> Skipped:
+def _skipped(name: str, reason: str) -> Skipped:
     return Skipped(name=printable(name), reason=reason)
 
 
@@ -141,10 +140,10 @@ def read_file(path: Path) -> bytes | OSError:
     """The content of a file, or why there is none."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         return error
-    return content if len(content) <= MAX_BYTES else OSError("larger than 1 GiB")
+    return content if len(content) <= MAX_FILE_BYTES else OSError("larger than 1 GiB")
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

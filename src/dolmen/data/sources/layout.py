@@ -1,4 +1,4 @@
-"""What the folders above a file say: its split, and the part of its path that carries no meaning; choosing a split."""
+"""Splits by the names of folders, the outer folders that carry no meaning, and the choice of a split."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ SPLIT_NAMES = {"train": "train", "valid": "val", "validation": "val", "val": "va
 
 @dataclass(frozen=True)
 class TextFile:
-    """One file, and where it is."""
+    """One file of a source."""
 
     source: Source
     name: str
@@ -81,11 +81,11 @@ class TextFile:
 
 @dataclass(frozen=True)
 class TextFiles:
-    """What was found where a person pointed to.
+    """The text files that a path leads to, by split.
 
     Attributes:
         source: as given.
-        splits: files by split ("train", "val", "test"), or all under "" where the names tell nothing.
+        splits: files by split ("train", "val", "test"), or all under "" where the names name none.
         skipped: files that are no text, with the reason.
         fingerprint: differs when a file does.
     """
@@ -97,7 +97,7 @@ class TextFiles:
 
     @property
     def num_files(self) -> int:
-        """All that were found, used or not."""
+        """All files, used or not."""
         return sum(map(len, self.splits.values())) + len(self.skipped)
 
 

@@ -15,7 +15,7 @@ from dolmen.data.boxes.set import BoxSet, relabel_boxes
 from dolmen.data.images import augment
 from dolmen.data.images.decoded import Decoded, decode_all
 from dolmen.data.images.mirror import mirror_test
-from dolmen.data.images.shapes import sampled
+from dolmen.data.images.shapes import sample_shapes
 from dolmen.data.sources.layout import choose_split
 from dolmen.data.splits import assign_splits, leave_out_few_copies
 from dolmen.nn.convolutional.blocks import Normalise
@@ -127,7 +127,7 @@ class ObjectDetection(Task[ObjectDetectionConfig, DetectionProcessor, BoxDataset
     ) -> Prepared[ObjectDetectionConfig, DetectionProcessor, BoxDataset]:
         del fetch, budget, open_model
         boxes = read_boxes(data)
-        sample, channels = sampled(boxes.images)
+        sample, channels = sample_shapes(boxes.images)
         height, width = _input_shape(sample, config.image_size)
         processor = DetectionProcessor(
             classes=boxes.images.classes, height=height, width=width, channels=channels, anchors=(((8.0, 8.0),),) * 3
@@ -374,9 +374,9 @@ def _fit(
     flip, paste = config.flip, config.paste
     if flip == "auto":
         thumbnails, labels = train.thumbnails(config.seed)
-        mirrors_sideways = mirror_test(thumbnails, labels, config.seed, same_look=True).keeps
-        mirrors_upside_down = mirror_test(thumbnails.transpose(0, 2, 1), labels, config.seed, same_look=True).keeps
-        flip = "both" if mirrors_sideways and mirrors_upside_down else "horizontal" if mirrors_sideways else "none"
+        horizontal = mirror_test(thumbnails, labels, config.seed, same_appearance=True).keeps
+        vertical = mirror_test(thumbnails.transpose(0, 2, 1), labels, config.seed, same_appearance=True).keeps
+        flip = "both" if horizontal and vertical else "horizontal" if horizontal else "none"
     if paste is None:
         paste = 0.5 if len(_rare_classes(train, len(processor.classes))) else 0.0
     config = config.model_copy(
