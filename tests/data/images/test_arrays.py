@@ -47,11 +47,11 @@ def test_medmnist_layout(tmp_path: Path) -> None:
         "test_images[0]",
     ]
     assert images.skipped == ()
-    found = dict(images.read([6, 0, 5]))
-    assert list(found) == [6, 0, 5]
-    assert np.array_equal(found[6], test[0])
-    assert np.array_equal(found[0], train[0])
-    assert np.array_equal(found[5], val[1])
+    raws = dict(images.read([6, 0, 5]))
+    assert list(raws) == [6, 0, 5]
+    assert np.array_equal(raws[6], test[0])
+    assert np.array_equal(raws[0], train[0])
+    assert np.array_equal(raws[5], val[1])
 
 
 @pytest.mark.parametrize("key", ["classes", "class_names"])
@@ -203,8 +203,8 @@ def test_any_shapes_are_read_or_refused(
     path = write(tmp_path_factory.mktemp("npz") / "d.npz", **{f"{split}_images": images, f"{split}_labels": labels})
     good = dtype == "u1" and num and all(shape) and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)))
     if good and label_shape in ([num], [num, 1]):
-        found = [np.shape(raw) for _, raw in read_images(path).read(range(num))]  # type: ignore[arg-type]
-        assert found == [tuple(shape)] * num
+        shapes = [np.shape(raw) for _, raw in read_images(path).read(range(num))]  # type: ignore[arg-type]
+        assert shapes == [tuple(shape)] * num
     else:
         with pytest.raises(UserError):
             read_images(path)

@@ -118,8 +118,8 @@ def test_every_pair_within_the_distance_is_a_candidate():
             changed[i] ^= np.uint64(1) << np.uint64(bit)
     both = np.concatenate([hashes, changed])
     sketch = rng.normal(size=(4000, 16)).astype(np.float32)
-    found = {tuple(sorted(p)) for pairs in duplicates._candidates(both, sketch) for p in pairs.tolist()}
-    assert {(i, i + 2000) for i in range(2000)} <= found
+    candidates = {tuple(sorted(p)) for pairs in duplicates._candidates(both, sketch) for p in pairs.tolist()}
+    assert {(i, i + 2000) for i in range(2000)} <= candidates
 
 
 def random_set(num: int, hashes: np.ndarray, thumbnails: np.ndarray) -> Decoded:

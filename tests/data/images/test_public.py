@@ -95,26 +95,26 @@ def left_in(folder: Path) -> list[str]:
 @pytest.mark.parametrize("size", [len(CONTENT), 0], ids=["size known", "size unknown"])
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
 def test_a_file_comes_whole(how, size, kind, server, tmp_path):
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     url = f"{server.url}/{how}/set.bin"
-    path = download(a_file(url, size=size, kind=kind), tmp_path / "new", lambda *t: told.append(t))
+    path = download(a_file(url, size=size, kind=kind), tmp_path / "new", lambda *t: calls.append(t))
     assert path == tmp_path / "new" / "set.bin"
     assert path.read_bytes() == CONTENT
     assert left_in(tmp_path / "new") == ["set.bin"]
     assert server.requests == [(f"/{how}/set.bin", "")]
-    assert told[-1] == (len(CONTENT), 0 if how == "no-length" and not size else len(CONTENT))
+    assert calls[-1] == (len(CONTENT), 0 if how == "no-length" and not size else len(CONTENT))
 
 
 @pytest.mark.parametrize("size", [len(CONTENT), 0])
 @pytest.mark.parametrize("how", ["whole", "no-range"])
 def test_a_broken_download_is_gone_on_with(how, size, server, tmp_path):
     (tmp_path / "set.bin.part").write_bytes(CONTENT[:123_456])
-    told: list[tuple[int, int]] = []
-    download(a_file(f"{server.url}/{how}/set.bin", size=size), tmp_path, lambda *t: told.append(t))
+    calls: list[tuple[int, int]] = []
+    download(a_file(f"{server.url}/{how}/set.bin", size=size), tmp_path, lambda *t: calls.append(t))
     assert (tmp_path / "set.bin").read_bytes() == CONTENT
     assert left_in(tmp_path) == ["set.bin"]
     assert server.requests == [(f"/{how}/set.bin", "bytes=123456-")]
-    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert calls[-1] == (len(CONTENT), len(CONTENT))
 
 
 @pytest.mark.parametrize(("size", "requests"), [(len(CONTENT), 0), (0, 1)])
@@ -299,12 +299,12 @@ def test_a_folder_of_that_name_is_taken_before_the_public_set(cache, tmp_path, m
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_every_set_says_whose_it_is_and_can_be_checked(name):
-    found = PUBLIC[name]
-    assert found.licence
-    assert found.citation
-    assert found.home.startswith(("http://", "https://"))
-    assert found.files
-    for file in found.files:
+    published = PUBLIC[name]
+    assert published.licence
+    assert published.citation
+    assert published.home.startswith(("http://", "https://"))
+    assert published.files
+    for file in published.files:
         kind, _, digest = file.digest.partition(":")
         assert len(digest) == {"sha256": 64, "md5": 32}[kind]
         assert file.urls

@@ -155,9 +155,9 @@ def test_reading_some_in_any_order(tmp_path: Path) -> None:
 def test_a_picture_that_vanishes_is_an_error_in_its_place(tmp_path: Path) -> None:
     images = read_images(make(tmp_path / "d", "a/1.jpg", "b/1.jpg"))
     (tmp_path / "d/a/1.jpg").unlink()
-    found = dict(images.read([0, 1]))
-    assert isinstance(found[0], FileNotFoundError)
-    assert found[1] == b"b/1.jpg"
+    contents = dict(images.read([0, 1]))
+    assert isinstance(contents[0], FileNotFoundError)
+    assert contents[1] == b"b/1.jpg"
 
 
 def test_the_fingerprint_follows_the_pictures_and_nothing_else(tmp_path: Path) -> None:

@@ -45,6 +45,6 @@ def test_what_is_no_csv_is_told_with_its_line() -> None:
 
 def test_jsonl() -> None:
     deep = "[" * 100_000
-    found = list(jsonl_rows(f'{{"a": 1}}\n\n[1]\n{{\n{deep}\n{{"b": "\u2028"}}'))
+    rows = list(jsonl_rows(f'{{"a": 1}}\n\n[1]\n{{\n{deep}\n{{"b": "\u2028"}}'))
     none = "is no JSON object"
-    assert found == [(1, {"a": 1}), (3, none), (4, none), (5, none), (6, {"b": "\u2028"})]
+    assert rows == [(1, {"a": 1}), (3, none), (4, none), (5, none), (6, {"b": "\u2028"})]

@@ -101,13 +101,13 @@ def test_changes_show(store: str, tmp_path: Path) -> None:
 def test_threads_read_at_once(store: str, tmp_path: Path) -> None:
     tree = {f"{i}.jpg": bytes([i]) * 1000 for i in range(50)}
     source = open_source(STORES[store](tmp_path, tree))
-    found: list[object] = []
-    threads = [threading.Thread(target=lambda: found.append(contents(source))) for _ in range(4)]
+    results: list[object] = []
+    threads = [threading.Thread(target=lambda: results.append(contents(source))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [tree] * 4
+    assert results == [tree] * 4
 
 
 @pytest.mark.parametrize("store", ["zip", ".tar"])
@@ -268,9 +268,9 @@ def test_a_file_that_vanishes_is_an_error_in_its_place(tmp_path: Path) -> None:
     data = as_folder(tmp_path, {"1.jpg": b"1", "2.jpg": b"2"})
     source = open_source(data)
     (data / "1.jpg").unlink()
-    found = contents(source)
-    assert isinstance(found["1.jpg"], FileNotFoundError)
-    assert found["2.jpg"] == b"2"
+    content_of = contents(source)
+    assert isinstance(content_of["1.jpg"], FileNotFoundError)
+    assert content_of["2.jpg"] == b"2"
     with pytest.raises(UserError, match=r"^1.jpg in .*data can't be read \(No such file or directory\); get it anew$"):
         source.read_one("1.jpg")
 
@@ -289,18 +289,18 @@ def test_an_archive_that_shrinks_later_is_an_error_in_place(store: str, tmp_path
     path = STORES[store](tmp_path, {f"{i}.jpg": os.urandom(3000) for i in range(20)})
     source = open_source(path)
     path.write_bytes(path.read_bytes()[:30_000])
-    found = contents(source)
-    assert len(found) == 20
-    assert isinstance(found["19.jpg"], OSError)
+    content_of = contents(source)
+    assert len(content_of) == 20
+    assert isinstance(content_of["19.jpg"], OSError)
 
 
 @stores
 def test_huge_files_are_not_read(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "MAX_FILE_BYTES", 100)
     monkeypatch.setattr("dolmen.data.sources.archives.MAX_FILE_BYTES", 100)
-    found = contents(open_source(STORES[store](tmp_path, {"big.jpg": bytes(101), "small.jpg": bytes(100)})))
-    assert str(found["big.jpg"]) == "larger than 1 GiB"
-    assert found["small.jpg"] == bytes(100)
+    content_of = contents(open_source(STORES[store](tmp_path, {"big.jpg": bytes(101), "small.jpg": bytes(100)})))
+    assert str(content_of["big.jpg"]) == "larger than 1 GiB"
+    assert content_of["small.jpg"] == bytes(100)
 
 
 def test_a_member_that_is_damaged_is_an_error_in_its_place(tmp_path: Path) -> None:
@@ -309,9 +309,9 @@ def test_a_member_that_is_damaged_is_an_error_in_its_place(tmp_path: Path) -> No
         archive.writestr("1.jpg", b"A" * 100)
         archive.writestr("2.jpg", b"B" * 100)
     path.write_bytes(path.read_bytes().replace(b"A" * 100, b"X" * 100))
-    found = contents(open_source(path))
-    assert str(found["1.jpg"]) == "damaged in the archive (Bad CRC-32 for file '1.jpg')"
-    assert found["2.jpg"] == b"B" * 100
+    content_of = contents(open_source(path))
+    assert str(content_of["1.jpg"]) == "damaged in the archive (Bad CRC-32 for file '1.jpg')"
+    assert content_of["2.jpg"] == b"B" * 100
 
 
 def test_a_tar_with_a_damaged_header_is_not_taken_for_a_shorter_one(tmp_path: Path) -> None:
@@ -397,8 +397,8 @@ def test_damaged_archives_give_one_sentence_or_errors_in_place(
         source = open_source(path)
     except UserError:
         return
-    found = contents(source)
-    assert set(found) == {f.name for f in source.files}
+    content_of = contents(source)
+    assert set(content_of) == {f.name for f in source.files}
 
 
 @settings(max_examples=200, deadline=None)

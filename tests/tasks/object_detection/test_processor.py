@@ -53,10 +53,10 @@ def answer(boxes: list[list[float]], scores: list[list[float]]) -> dict[str, np.
 def test_what_overlaps_is_dropped_within_a_class_only() -> None:
     box, near, far = [0.0, 0, 40, 40], [2.0, 0, 42, 40], [50.0, 10, 90, 60]
     outputs = answer([box, near, far], [[0.9, 0.8], [0.7, 0.0], [0.0, 0.6]])
-    found = processor().decode_picture(outputs, np.array([[0, 0, 96, 64]]), (64, 96))
-    assert found.labels.tolist() == [0, 1, 1]
-    assert found.scores.tolist() == pytest.approx([0.9, 0.8, 0.6])
-    assert found.to_json()["labels"] == ["cat", "dog", "dog"]
+    prediction = processor().decode_picture(outputs, np.array([[0, 0, 96, 64]]), (64, 96))
+    assert prediction.labels.tolist() == [0, 1, 1]
+    assert prediction.scores.tolist() == pytest.approx([0.9, 0.8, 0.6])
+    assert prediction.to_json()["labels"] == ["cat", "dog", "dog"]
 
 
 def test_nothing_and_very_much_are_answers_too() -> None:
@@ -85,9 +85,9 @@ def test_what_a_tile_cuts_is_found_in_another_view() -> None:
     whole, left, right = ([0.0, 8, 96, 30], [10.0, 10, 96, 40], [0.0, 10, 86, 40])
     boxes = np.array([[b, [20.0, 20, 30, 30]] for b in (whole, left, right)], np.float32)
     scores = np.array([[[0.5, 0], [0, 0.6]], [[0.9, 0], [0, 0]], [[0.9, 0], [0, 0]]], np.float32)
-    found = p.decode_picture({"boxes": boxes, "scores": scores}, crops, (64, 160))
-    assert found.labels.tolist() == [1, 0]
-    assert found.boxes_xyxy[1, [0, 2]].tolist() == [0, 160]
+    prediction = p.decode_picture({"boxes": boxes, "scores": scores}, crops, (64, 160))
+    assert prediction.labels.tolist() == [1, 0]
+    assert prediction.boxes_xyxy[1, [0, 2]].tolist() == [0, 160]
     # Where the picture ends as well, nothing was cut.
     one = p.decode_picture({"boxes": boxes[1:2, :1], "scores": scores[1:2, :1]}, crops[1:2], (64, 96))
     assert len(one) == 1
@@ -97,9 +97,9 @@ def test_thresholds_decide_what_is_reported() -> None:
     crops = np.array([[0, 0, 96, 64]])
     outputs = answer([[0, 0, 20, 20], [40, 0, 60, 20]], [[0.6, 0.0], [0.0, 0.4]])
     p = processor(thresholds=(0.7, 0.3))
-    found = p.decode_picture(outputs, crops, (64, 96))
-    assert p.reported(found).labels.tolist() == [1]
-    assert p.reported(found, 0.0).labels.tolist() == [0, 1]
+    prediction = p.decode_picture(outputs, crops, (64, 96))
+    assert p.reported(prediction).labels.tolist() == [1]
+    assert p.reported(prediction, 0.0).labels.tolist() == [0, 1]
     assert DetectionProcessor.from_json(p.to_json()) == p
 
 

@@ -28,7 +28,7 @@ def run(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return dolmen.train("object-detection", sample, tmp_path_factory.mktemp("boxes") / "run", epochs=20, **SMALL)
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     capsys.readouterr()
     status = main([str(word) for word in words])
     return status, *capsys.readouterr()
@@ -52,14 +52,14 @@ def test_predictions_are_drawn_into_a_new_folder(
 ) -> None:
     picture = sample / "images" / "01.png"
     words = ("predict", run.path, picture, picture, "--threshold", 0.05, "--draw", tmp_path / "seen")
-    status, out, _ = said(capsys, *words)
+    status, out, _ = run_cli(capsys, *words)
     assert status == 0
     assert out.splitlines()[0] == out.splitlines()[1]
     assert sorted(p.name for p in (tmp_path / "seen").iterdir()) == ["01.png", "01_2.png"]
     before, after = (np.asarray(Image.open(p).convert("RGB")) for p in (picture, tmp_path / "seen" / "01.png"))
     assert before.shape == after.shape
     assert (before != after).any()
-    status, _, err = said(capsys, *words)
+    status, _, err = run_cli(capsys, *words)
     assert status == 2
     assert "not an empty folder; name a new one with --draw" in err
 
@@ -77,14 +77,14 @@ def test_a_folder_is_watched(run: Any, sample: Path, tmp_path: Path, capsys: pyt
     for i in range(6):
         (tmp_path / f"{i}.png").write_bytes((sample / "images" / "01.png").read_bytes())
     words = ("watch", run.path, tmp_path, "--threshold", 0.1, "--json", "--boxes", "--zone", "0,0,1,0,1,1,0,1,all")
-    status, out, _ = said(capsys, *words)
+    status, out, _ = run_cli(capsys, *words)
     assert status == 0
-    found = [json.loads(line) for line in out.splitlines()]
-    boxes, tally = [f for f in found if "boxes_xyxy" in f], found[-1]
+    lines = [json.loads(line) for line in out.splitlines()]
+    boxes, tally = [f for f in lines if "boxes_xyxy" in f], lines[-1]
     assert [b["time_s"] for b in boxes] == pytest.approx([i / 25 for i in range(6)])
     assert boxes[-1]["ids"] == boxes[2]["ids"]  # nothing moves
     assert sum(tally["objects"].values()) == len(boxes[-1]["ids"]) == sum(tally["zones"]["all"]["entered"].values())
-    status, out, err = said(capsys, "watch", run.path, tmp_path, "--line", "1,2,3")
+    status, out, err = run_cli(capsys, "watch", run.path, tmp_path, "--line", "1,2,3")
     assert (status, out) == (2, "")
     assert "a line is x1,y1,x2,y2" in err
 

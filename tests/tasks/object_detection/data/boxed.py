@@ -40,14 +40,14 @@ def picture(stem: str) -> bytes:
 
 def xml(stem: str, objects: list[Object] | None = None, size: tuple[int, int] | None = None, more: str = "") -> str:
     height, width = size or SIZES[stem]
-    found = "".join(
+    elements = "".join(
         f"<object><name>{label}</name><difficult>0</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
         f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
         for label, (x1, y1, x2, y2) in (OBJECTS[stem] if objects is None else objects)
     )
     return (
         f"<annotation><filename>{stem}.png</filename><size><width>{width}</width><height>{height}</height>"
-        f"<depth>3</depth></size>{found}{more}</annotation>"
+        f"<depth>3</depth></size>{elements}{more}</annotation>"
     )
 
 
@@ -85,11 +85,11 @@ FOLDERS = {"train": "train", "val": "valid", "test": "test"}
 
 def rows() -> list[str]:
     lines = []
-    for stem, found in OBJECTS.items():
+    for stem, objects in OBJECTS.items():
         h, w = SIZES[stem]
-        for c, box in found:
+        for c, box in objects:
             lines.append(f"{stem}.png,{w},{h},{c},{','.join(map(str, box))},{SPLITS[stem]}")
-        if not found:
+        if not objects:
             lines.append(f"{stem}.png,{w},{h},,,,,,{SPLITS[stem]}")
     return lines
 
@@ -157,19 +157,19 @@ Plain = dict[str, tuple[str, list[tuple[str, tuple[float, ...], bool]]]]
 
 def plain(boxes: BoxSet, sizes: dict[str, tuple[int, int]] = SIZES) -> Plain:
     """Picture by picture: its split, and class, box in pixels and whether it is a crowd, of each object."""
-    found: Plain = {}
+    by_stem: Plain = {}
     for i, name in enumerate(boxes.images.names):
         stem = name.rpartition("/")[2].rpartition(".")[0]
         scale = np.array([*sizes[stem][::-1]] * 2) if boxes.relative else np.ones(4)
-        here = boxes.rows(i)
+        rows = boxes.rows(i)
         objects = [
             (boxes.images.classes[label], tuple(np.round(box * scale, 5).tolist()), bool(crowd))
-            for label, box, crowd in zip(boxes.labels[here], boxes.boxes_xyxy[here], boxes.crowd[here], strict=True)
+            for label, box, crowd in zip(boxes.labels[rows], boxes.boxes_xyxy[rows], boxes.crowd[rows], strict=True)
         ]
-        found[stem] = boxes.images.splits[i], sorted(objects)
-    return found
+        by_stem[stem] = boxes.images.splits[i], sorted(objects)
+    return by_stem
 
 
 EXPECTED: Plain = {
-    s: (SPLITS[s], sorted((c, tuple(map(float, box)), False) for c, box in found)) for s, found in OBJECTS.items()
+    s: (SPLITS[s], sorted((c, tuple(map(float, box)), False) for c, box in objects)) for s, objects in OBJECTS.items()
 }

@@ -68,11 +68,11 @@ def test_objects_that_are_hardly_left_count_neither_way() -> None:
 
 def test_pasted_objects_cover_nothing() -> None:
     patch = torch.full((3, 10, 12), 200.0)
-    found = paste_objects(bright(), [(patch, 1)] * 4, torch.Generator().manual_seed(0), share=1.0)
-    added = found.labels == 1
+    batch = paste_objects(bright(), [(patch, 1)] * 4, torch.Generator().manual_seed(0), share=1.0)
+    added = batch.labels == 1
     assert added.any()
-    for boxes, mine in zip(found.boxes, added, strict=True):
-        for box in boxes[mine]:
+    for boxes, is_pasted in zip(batch.boxes, added, strict=True):
+        for box in boxes[is_pasted]:
             shared = (torch.minimum(box[2:], boxes[0, 2:]) - torch.maximum(box[:2], boxes[0, :2])).clamp(min=0).prod()
             assert float(shared) <= 0.1 * 120
 
@@ -80,10 +80,10 @@ def test_pasted_objects_cover_nothing() -> None:
 def test_batches_are_joined_with_padding() -> None:
     one, two = bright(1), bright(3)
     two = Boxed(two.images, two.boxes.repeat(1, 3, 1), two.labels.repeat(1, 3))
-    found = joined(one, two)
-    assert found.labels.tolist() == [[0, PADDING, PADDING], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
-    near = jittered(found.boxes, torch.Generator().manual_seed(0))
-    assert float((near - found.boxes).abs().max()) <= 3.0
+    batch = joined(one, two)
+    assert batch.labels.tolist() == [[0, PADDING, PADDING], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+    near = jittered(batch.boxes, torch.Generator().manual_seed(0))
+    assert float((near - batch.boxes).abs().max()) <= 3.0
 
 
 def test_anchors_fit_the_sizes_that_there_are() -> None:

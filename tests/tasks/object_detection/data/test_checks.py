@@ -22,9 +22,9 @@ NAN, INF = float("nan"), float("inf")
 HEIGHT, WIDTH = 40, 60
 
 
-def boxed(make_images: Any, *found: tuple[Any, ...], num: int = 1, **more: Any) -> BoxSet:
+def boxed(make_images: Any, *annotated: tuple[Any, ...], num: int = 1, **more: Any) -> BoxSet:
     """Pictures of 40 x 60; each box is left, top, right, bottom, and maybe label, picture, crowd."""
-    rows = [(*f[:4], *(f[4:] + (0, 0, False)[len(f) - 4 :])) for f in found]
+    rows = [(*f[:4], *(f[4:] + (0, 0, False)[len(f) - 4 :])) for f in annotated]
     images = make_images([b""] * num, [0] * num)
     return box_set(
         images, [r[:4] for r in rows], [r[4] for r in rows], [r[5] for r in rows], [r[6] for r in rows], **more
@@ -35,7 +35,7 @@ def sized(boxes: BoxSet) -> np.ndarray[Any, Any]:
     return np.array([[HEIGHT, WIDTH]] * len(boxes), np.int32)
 
 
-def told(findings: tuple[Finding, ...]) -> dict[str, str]:
+def messages_of(findings: tuple[Finding, ...]) -> dict[str, str]:
     return {f.code: f.message for f in findings}
 
 
@@ -143,12 +143,12 @@ CASES: list[tuple[str, list[Any], list[Any], dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("found", "expected", "messages"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_clean(make_images: Any, found: list[Any], expected: list[Any], messages: dict[str, str]) -> None:
-    boxes = boxed(make_images, *found)
+@pytest.mark.parametrize(("annotated", "expected", "messages"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_clean(make_images: Any, annotated: list[Any], expected: list[Any], messages: dict[str, str]) -> None:
+    boxes = boxed(make_images, *annotated)
     cleaned, findings = clean(boxes, sized(boxes))
     assert cleaned.boxes_xyxy.tolist() == [list(map(float, e[:4])) for e in expected]
-    assert told(findings) == messages
+    assert messages_of(findings) == messages
     assert not cleaned.relative
     assert cleaned.notes == ()
     again, remarks = clean(cleaned, sized(boxes))
@@ -211,14 +211,16 @@ SIZES: list[tuple[str, tuple[int, int], Any, Any, dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "box", "expected", "messages"), [s[1:] for s in SIZES], ids=[s[0] for s in SIZES])
+@pytest.mark.parametrize(
+    ("annotated_size", "box", "expected", "messages"), [s[1:] for s in SIZES], ids=[s[0] for s in SIZES]
+)
 def test_sizes_that_contradict(
-    make_images: Any, said: tuple[int, int], box: Any, expected: Any, messages: dict[str, str]
+    make_images: Any, annotated_size: tuple[int, int], box: Any, expected: Any, messages: dict[str, str]
 ) -> None:
-    boxes = boxed(make_images, box, annotated_sizes=np.array([said], np.int64))
+    boxes = boxed(make_images, box, annotated_sizes=np.array([annotated_size], np.int64))
     cleaned, findings = clean(boxes, sized(boxes))
     assert cleaned.boxes_xyxy.tolist() == [list(map(float, expected))]
-    assert told(findings) == messages
+    assert messages_of(findings) == messages
     assert cleaned.annotated_sizes.tolist() == [[HEIGHT, WIDTH]]
 
 
@@ -235,7 +237,7 @@ def test_many_boxes(make_images: Any) -> None:
     boxes = boxed(make_images, *rows)
     cleaned, findings = clean(boxes, sized(boxes))
     assert len(cleaned.labels) == 10_000
-    assert told(findings) == {"many-boxes": "1 picture has more than 1,000 boxes (0.png)."}
+    assert messages_of(findings) == {"many-boxes": "1 picture has more than 1,000 boxes (0.png)."}
 
 
 def test_a_finding_names_the_first_twenty(make_images: Any) -> None:
@@ -248,17 +250,17 @@ def test_a_finding_names_the_first_twenty(make_images: Any) -> None:
 
 
 def test_stratum(make_images: Any) -> None:
-    found = [(*GOOD, 0, 0), (*GOOD, 1, 0), (*GOOD, 0, 1), (*GOOD, 1, 3, True)]
-    boxes = boxed(make_images, *found, num=5)
+    rows = [(*GOOD, 0, 0), (*GOOD, 1, 0), (*GOOD, 0, 1), (*GOOD, 1, 3, True)]
+    boxes = boxed(make_images, *rows, num=5)
     boxes = boxes.replace(images=boxes.images.replace(labels=np.array([0, 0, 0, 0, -1])))
     assert stratum(boxes).tolist() == [1, 0, 2, 2, -1]
 
 
 def test_the_only_picture_of_a_class_stays_in_training(make_images: Any, tmp_path: Path) -> None:
     num, classes = 100, tuple(f"c{i}" for i in range(30))
-    found = [(*GOOD, 0, i) for i in range(num)] + [(*GOOD, i, i) for i in range(1, 30)]
+    rows = [(*GOOD, 0, i) for i in range(num)] + [(*GOOD, i, i) for i in range(1, 30)]
     images = make_images([png(8, 8, i) for i in range(num)], [0] * num, classes=classes)
-    boxes = box_set(images, [f[:4] for f in found], [f[4] for f in found], [f[5] for f in found])
+    boxes = box_set(images, [f[:4] for f in rows], [f[4] for f in rows], [f[5] for f in rows])
     split = assign_splits(images.replace(labels=stratum(boxes)), decode(boxes, tmp_path))
     assert set(split.splits[1:30]) == {"train"}
     assert split.splits.count("test") >= 10
@@ -266,9 +268,9 @@ def test_the_only_picture_of_a_class_stays_in_training(make_images: Any, tmp_pat
 
 def test_many_rare_classes_do_not_make_validation_large(make_images: Any, tmp_path: Path) -> None:
     num, classes = 100, tuple(f"c{i}" for i in range(60))
-    found = [(*GOOD, 0, i) for i in range(num)] + [(*GOOD, i % 60, i) for i in range(num)]
+    rows = [(*GOOD, 0, i) for i in range(num)] + [(*GOOD, i % 60, i) for i in range(num)]
     images = make_images([png(8, 8, i) for i in range(num)], [0] * num, classes=classes)
-    boxes = box_set(images, [f[:4] for f in found], [f[4] for f in found], [f[5] for f in found])
+    boxes = box_set(images, [f[:4] for f in rows], [f[4] for f in rows], [f[5] for f in rows])
     split = assign_splits(images.replace(labels=stratum(boxes)), decode(boxes, tmp_path), test_fraction=0)
     assert 8 <= split.splits.count("val") <= 14
 
@@ -286,28 +288,28 @@ def report(data: Path, tmp_path: Path) -> CheckReport:
     decoded = decode(boxes, tmp_path)
     cleaned, findings = clean(boxes, decoded.sizes)
     images = assign_splits(cleaned.images.replace(labels=stratum(cleaned)), decoded)
-    made = check_boxes(cleaned.replace(images=images.replace(labels=cleaned.images.labels)), decoded, findings)
-    assert made.num_files == made.num_used + len(made.skipped)
-    return made
+    checked = check_boxes(cleaned.replace(images=images.replace(labels=cleaned.images.labels)), decoded, findings)
+    assert checked.num_files == checked.num_used + len(checked.skipped)
+    return checked
 
 
 @pytest.mark.parametrize("layout", ["voc", "coco", "yolo"])
 def test_report_of_a_good_set(layout: str, tmp_path: Path) -> None:
-    made = report(write(TREES[layout], tmp_path / "data"), tmp_path)
-    assert made.task == "object-detection"
-    assert made.counts == {
+    checked = report(write(TREES[layout], tmp_path / "data"), tmp_path)
+    assert checked.task == "object-detection"
+    assert checked.counts == {
         "train": {"bird": 0, "cat": 2, "dog": 1},
         "val": {"bird": 1, "cat": 0, "dog": 2},
         "test": {"bird": 0, "cat": 1, "dog": 0},
     }
-    assert made.summary["boxes per picture"] == "1.4 on average, at most 3"
-    assert made.summary["box size"].startswith("median 26 x 20 px, ")
-    assert made.summary["background pictures"] == "1"
-    assert made.summary["annotation files"].endswith(" read, not counted above")
-    assert made.num_used == 5
-    codes = {f.code for f in made.findings if f.level != "info"}
+    assert checked.summary["boxes per picture"] == "1.4 on average, at most 3"
+    assert checked.summary["box size"].startswith("median 26 x 20 px, ")
+    assert checked.summary["background pictures"] == "1"
+    assert checked.summary["annotation files"].endswith(" read, not counted above")
+    assert checked.num_used == 5
+    codes = {f.code for f in checked.findings if f.level != "info"}
     assert codes == {"class-missing-from-split", "few-examples"}
-    assert not made.errors
+    assert not checked.errors
 
 
 def test_every_file_is_accounted_for(tmp_path: Path) -> None:
@@ -323,8 +325,8 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
         "notes.md": "",
         ".hidden": "",
     }
-    made = report(write(tree, tmp_path / "data"), tmp_path)
-    assert {s.name: s.reason for s in made.skipped} == {
+    checked = report(write(tree, tmp_path / "data"), tmp_path)
+    assert {s.name: s.reason for s in checked.skipped} == {
         "a2.png": "its annotations can't be read: no XML (no element found: line 1, column 12)",
         "b1.png": "not a picture",
         "b2.png": "no annotation file",
@@ -332,13 +334,15 @@ def test_every_file_is_accounted_for(tmp_path: Path) -> None:
         "notes.md": "not needed",
         ".hidden": "hidden or system file",
     }
-    assert made.num_used == 1
-    found = {f.code: f.message for f in made.findings}
-    assert found["unreadable-annotations"].startswith("The annotations of 1 picture can't be read, and it is left out")
-    assert found["unreadable-pictures"].startswith("1 picture is unreadable and left out")
-    assert found["skipped-files"] == ("4 files of the source are left out: check that none of them should be used.")
-    assert "unlabelled-pictures" not in found
-    assert "copies-left-out" not in found
+    assert checked.num_used == 1
+    by_code = {f.code: f.message for f in checked.findings}
+    assert by_code["unreadable-annotations"].startswith(
+        "The annotations of 1 picture can't be read, and it is left out"
+    )
+    assert by_code["unreadable-pictures"].startswith("1 picture is unreadable and left out")
+    assert by_code["skipped-files"] == ("4 files of the source are left out: check that none of them should be used.")
+    assert "unlabelled-pictures" not in by_code
+    assert "copies-left-out" not in by_code
 
 
 def test_leaks_and_contradicting_copies(tmp_path: Path) -> None:
@@ -349,10 +353,10 @@ def test_leaks_and_contradicting_copies(tmp_path: Path) -> None:
         "train/a2.png": picture("a1"),
         "val/b2.png": picture("a1"),
     }
-    found = {f.code: f for f in report(write(tree, tmp_path / "data"), tmp_path).findings}
-    assert found["exact-duplicates-across-splits"].level == "leak"
-    assert found["same-picture-other-boxes"].items == ("train/a1.png = train/a2.png",)
-    assert "same-picture-two-labels" not in found
+    by_code = {f.code: f for f in report(write(tree, tmp_path / "data"), tmp_path).findings}
+    assert by_code["exact-duplicates-across-splits"].level == "leak"
+    assert by_code["same-picture-other-boxes"].items == ("train/a1.png = train/a2.png",)
+    assert "same-picture-two-labels" not in by_code
 
 
 ERRORS: list[tuple[str, dict[str, Any], str]] = [
@@ -392,8 +396,8 @@ def test_labels_in_pixels_of_nobody(tmp_path: Path) -> None:
         "labels/a1.txt": yolo("a1") + "0 30 20 5 5\n",
         "labels/a2.txt": yolo("a2"),
     }
-    found = {f.code: f for f in report(write(tree, tmp_path / "data"), tmp_path).findings}
-    assert found["outside"].count == 1
+    by_code = {f.code: f for f in report(write(tree, tmp_path / "data"), tmp_path).findings}
+    assert by_code["outside"].count == 1
 
 
 # ---- real data
@@ -401,22 +405,22 @@ def test_labels_in_pixels_of_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.shared_data
 def test_blood_cells_lose_two_boxes_without_area(shared_data: Path, tmp_path: Path) -> None:
-    made = report(shared_data / "vision/bccd-voc", tmp_path)
-    (zero,) = [f for f in made.findings if f.code == "zero-size"]
+    checked = report(shared_data / "vision/bccd-voc", tmp_path)
+    (zero,) = [f for f in checked.findings if f.code == "zero-size"]
     assert [i.split(":")[0][-9:] for i in zero.items] == ["00338.jpg", "00343.jpg"]
-    assert {s: sum(c.values()) for s, c in made.counts.items()} == {"train": 2804, "val": 1137}
-    assert made.num_used == 292
+    assert {s: sum(c.values()) for s, c in checked.counts.items()} == {"train": 2804, "val": 1137}
+    assert checked.num_used == 292
 
 
 @pytest.mark.shared_data
 def test_coco128_accounts_for_everything(shared_data: Path, tmp_path: Path) -> None:
-    made = report(shared_data / "vision/coco128", tmp_path)
-    found = {f.code: f for f in made.findings}
-    assert found["crowd"].count == 10
-    assert found["background-pictures"].items == (
+    checked = report(shared_data / "vision/coco128", tmp_path)
+    by_code = {f.code: f for f in checked.findings}
+    assert by_code["crowd"].count == 10
+    assert by_code["background-pictures"].items == (
         "images/train2017/000000000250.jpg",
         "images/train2017/000000000508.jpg",
     )
-    assert sum(sum(c.values()) for c in made.counts.values()) == 929
-    assert made.num_used == 128
-    assert Counter(s.reason for s in made.skipped) == {"not needed": 130}
+    assert sum(sum(c.values()) for c in checked.counts.values()) == 929
+    assert checked.num_used == 128
+    assert Counter(s.reason for s in checked.skipped) == {"not needed": 130}

@@ -225,20 +225,20 @@ ANNOTATIONS: list[tuple[str, Any, list[Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("found", "expected", "notes"), [a[1:] for a in ANNOTATIONS], ids=[a[0] for a in ANNOTATIONS])
-def test_annotations_of_coco(found: Any, expected: list[Any], notes: dict[str, Any], tmp_path: Path) -> None:
-    tree = one_json(annotations=[annotation(bbox=[0, 0, 9, 9]), found], categories=[{"id": 17, "name": "cat"}])
+@pytest.mark.parametrize(("entry", "expected", "notes"), [a[1:] for a in ANNOTATIONS], ids=[a[0] for a in ANNOTATIONS])
+def test_annotations_of_coco(entry: Any, expected: list[Any], notes: dict[str, Any], tmp_path: Path) -> None:
+    tree = one_json(annotations=[annotation(bbox=[0, 0, 9, 9]), entry], categories=[{"id": 17, "name": "cat"}])
     boxes = read_boxes(write(tree, tmp_path / "data"))
     assert [(*b, c) for b, c in zip(boxes.boxes_xyxy.tolist(), boxes.crowd.tolist(), strict=True)][1:] == expected
     assert {c: n for c, (n, _) in noted(boxes).items()} == {c: n for c, (n, _) in notes.items()}
     assert all(a.startswith(b) for c in notes for a, b in zip(noted(boxes)[c][1], notes[c][1], strict=True))
-    assert list(boxes.polygons.values()) == ([POLYGON] if found in (ANNOTATIONS[2][1], ANNOTATIONS[3][1]) else [])
+    assert list(boxes.polygons.values()) == ([POLYGON] if entry in (ANNOTATIONS[2][1], ANNOTATIONS[3][1]) else [])
 
 
 def test_categories_keep_their_order_and_unused_ones_go(tmp_path: Path) -> None:
     categories = [{"id": i, "name": n} for i, n in ((10, "zebra"), (2, "dog"), (9, "none"), (11, "ant"), (12, "dog"))]
-    found = [annotation(category_id=i) for i in (10, 2, 11, 12)]
-    boxes = read_boxes(write(one_json(categories=categories, annotations=found), tmp_path / "data"))
+    annotations = [annotation(category_id=i) for i in (10, 2, 11, 12)]
+    boxes = read_boxes(write(one_json(categories=categories, annotations=annotations), tmp_path / "data"))
     assert boxes.images.classes == ("dog", "zebra", "ant")
     assert boxes.labels.tolist() == [1, 0, 2, 0]
     assert noted(boxes) == {"same-class-twice": (1, ("dog",)), "unused-classes": (1, ("none",))}
@@ -307,9 +307,9 @@ LINES = [
 def test_lines_of_yolo(text: str, expected: list[Any], notes: dict[str, str], tmp_path: Path) -> None:
     boxes = read_boxes(write(labelled(text, **{"classes.txt": "\n".join(CLASSES)}), tmp_path / "data"))
     np.testing.assert_allclose(boxes.boxes_xyxy[boxes.rows(0)], np.array(expected).reshape(-1, 4))
-    found = {n.code: n for n in boxes.notes if n.code != "unused-classes"}
-    assert found.keys() == notes.keys()
-    assert all(found[c].items[0].startswith(item) for c, item in notes.items())
+    by_code = {n.code: n for n in boxes.notes if n.code != "unused-classes"}
+    assert by_code.keys() == notes.keys()
+    assert all(by_code[c].items[0].startswith(item) for c, item in notes.items())
 
 
 def test_labels_that_are_no_text(tmp_path: Path) -> None:
@@ -373,11 +373,11 @@ def test_other_xml_is_not_pascal_voc(tmp_path: Path) -> None:
 
 def test_equal_names_in_many_folders_below_another(tmp_path: Path) -> None:
     num = 30
-    found = coco(["a1"] * num)
-    for i, image in enumerate(found["images"]):
+    content = coco(["a1"] * num)
+    for i, image in enumerate(content["images"]):
         image["file_name"] = f"elsewhere\\{i}\\a1.png"
     tree = {f"deep/elsewhere/{i}/a1.png": picture("a1") for i in range(num)}
-    boxes = read_boxes(write({**tree, "x/a.json": found}, tmp_path / "data"))
+    boxes = read_boxes(write({**tree, "x/a.json": content}, tmp_path / "data"))
     assert boxes.images.names == [f"deep/elsewhere/{i}/a1.png" for i in range(num)]
     assert np.diff(boxes.first).tolist() == [2] * num
 
@@ -551,6 +551,6 @@ def test_coco128_as_coco_and_as_yolo(shared_data: Path) -> None:
     kept, shares = plain(from_json.keep(~from_json.crowd), sizes), plain(from_text, sizes)
     for stem, (split, objects) in kept.items():
         assert split == shares[stem][0]
-        a, b = (sorted(found, key=lambda o: (o[0], *np.round(o[1], -1))) for found in (objects, shares[stem][1]))
+        a, b = (sorted(boxes_, key=lambda o: (o[0], *np.round(o[1], -1))) for boxes_ in (objects, shares[stem][1]))
         assert Counter(o[0] for o in a) == Counter(o[0] for o in b)
     assert sum(not o for _, o in shares.values()) == 2

@@ -25,9 +25,11 @@ def halves(height: int, width: int) -> Any:
     return np.array([[0, 0, width // 2, height], [width // 2, 0, width, height]])
 
 
-def boxed(make_images: Any, *found: Any, crowd: bool = False) -> BoxSet:
+def boxed(make_images: Any, *annotated: Any, crowd: bool = False) -> BoxSet:
     images = make_images([png(40, 60, 1), png(20, 20, 2), b"no picture"], [0, 0, 0], splits=["train", "val", "train"])
-    return box_set(images, [f[:4] for f in found], [1] * len(found), [0] * len(found), [crowd] * len(found))
+    return box_set(
+        images, [f[:4] for f in annotated], [1] * len(annotated), [0] * len(annotated), [crowd] * len(annotated)
+    )
 
 
 PLACES = [
@@ -89,11 +91,11 @@ def test_tiles_are_pictures(make_images: Any, reads: Counter[int], tmp_path: Pat
     assert images.splits == ["train", "train", "val", "train"]
     assert images.groups == ["0.png", "0.png", "1.png", "2.png"]
     whole = open_image(png(40, 60, 1)).pixels
-    found = dict(images.read([1, 0, 3]))
+    contents = dict(images.read([1, 0, 3]))
     assert reads == {0: 1, 2: 1}
-    np.testing.assert_array_equal(found[0], whole[:, :30])
-    np.testing.assert_array_equal(found[1], whole[:, 30:])
-    assert found[3] == b"no picture"
+    np.testing.assert_array_equal(contents[0], whole[:, :30])
+    np.testing.assert_array_equal(contents[1], whole[:, 30:])
+    assert contents[3] == b"no picture"
     decoded = decode_all(images, ImageFit(height=8, width=8, channels=3), cache=tmp_path)
     assert decoded.problems == {3: "not a picture"}
     assert decoded.sizes.tolist() == (places[:, [3, 2]] - places[:, [1, 0]]).tolist()
@@ -104,9 +106,9 @@ def test_grey_pictures_and_lost_ones(make_images: Any) -> None:
     boxes = boxed(make_images)
     images = make_images([grey, FileNotFoundError("gone"), b""], [0, 0, 0])
     tiles, *_ = tile_boxes(boxes.replace(images=images), SIZES, halves)
-    found = dict(tiles.images.read(range(4)))
-    np.testing.assert_array_equal(found[1], grey[:, 30:])
-    assert isinstance(found[2], FileNotFoundError)
+    contents = dict(tiles.images.read(range(4)))
+    np.testing.assert_array_equal(contents[1], grey[:, 30:])
+    assert isinstance(contents[2], FileNotFoundError)
 
 
 def test_the_fingerprint_follows_the_tiling(make_images: Any) -> None:

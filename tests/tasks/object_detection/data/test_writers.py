@@ -49,9 +49,9 @@ def test_numbers_survive_two_conversions(make_images: Any, first: str, second: s
 
 
 def crowded(folder: Path) -> Path:
-    found = coco(["a1", "a2"])
-    found["annotations"][0] |= {"iscrowd": 1, "segmentation": [[3, 4, 20, 4, 20, 30]]}
-    return write({"a.json": found, "a1.png": picture("a1"), "a2.png": picture("a2")}, folder)
+    content = coco(["a1", "a2"])
+    content["annotations"][0] |= {"iscrowd": 1, "segmentation": [[3, 4, 20, 4, 20, 30]]}
+    return write({"a.json": content, "a1.png": picture("a1"), "a2.png": picture("a2")}, folder)
 
 
 LOST = {
@@ -109,13 +109,13 @@ def test_what_is_mended_is_said(tmp_path: Path) -> None:
         "a2.png": b"nothing",
         "a2.xml": xml("a2"),
     }
-    told: list[tuple[str, int, int]] = []
-    said = convert_boxes(write(tree, tmp_path / "data"), "coco", tmp_path / "out", lambda *t: told.append(t))
-    assert said == [
+    calls: list[tuple[str, int, int]] = []
+    sentences = convert_boxes(write(tree, tmp_path / "data"), "coco", tmp_path / "out", lambda *t: calls.append(t))
+    assert sentences == [
         "1 box has no area, and is dropped: mend it (first: a1.png: cat 5 5 5 5).",
         "1 picture is unreadable and left out (first: a2.png, not a picture).",
     ]
-    assert told == [("opening pictures", 1, 2), ("opening pictures", 2, 2)]
+    assert calls == [("opening pictures", 1, 2), ("opening pictures", 2, 2)]
     assert plain(read_boxes(tmp_path / "out")) == {"a1": ("", [("cat", (1, 2, 3, 9), False)])}
 
 
@@ -125,8 +125,8 @@ def test_arrays_are_written_as_pictures(make_images: Any, tmp_path: Path) -> Non
     boxes = box_set(images, [(1, 2, 3, 4)], [0], [0])
     write_boxes(boxes, np.array([[20, 30]] * 2), tmp_path / "out", "voc")
     assert convert_boxes(tmp_path / "out", "coco", tmp_path / "again") == []
-    found = json.loads((tmp_path / "again/annotations/instances_all.json").read_text())
-    assert [(i["file_name"], i["height"], i["width"]) for i in found["images"]] == [
+    content = json.loads((tmp_path / "again/annotations/instances_all.json").read_text())
+    assert [(i["file_name"], i["height"], i["width"]) for i in content["images"]] == [
         ("a.jpg [0, 0, 30, 20].png", 20, 30),
         ("b[1].png", 20, 30),
     ]

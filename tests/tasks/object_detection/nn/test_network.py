@@ -48,12 +48,12 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 def test_every_detector_gives_as_many_regions_as_asked(name: str) -> None:
     model = detector(name).eval()
     with torch.no_grad():
-        found = model(batch()[0])
-    assert found.boxes.shape == found.proposals.shape == (2, 20, 4)
-    assert found.logits.shape == (2, 20, 3)
-    assert (found.boxes >= 0).all()
-    assert (found.boxes <= torch.tensor([96.0, 64, 96, 64])).all()
-    assert (found.boxes[..., 2:] >= found.boxes[..., :2]).all()
+        output = model(batch()[0])
+    assert output.boxes.shape == output.proposals.shape == (2, 20, 4)
+    assert output.logits.shape == (2, 20, 3)
+    assert (output.boxes >= 0).all()
+    assert (output.boxes <= torch.tensor([96.0, 64, 96, 64])).all()
+    assert (output.boxes[..., 2:] >= output.boxes[..., :2]).all()
 
 
 def test_the_edge_size_is_small() -> None:
@@ -107,8 +107,8 @@ def test_of_neighbours_with_like_shapes_the_strongest_is_proposed(second: tuple[
     with torch.no_grad():
         stage.predict[0].weight.zero_()  # type: ignore[operator]
         bias[:2] = torch.tensor([2.0, 1.0])
-        found = stage([torch.zeros(1, 4, 64 // s, 96 // s) for s in STRIDES])
-    first, other = found.ranks[0, 0], found.ranks[0, 1]
+        output = stage([torch.zeros(1, 4, 64 // s, 96 // s) for s in STRIDES])
+    first, other = output.ranks[0, 0], output.ranks[0, 1]
     assert float(first) == 2.0
     assert float(other) == pytest.approx(1.0 if stays else 1.0 - SUPPRESSED)
 
@@ -124,8 +124,10 @@ def test_every_object_gets_an_anchor_also_in_several_turns(monkeypatch: pytest.M
     boxes = torch.tensor([[10.0, 10, 30, 40], [50, 5, 90, 60], [70, 50, 72, 51]])
     owner, overlap = assign_anchors(anchors, COUNTS, boxes)
     assert set(owner.tolist()) == {-1, 0, 1, 2}
-    mine = owner >= 0
-    torch.testing.assert_close(overlap[mine], box_iou(anchors[mine], boxes)[torch.arange(int(mine.sum())), owner[mine]])
+    assigned = owner >= 0
+    torch.testing.assert_close(
+        overlap[assigned], box_iou(anchors[assigned], boxes)[torch.arange(int(assigned.sum())), owner[assigned]]
+    )
     monkeypatch.setattr(detection_losses, "MAX_PAIRS_PER_CHUNK", len(anchors))
     again, _ = assign_anchors(anchors, COUNTS, boxes)
     assert torch.equal(owner, again)

@@ -69,14 +69,14 @@ WATCHED = {"line": ("0.5,1,0.5,0,gate",), "zone": ("48,0,96,0,96,72,48,72,east",
 
 def test_what_happens_is_told_once(predictor: Squares) -> None:
     session = predictor.session(None, TrackOptions(**WATCHED))
-    found = [p for frame in drive() for p in session.feed(frame)]
-    events = [p for p in found if isinstance(p, Event)]
+    predictions = [p for frame in drive() for p in session.feed(frame)]
+    events = [p for p in predictions if isinstance(p, Event)]
     assert [(e.kind, e.id, e.where) for e in events] == [
         ("appears", 1, ""), ("crosses-right", 1, "gate"), ("enters", 1, "east"), ("exits", 1, "east"),
         ("leaves", 1, ""),
     ]  # fmt: skip
     assert events[1].time_s == pytest.approx(0.9, abs=0.1)
-    boxes = [p for p in found if isinstance(p, Boxes)]
+    boxes = [p for p in predictions if isinstance(p, Boxes)]
     assert len(boxes) == 80
     assert [b.ids.tolist() for b in boxes] == [[]] + [[1]] * 39 + [[]] * 40
     (tally,) = session.finish()
@@ -84,7 +84,7 @@ def test_what_happens_is_told_once(predictor: Squares) -> None:
     assert tally.objects == {"car": 1}
     assert tally.lines == {"gate": {"left": {}, "right": {"car": 1}}}
     assert tally.zones["east"]["entered"] == {"car": 1}
-    json.dumps([p.to_json() for p in [*found, tally]])
+    json.dumps([p.to_json() for p in [*predictions, tally]])
 
 
 def test_it_goes_on_where_it_was_saved(predictor: Squares) -> None:
@@ -114,23 +114,23 @@ def test_pictures_come_a_25th_of_a_second_apart(predictor: Squares) -> None:
 
 def test_a_video_is_watched_and_written(predictor: Squares, tmp_path: Path) -> None:
     options = VideoOptions(out=str(tmp_path / "seen.webm"), **WATCHED)
-    found = list(predictor.watch(str(video(tmp_path / "v.webm")), options))
-    assert [type(p).__name__ for p in found] == ["Event"] * 5 + ["Tally"]
-    shown = list(frames(tmp_path / "seen.webm"))
-    assert [f.time_s for f in shown] == pytest.approx([f.time_s for f in drive()], abs=2e-3)
-    assert shown[-1].pixels[:20, 40:56].mean() > 100  # the line
-    lines = [predictor.format_line(p) for p in found]
+    predictions = list(predictor.watch(str(video(tmp_path / "v.webm")), options))
+    assert [type(p).__name__ for p in predictions] == ["Event"] * 5 + ["Tally"]
+    written = list(frames(tmp_path / "seen.webm"))
+    assert [f.time_s for f in written] == pytest.approx([f.time_s for f in drive()], abs=2e-3)
+    assert written[-1].pixels[:20, 40:56].mean() > 100  # the line
+    lines = [predictor.format_line(p) for p in predictions]
     assert lines[1].endswith("s  car 1 crosses gate to the right")
     assert lines[-1].splitlines() == [
         "in all: 1 car",
         "across gate: to the left nothing; to the right 1 car",
-        f"into east: 1 car; 0 inside at the end; {found[-1].zones['east']['stayed_s']:.1f} s in it, all together",
+        f"into east: 1 car; 0 inside at the end; {predictions[-1].zones['east']['stayed_s']:.1f} s in it, all together",
     ]
 
 
 def test_boxes_of_each_frame_where_asked(predictor: Squares, tmp_path: Path) -> None:
-    found = list(predictor.watch(str(video(tmp_path / "v.webm")), VideoOptions(boxes=True, every=0.08)))
-    boxes = [p for p in found if isinstance(p, Boxes)]
+    predictions = list(predictor.watch(str(video(tmp_path / "v.webm")), VideoOptions(boxes=True, every=0.08)))
+    boxes = [p for p in predictions if isinstance(p, Boxes)]
     assert [b.time_s for b in boxes] == pytest.approx([0.08 * i for i in range(40)], abs=2e-3)
     assert predictor.format_line(boxes[3]) == "    0.24 s  1 car: car 1 90% (12, 30, 24, 42)"
     assert predictor.format_line(boxes[-1]).endswith("s  nothing found")
