@@ -145,10 +145,10 @@ def unit_ids(digests: NDArray[np.uint8], groups: NDArray[np.str_]) -> NDArray[np
 
     same_pixels = np.ascontiguousarray(digests).view(f"V{digests.shape[1]}")[:, 0]
     for keys, relevant in ((same_pixels, np.ones(len(groups), np.bool_)), (groups, groups != "")):
-        where = np.flatnonzero(relevant)
-        _, first, inverse, counts = np.unique(keys[where], return_index=True, return_inverse=True, return_counts=True)
+        indices = np.flatnonzero(relevant)
+        _, first, inverse, counts = np.unique(keys[indices], return_index=True, return_inverse=True, return_counts=True)
         shared = counts[inverse] > 1
-        for i, j in zip(where[shared].tolist(), where[first[inverse[shared]]].tolist(), strict=True):
+        for i, j in zip(indices[shared].tolist(), indices[first[inverse[shared]]].tolist(), strict=True):
             parent[root(i)] = root(j)
     return np.array([root(i) for i in range(len(parent))], np.int64)
 
@@ -164,10 +164,10 @@ def drawn_units(
         usable: (N,) bool.
         seed: another one draws other numbers.
     """
-    where = np.flatnonzero(usable)
-    ids = unit_ids(digests[where], groups[where])
+    indices = np.flatnonzero(usable)
+    ids = unit_ids(digests[indices], groups[indices])
     members: dict[int, Unit] = {}
-    for index, unit in zip(where.tolist(), ids.tolist(), strict=True):
+    for index, unit in zip(indices.tolist(), ids.tolist(), strict=True):
         members.setdefault(unit, []).append(index)
     salt = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
 
@@ -205,9 +205,9 @@ def carve(
         return
     available = [u for u in units if all(in_train[i] for i in u)]
     class_counts = [Counter(labels[u].tolist()) for u in available]
-    wanted = _apportion(labels[in_train], fraction, leave)
+    num_to_take = _apportion(labels[in_train], fraction, leave)
     units_left = Counter(label for counts in class_counts for label in counts)
-    untouched = {label for label, num in wanted.items() if num > 0}
+    untouched = {label for label, num in num_to_take.items() if num > 0}
     passed_over: list[int] = []
 
     def spared(counts: Counter[int]) -> bool:
@@ -216,17 +216,17 @@ def carve(
     def take(position: int) -> None:
         splits[available[position]] = split
         for label, num in class_counts[position].items():
-            wanted[label] -= num
+            num_to_take[label] -= num
             units_left[label] -= 1
             untouched.discard(label)
 
     for position, counts in enumerate(class_counts):
-        closer = sum(abs(wanted[label]) - abs(wanted[label] - num) for label, num in counts.items())
+        closer = sum(abs(num_to_take[label]) - abs(num_to_take[label] - num) for label, num in counts.items())
         if closer > 0 and spared(counts):
             take(position)
         else:
             passed_over.append(position)
-    # Where every unit of a class is larger than what is wanted, the smallest one does the least harm.
+    # Where every unit of a class is larger than what is to be taken, the smallest one does the least harm.
     for position in sorted(passed_over, key=lambda p: len(available[p])) if untouched else ():
         counts = class_counts[position]
         if not untouched.isdisjoint(counts) and spared(counts):
@@ -237,9 +237,9 @@ def _apportion(labels: NDArray[np.int64], fraction: float, leave: int) -> dict[i
     """Return how many pictures of each class to take: in proportion, at least 1, and ``leave`` stay."""
     classes, counts = np.unique(labels, return_counts=True)
     exact = counts * fraction
-    wanted = np.floor(exact + 1e-9).astype(np.int64)
-    num_missing = round(float(exact.sum())) - int(wanted.sum())
-    wanted[np.argsort(wanted - exact, kind="stable")[: max(num_missing, 0)]] += 1
+    num_to_take = np.floor(exact + 1e-9).astype(np.int64)
+    num_missing = round(float(exact.sum())) - int(num_to_take.sum())
+    num_to_take[np.argsort(num_to_take - exact, kind="stable")[: max(num_missing, 0)]] += 1
     available = np.maximum(counts - leave, 0)
-    wanted = np.clip(wanted, np.minimum(1, available), available)
-    return dict(zip(classes.tolist(), wanted.tolist(), strict=True))
+    num_to_take = np.clip(num_to_take, np.minimum(1, available), available)
+    return dict(zip(classes.tolist(), num_to_take.tolist(), strict=True))

@@ -23,9 +23,11 @@ NO_TEST = Finding(
 def unreadable(data: CheckedExamples, rows: Sequence[int] | None = None) -> Iterator[Finding]:
     """Find examples that can't be read; ``rows`` for only some of the problems."""
     yield from problems(
-        data, "unreadable-{many}", "unreadable and left out: repair or delete [it|them]",
+        data,
+        "unreadable-{many}",
+        "unreadable and left out: repair or delete [it|them]",
         sorted(data.problems) if rows is None else rows,
-    )  # fmt: skip
+    )
 
 
 def problems(data: CheckedExamples, code: str, what: str, rows: Sequence[int]) -> Iterator[Finding]:
@@ -129,4 +131,4 @@ def class_missing(
     """Find classes without an example somewhere; ``where`` follows "has" or "have", as for ``findings.some``."""
     yield from some(
         code, level, f"[Class|Classes] {{classes}} [has|have] {where}", len(missing), missing, classes=listed(missing)
-    )  # fmt: skip
+    )

@@ -109,5 +109,5 @@ class CheckedExamples:
     def some_pairs(
         self, code: str, level: Level, sentence: str, pairs: Sequence[Sequence[int]], **values: Any
     ) -> Iterator[Finding]:
-        """Yield a finding about the first examples of pairs, which it names as "a = b"; see ``some``."""
+        """Yield a finding about the first examples of pairs, which it names as "a = b"."""
         yield from self.some(code, level, sentence, [a for a, _ in pairs], self.paired(pairs), **values)

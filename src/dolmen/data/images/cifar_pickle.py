@@ -44,8 +44,8 @@ def read_batch(name: str, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np
         raise UserError(f"{name} has no data of (N, 3072) bytes, expected CIFAR-10's original file; get it anew")
     if not isinstance(labels, list):
         labels = []
-    good = all(type(x) is int and 0 <= x < 10 for x in labels)
-    if not good or len(labels) != len(data) or not len(data):
+    are_valid = all(type(x) is int and 0 <= x < 10 for x in labels)
+    if not are_valid or len(labels) != len(data) or not len(data):
         raise UserError(f"{name} has no label 0 to 9 for each of its {len(data)} pictures; get it anew")
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, np.int64)
 

@@ -87,9 +87,12 @@ def decode_all(
             return _decode_into(writer, images, image_fit, progress)
 
     return open_or_fill(
-        folder / _key(images, image_fit), _columns(len(images), image_fit), fill,
-        lambda entry: _reuse(entry, images), "The decoded pictures",
-    )  # fmt: skip
+        folder / _key(images, image_fit),
+        _columns(len(images), image_fit),
+        fill,
+        lambda entry: _reuse(entry, images),
+        "The decoded pictures",
+    )
 
 
 def _key(images: ImageSet, image_fit: ImageFit) -> str:

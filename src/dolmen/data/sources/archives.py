@@ -39,14 +39,14 @@ class ZipSource(Source):
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
-        wanted = sorted(names, key=lambda n: self.members[n].header_offset)
+        by_offset = sorted(names, key=lambda n: self.members[n].header_offset)
         try:
             archive = zipfile.ZipFile(self.path)
         except (OSError, zipfile.BadZipFile) as error:
-            yield from ((name, OSError(f"the archive can't be read any more ({error})")) for name in wanted)
+            yield from ((name, OSError(f"the archive can't be read any more ({error})")) for name in by_offset)
             return
         with archive:
-            for name in wanted:
+            for name in by_offset:
                 yield name, self._read_member(archive, self.members[name])
 
     def _read_member(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | OSError:
@@ -93,14 +93,14 @@ class TarSource(Source):
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
-        wanted = sorted(names, key=lambda n: self.places[n])
+        by_offset = sorted(names, key=lambda n: self.places[n])
         try:
             file = self.path.open("rb")
         except OSError as error:
-            yield from ((name, error) for name in wanted)
+            yield from ((name, error) for name in by_offset)
             return
         with file:
-            for name in wanted:
+            for name in by_offset:
                 offset, size = self.places[name]
                 if size > MAX_FILE_BYTES:
                     yield name, OSError("larger than 1 GiB")
@@ -138,21 +138,21 @@ class CompressedTarSource(Source):
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield ``(name, content)`` for each name, in the order that is cheapest for the storage."""
-        wanted = {self.positions[name]: name for name in names}
+        pending = {self.positions[name]: name for name in names}
         try:
             with tarfile.open(self.path, "r|*", tarinfo=StrictTarInfo) as archive:
                 for position, member in enumerate(archive):
-                    if not wanted:
+                    if not pending:
                         return
                     archive.members = []  # type: ignore[attr-defined]
-                    if position not in wanted:
+                    if position not in pending:
                         continue
                     file = archive.extractfile(member) if member.size <= MAX_FILE_BYTES else None
                     content = file.read() if file is not None else OSError("larger than 1 GiB")
-                    yield wanted.pop(position), content
+                    yield pending.pop(position), content
         except (tarfile.TarError, EOFError, OSError, ValueError):
             pass  # whatever was not reached is reported below
-        for _, name in sorted(wanted.items()):
+        for _, name in sorted(pending.items()):
             yield name, OSError("cut off in the archive")
 
 

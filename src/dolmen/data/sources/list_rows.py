@@ -43,9 +43,11 @@ def csv_rows(
     header = text.partition("\n")[0]
     comma = "\t" if tabs else ";" if ";" in header and "," not in header else ","
     reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=comma, strict=strict,
+        io.StringIO(text, newline=""),
+        delimiter=comma,
+        strict=strict,
         quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
-    )  # fmt: skip
+    )
     try:
         columns = next((row for row in reader if row), [])
         check_header(columns)

@@ -357,8 +357,8 @@ def _decode_views(
     sizes = whole.sizes.astype(np.int64)
     if processor.tiles == 1:
         return boxes, np.arange(len(boxes)), np.pad(sizes[:, ::-1], ((0, 0), (2, 0))), whole
-    least = SMALL_OBJECT**2 / (processor.height * processor.width)
-    tiled, picture, crops = tile_boxes(boxes, sizes, processor.views, least)
+    min_share = SMALL_OBJECT**2 / (processor.height * processor.width)
+    tiled, picture, crops = tile_boxes(boxes, sizes, processor.views, min_share)
     return tiled, picture, crops, _decode(tiled, processor, progress)
 
 

@@ -100,9 +100,12 @@ def _to_pixels(boxes: BoxSet, sizes: NDArray[np.int64]) -> Mended:
     ):
         rows = np.flatnonzero(which).tolist()
         findings += some(
-            code, "warning", f"{{num}} [picture is|pictures are] {what} (first: {{first}})", len(rows),
+            code,
+            "warning",
+            f"{{num}} [picture is|pictures are] {what} (first: {{first}})",
+            len(rows),
             (_sizes_text(boxes, i, sizes) for i in rows),
-        )  # fmt: skip
+        )
     return _scaled(boxes, scale), findings
 
 
@@ -206,20 +209,28 @@ def _remarks(boxes: BoxSet, had_some: NDArray[np.bool_]) -> list[Finding]:
     for code, level, rows, message in (
         ("many-boxes", "info", counts > MANY_BOXES, f"[has|have] more than {MANY_BOXES:,} boxes"),
         (
-            "emptied-pictures", "warning", usable & had_some & (counts == 0),
+            "emptied-pictures",
+            "warning",
+            usable & had_some & (counts == 0),
             "[has|have] lost all of [its|their] boxes and [counts|count] as background: mend [it|them]",
         ),
         (
-            "background-pictures", "info", usable & ~had_some,
+            "background-pictures",
+            "info",
+            usable & ~had_some,
             "[has|have] no boxes and [counts|count] as background: check that [it|they] really [shows|show] none of the"
             " objects",
         ),
-    ):  # fmt: skip
+    ):
         names = [boxes.images.names[i] for i in np.flatnonzero(rows).tolist()]
         findings += some(
-            code, "warning" if level == "warning" else "info", f"{{num}} [picture|pictures] {message} ({{names}})",
-            len(names), names, names=listed(names, 2),
-        )  # fmt: skip
+            code,
+            "warning" if level == "warning" else "info",
+            f"{{num}} [picture|pictures] {message} ({{names}})",
+            len(names),
+            names,
+            names=listed(names, 2),
+        )
     return findings
 
 

@@ -105,8 +105,12 @@ def _mistakes(iou: Floats, same: NDArray[np.bool_]) -> tuple[NDArray[np.int64], 
     mistake, about = np.full(len(iou), MISTAKES.index("background")), np.full(len(iou), NOTHING)
     if not iou.shape[1]:
         return mistake, about
-    rules = (("both", ~same, BACKGROUND), ("localisation", same, BACKGROUND), ("classification", ~same, FOREGROUND),
-             ("duplicate", same, FOREGROUND))  # fmt: skip
+    rules = (
+        ("both", ~same, BACKGROUND),
+        ("localisation", same, BACKGROUND),
+        ("classification", ~same, FOREGROUND),
+        ("duplicate", same, FOREGROUND),
+    )
     for name, applies, min_iou in rules:  # the last that applies stays
         iou_where_applies = np.where(applies, iou, -1.0)
         best = iou_where_applies.argmax(1)

@@ -102,13 +102,26 @@ def _coco(predicted: Listed, objects: Listed, num_pictures: int, num_classes: in
         boxes_xywh = boxes.boxes_xyxy.copy()
         boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
         # Numbers begin with 1: the library takes 0 for "not matched".
-        columns = (boxes_xywh.tolist(), boxes.picture.tolist(), boxes.labels.tolist(), areas(boxes.boxes_xyxy).tolist(),
-                   boxes.crowd.astype(int).tolist(), boxes.scores.tolist())  # fmt: skip
+        columns = (
+            boxes_xywh.tolist(),
+            boxes.picture.tolist(),
+            boxes.labels.tolist(),
+            areas(boxes.boxes_xyxy).tolist(),
+            boxes.crowd.astype(int).tolist(),
+            boxes.scores.tolist(),
+        )
         annotations = [
-            {"id": i, "bbox": box, "image_id": picture, "category_id": label, "area": area, "iscrowd": crowd,
-             "score": score}
+            {
+                "id": i,
+                "bbox": box,
+                "image_id": picture,
+                "category_id": label,
+                "area": area,
+                "iscrowd": crowd,
+                "score": score,
+            }
             for i, (box, picture, label, area, crowd, score) in enumerate(zip(*columns, strict=True), 1)
-        ]  # fmt: skip
+        ]
         coco = COCO(print_function=_silent)
         coco.dataset = {
             "images": [{"id": i} for i in range(num_pictures)],

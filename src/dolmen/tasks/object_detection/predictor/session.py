@@ -61,8 +61,8 @@ class FollowSession(Session):
 
     Args:
         predictor: of an object detector.
-        idle_timeout_s: see ``Session``.
-        options: see there.
+        idle_timeout_s: after so many seconds without a piece the session is over; None for never.
+        options: the least score of an object, and the lines and zones to count at.
 
     Raises:
         UserError: a line or a zone is none.
