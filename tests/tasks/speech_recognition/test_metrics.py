@@ -60,7 +60,7 @@ def test_no_utterance() -> None:
 
 
 def test_many_utterances_come_in_order() -> None:
-    said = [f"number {i}" for i in range(transcription.AT_ONCE * 2 + 7)]
+    said = [f"number {i}" for i in range(transcription.CHUNK_UTTERANCES * 2 + 7)]
     heard = [text if i % 3 else "number" for i, text in enumerate(said)]
     found = counts(said, heard)
     assert np.array_equal(found[:, transcription.DELETIONS], [int(i % 3 == 0) for i in range(len(said))])
@@ -155,7 +155,7 @@ class TestEvaluation:
         table = evaluate("speech", said, [w + "x" for w in said]).tables["confusions"]
         assert "matrix" not in table
         assert table["num_pairs"] == 60
-        assert len(table["pairs"]) == transcription.PAIRS
+        assert len(table["pairs"]) == transcription.MAX_PAIRS
 
     def test_the_worst_come_first_and_of_equals_the_surest(self) -> None:
         sure = [[0.5, 0.5], [0.9, 0.9], [0.99], [0.2], [0.1]]
@@ -225,5 +225,5 @@ def test_groups_are_the_worst_of_many() -> None:
     table = by_group(np.array([[1, i % 2, 0, 0] for i in range(100)]), [f"speaker {i:02}" for i in range(100)])
     assert table["num_groups"] == 100
     assert [r["group"] for r in table["rows"][:2]] == ["speaker 01", "speaker 03"]
-    assert len(table["rows"]) == transcription.GROUPS
+    assert len(table["rows"]) == transcription.MAX_GROUPS
     assert table["rows"][0]["interval"] is None

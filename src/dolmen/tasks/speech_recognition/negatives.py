@@ -7,7 +7,7 @@ import math
 from dolmen.files import files_below
 from dolmen.processors.audio.files import SUFFIXES, read_in_pieces
 from dolmen.tasks.speech_recognition.data.checks.check import long_time
-from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S
+from dolmen.tasks.speech_recognition.predictor.predictor import FILE_PIECE_S
 from dolmen.types import Finding
 from dolmen.wording import choose
 
@@ -24,7 +24,7 @@ def length_of(negatives: str) -> float:
     return sum(
         len(samples) / rate
         for path in files_below([negatives], SUFFIXES, "recording", "recordings")
-        for samples, rate in read_in_pieces(path, AT_ONCE_S)
+        for samples, rate in read_in_pieces(path, FILE_PIECE_S)
     )
 
 

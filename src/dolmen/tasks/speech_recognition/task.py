@@ -37,7 +37,7 @@ from dolmen.tasks.speech_recognition.predictions import Transcript
 from dolmen.tasks.speech_recognition.predictor.predictor import DecodeOptions, SpeechPredictor, joined
 from dolmen.tasks.speech_recognition.processors.ctc import greedy, text_of
 from dolmen.tasks.speech_recognition.processors.level import Level
-from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor, choose_kind, fit_units
+from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor, choose_unit_type, fit_units
 from dolmen.tasks.speech_recognition.processors.text_rules import TextRules, normalise
 from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
 from dolmen.tasks.task import Batch, Budget, Calibrated, Moment, Objective, Prepared, Progress, Task, stage_progress
@@ -127,7 +127,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         splits = _rows(recordings, decoded, rules)
         train = splits.get("train", [])
         texts = [normalise(recordings.items[i].text, rules) for i in train]
-        kind = c.units or choose_kind(texts)
+        kind = c.units or choose_unit_type(texts)
         units, bpe = fit_units(kind, texts, c.vocabulary)
         processor = SpeechProcessor(
             kind=kind, units=units, rules=rules, stride=c.stride, streams=not c.bidirectional, bpe=bpe,
@@ -282,7 +282,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         if model.bidirectional:
             lengths = Input("int64", ("batch",), least=1, up_to="time")
             return {MODEL: Graph(WholeGraph(model), {"frames": frames, "lengths": lengths}, ("log_probabilities",))}
-        before, maps, state = model.begun(1)
+        before, maps, state = model.initial_state(1)
         carried = {"before": before, "maps": maps}
         states = {name: Input("float32", ("batch", *value.shape[1:])) for name, value in carried.items()}
         for name in ("hidden", "cell")[: 1 + (state.cell is not None)]:
@@ -350,7 +350,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
             return Calibrated(self.processor)
         references = [normalise(text, self.processor.rules) for text in dataset.texts]
         transcripts = [self._transcript(part) for part in self._parts(outputs, dataset)]
-        right = metrics.heard_rightly(references, [t.text for t in transcripts])
+        right = metrics.correct_words(references, [t.text for t in transcripts])
         confidences = np.array([w.confidence for t in transcripts for w in t.words])[right]
         num_spoken = sum(len(text.split()) for text in references)
         false, hours = self._on_negatives(model, self.config.negatives)

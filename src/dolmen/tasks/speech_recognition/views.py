@@ -14,7 +14,7 @@ from dolmen.processors.audio.log_mel import mono
 from dolmen.tasks.speech_recognition.data.dataset import RecordingDataset
 from dolmen.tasks.speech_recognition.nn.network import Recogniser
 from dolmen.tasks.speech_recognition.predictions import Transcript
-from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S, DecodeOptions, SpeechPredictor
+from dolmen.tasks.speech_recognition.predictor.predictor import FILE_PIECE_S, DecodeOptions, SpeechPredictor
 from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor
 from dolmen.tasks.speech_recognition.report import sections as page
 from dolmen.tasks.speech_recognition.report.explanation import draw
@@ -64,7 +64,7 @@ def explain(
     Returns:
         What was heard, as ``predict`` says it.
     """
-    samples = np.concatenate(list(predictor.pieces_of(raw, AT_ONCE_S)))
+    samples = np.concatenate(list(predictor.pieces_of(raw, FILE_PIECE_S)))
     answer = next(predictor.predict([samples], DecodeOptions()))[1]
     if isinstance(answer, UserError):
         raise answer
@@ -84,7 +84,7 @@ def explain(
 def _looked_into(model: Recogniser, steps: Floats) -> tuple[Floats, dict[str, Floats]]:
     """(T, V) log-probabilities, and the gates of the last layer, (T, H) each; of both directions side by side."""
     device = model.head.weight.device
-    before, maps, state = model.begun(1)
+    before, maps, state = model.initial_state(1)
     x, _, _ = model.features(torch.from_numpy(steps[None]).to(device), before, maps)
     out, _, layers = model.recurrent(x, state, return_gates=True)
     last = layers[-2:] if model.bidirectional else layers[-1:]

@@ -33,7 +33,7 @@ def frames(t: int, b: int = 1, seed: int = 1) -> torch.Tensor:
 
 
 def network(model: Recogniser) -> TorchNetwork:
-    before, maps, state = model.begun(1)
+    before, maps, state = model.initial_state(1)
     shapes = {"before": before, "maps": maps, "hidden": state.hidden, "cell": state.cell}
     axes = {"before": 0, "maps": 0, "hidden": 1, "cell": 1}
     states = {

@@ -170,7 +170,7 @@ def test_a_rate_that_changes_loses_no_sound() -> None:
     pieces = [(sound(40, 44100), 44100), sound(20), (sound(20, 16000), 16000), (sound(20, 8000), 8000), b"\0\0" * STEP]
     found = fed(session, pieces)
     assert found[-1].end_s <= (STEP * 101) / RATE + 1e-3
-    assert session.heard.start_s == pytest.approx(STEP * 101 / RATE, abs=2 / RATE)
+    assert session.transcriber.start_s == pytest.approx(STEP * 101 / RATE, abs=2 / RATE)
     assert found[0].words[0].start_s == pytest.approx(30 * 0.04)
 
 
@@ -339,7 +339,7 @@ def recogniser(units: tuple[str, ...], cell: str) -> SpeechPredictor:
     model = Recogniser(40, len(units), cell=cell).eval()
     with torch.no_grad():
         model.head.weight *= 30  # so that something is said
-    before, maps, state = model.begun(1)
+    before, maps, state = model.initial_state(1)
     states = {"before": before, "maps": maps, "hidden": state.hidden, "cell": state.cell}
     inputs = {"frames": Input("float32", ("batch", "time", 4, 40))}
     inputs |= {k: Input("float32", tuple(v.shape)) for k, v in states.items() if v is not None}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dolmen.tasks.speech_recognition.processors.level import DB, Level
+from dolmen.tasks.speech_recognition.processors.level import NATS_PER_DB, Level
 
 
 def frames(n: int = 50, seed: int = 0) -> NDArray[np.float32]:
@@ -52,5 +52,5 @@ def test_pieces_give_the_whole_to_the_bit() -> None:
 
 def test_it_fits_the_softest_recordings() -> None:
     peaks = np.array([22.0] * 95 + [18.0] * 5)
-    assert 18.0 - 10 * DB < Level.fitted(peaks).least < 22.0 - 10 * DB
+    assert 18.0 - 10 * NATS_PER_DB < Level.fitted(peaks).least < 22.0 - 10 * NATS_PER_DB
     assert Level.fitted(np.zeros(0)) == Level()

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from dolmen.processors.audio.log_mel import LogMel
 from dolmen.tasks.speech_recognition.processors.ctc import text_of
-from dolmen.tasks.speech_recognition.processors.speech import BOUNDARY, Kind, SpeechProcessor, choose_kind, fit_units
+from dolmen.tasks.speech_recognition.processors.speech import (
+    BOUNDARY,
+    SpeechProcessor,
+    UnitType,
+    choose_unit_type,
+    fit_units,
+)
 from dolmen.tasks.speech_recognition.processors.text_rules import TextRules
 from dolmen.types import UserError
 
@@ -19,7 +25,7 @@ TEXTS = ["turn the light on", "turn the light off", "the moon turned light", "it
 FRONT = LogMel(rate=8000, num_mels=12)
 
 
-def made(kind: Kind = "characters", **more: Any) -> SpeechProcessor:
+def made(kind: UnitType = "characters", **more: Any) -> SpeechProcessor:
     units, bpe = fit_units(kind, TEXTS, 60)
     values: dict[str, Any] = {"kind": kind, "units": units, "bpe": bpe, "front": FRONT}
     return SpeechProcessor(**values | more)
@@ -30,7 +36,7 @@ def noise(n: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("kind", ["words", "characters", "bpe"])
-def test_transcripts_to_units_and_back(kind: Kind) -> None:
+def test_transcripts_to_units_and_back(kind: UnitType) -> None:
     processor = made(kind)
     assert processor.units[0] == ""
     for text in [*TEXTS[:5], "The LIGHT, off!", ""]:
@@ -49,7 +55,7 @@ def test_transcripts_to_units_and_back(kind: Kind) -> None:
         ("bpe", "the quiz", "'the quiz' holds a character that is not among the units"),
     ],
 )
-def test_what_no_unit_stands_for(kind: Kind, text: str, message: str) -> None:
+def test_what_no_unit_stands_for(kind: UnitType, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         made(kind).encode_text(text)
 
@@ -73,8 +79,8 @@ def test_the_unit_between_words() -> None:
         (["", " "], "characters"),
     ],
 )
-def test_words_are_learned_where_they_are_few_and_frequent(texts: list[str], kind: Kind) -> None:
-    assert choose_kind(texts) == kind
+def test_words_are_learned_where_they_are_few_and_frequent(texts: list[str], kind: UnitType) -> None:
+    assert choose_unit_type(texts) == kind
 
 
 def test_too_little_for_bpe() -> None:
