@@ -24,7 +24,7 @@ from dolmen.processors.audio.log_mel import LogMel, mono
 from dolmen.runtime.network import MODEL, Network, Streams
 from dolmen.tasks.config import TaskConfig
 from dolmen.tasks.speech_recognition import metrics, negatives, views
-from dolmen.tasks.speech_recognition.data.augment import Spoken, Strength, coloured, flat_targets, mask, vary
+from dolmen.tasks.speech_recognition.data.augment import SpokenBatch, Strength, coloured, flat_targets, mask, vary
 from dolmen.tasks.speech_recognition.data.checks.check import check_recordings
 from dolmen.tasks.speech_recognition.data.dataset import RecordingDataset, share_unknown
 from dolmen.tasks.speech_recognition.data.decoded import DecodedRecordings, decode_recordings
@@ -206,7 +206,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         """Samples to steps of normalised log-mel frames, changed at random; some recordings are joined."""
         device = batch["audio"].device
         audio, *lengths_and_units = (batch[k].cpu() for k in ("audio", "num_samples", "units", "num_units"))
-        spoken = Spoken.evenly(audio.float() / 32768, *lengths_and_units)
+        spoken = SpokenBatch.evenly(audio.float() / 32768, *lengths_and_units)
         strength, p = Strength(), self.processor
         banks = None
         if self.config.augment == "full":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dolmen.tasks.speech_recognition.data.augment import Spoken, Strength, at_speed, coloured_noise, mask, vary
+from dolmen.tasks.speech_recognition.data.augment import SpokenBatch, Strength, at_speed, coloured_noise, mask, vary
 
 RATE = 8000
 NONE = Strength(
@@ -21,17 +21,17 @@ def drawn(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def spoken(n: int = 6, seed: int = 0) -> Spoken:
+def spoken(n: int = 6, seed: int = 0) -> SpokenBatch:
     """Recording i is a tone of i + 1 hundred Hz, in which unit i + 1 is said, i % 3 + 1 times."""
     lengths = torch.tensor([2000 + 500 * i for i in range(n)])
     audio, units = torch.zeros(n, int(lengths.max())), torch.full((n, 3), -1)
     for i, length in enumerate(lengths.tolist()):
         audio[i, :length] = 0.2 * torch.sin(2 * np.pi * 100 * (i + 1) / RATE * torch.arange(length))
         units[i, : i % 3 + 1] = i + 1
-    return Spoken.evenly(audio, lengths, units, torch.tensor([i % 3 + 1 for i in range(n)]))
+    return SpokenBatch.evenly(audio, lengths, units, torch.tensor([i % 3 + 1 for i in range(n)]))
 
 
-def rows(s: Spoken) -> list[tuple[torch.Tensor, list[int]]]:
+def rows(s: SpokenBatch) -> list[tuple[torch.Tensor, list[int]]]:
     numbers = zip(s.num_samples.tolist(), s.num_units.tolist(), strict=True)
     return [(s.audio[i, :n], s.units[i, :u].tolist()) for i, (n, u) in enumerate(numbers)]
 
@@ -69,7 +69,7 @@ def test_what_is_joined_has_its_units_in_the_same_order(between: int | None) -> 
 
 def test_a_recording_in_which_nothing_is_said_leaves_no_boundary() -> None:
     silent = spoken(4)
-    silent = Spoken.evenly(silent.audio, silent.num_samples, silent.units, torch.tensor([0, 2, 0, 1]))
+    silent = SpokenBatch.evenly(silent.audio, silent.num_samples, silent.units, torch.tensor([0, 2, 0, 1]))
     for seed in range(10):
         found = vary(silent, RATE, replace(NONE, joined=4), drawn(seed), 9)
         for _, units in rows(found):
