@@ -256,8 +256,8 @@ def confusions(pairs: Counter[Pair]) -> dict[str, Any]:
     table: dict[str, Any] = {
         "num_pairs": len(mistakes),
         "pairs": [
-            {"said": said, "heard": heard, "num": n, "of": num_said[said] if said else num_heard[heard]}
-            for n, (said, heard) in mistakes[:MAX_PAIRS]
+            {"said": ref, "heard": hyp, "num": n, "of": num_said[ref] if ref else num_heard[hyp]}
+            for n, (ref, hyp) in mistakes[:MAX_PAIRS]
         ],
     }
     names = sorted({*num_said, *num_heard} - {""})

@@ -37,11 +37,11 @@ def rows(s: SpokenBatch) -> list[tuple[torch.Tensor, list[int]]]:
 
 
 def test_without_any_strength_only_the_order_changes() -> None:
-    found = vary(spoken(), RATE, NONE, drawn(), None)
-    by_unit = sorted(rows(found), key=lambda row: row[1][0])
-    for (audio, units), (own, said) in zip(by_unit, rows(spoken()), strict=True):
+    varied = vary(spoken(), RATE, NONE, drawn(), None)
+    by_unit = sorted(rows(varied), key=lambda row: row[1][0])
+    for (audio, units), (own, own_units) in zip(by_unit, rows(spoken()), strict=True):
         torch.testing.assert_close(audio, own, rtol=0, atol=1e-6)
-        assert units == said
+        assert units == own_units
 
 
 @pytest.mark.parametrize("between", [None, 9])
@@ -49,10 +49,10 @@ def test_what_is_joined_has_its_units_in_the_same_order(between: int | None) -> 
     strength = replace(NONE, joined=4, silence_s=0.2, longest_s=3.0)
     count = 0
     for seed in range(20):
-        found = vary(spoken(8), RATE, strength, drawn(seed), between)
-        said = [unit for _, units in rows(found) for unit in units if unit != between]
-        assert sorted(said) == sorted(u for _, units in rows(spoken(8)) for u in units)
-        for audio, units in rows(found):
+        varied = vary(spoken(8), RATE, strength, drawn(seed), between)
+        all_units = [unit for _, units in rows(varied) for unit in units if unit != between]
+        assert sorted(all_units) == sorted(u for _, units in rows(spoken(8)) for u in units)
+        for audio, units in rows(varied):
             parts = [u for i, u in enumerate(units) if u != between and (not i or units[i - 1] != u)]
             assert len(parts) <= 4
             assert units.count(9) == (len(parts) - 1 if between else 0)
@@ -71,8 +71,8 @@ def test_a_recording_in_which_nothing_is_said_leaves_no_boundary() -> None:
     silent = spoken(4)
     silent = SpokenBatch.evenly(silent.audio, silent.num_samples, silent.units, torch.tensor([0, 2, 0, 1]))
     for seed in range(10):
-        found = vary(silent, RATE, replace(NONE, joined=4), drawn(seed), 9)
-        for _, units in rows(found):
+        varied = vary(silent, RATE, replace(NONE, joined=4), drawn(seed), 9)
+        for _, units in rows(varied):
             assert not units or 9 not in (units[0], units[-1])
             assert (9, 9) not in itertools.pairwise(units)
 
@@ -85,12 +85,12 @@ def test_the_same_draws_give_the_same() -> None:
 
 
 def test_all_together_stays_within_bounds() -> None:
-    found = vary(spoken(12), RATE, Strength(gain_db=40.0), drawn(3), None)
-    assert found.audio.abs().max() == 1  # it was far louder
-    assert found.audio.shape[1] == found.num_samples.max()
-    for row, n in zip(found.audio, found.num_samples.tolist(), strict=True):
+    varied = vary(spoken(12), RATE, Strength(gain_db=40.0), drawn(3), None)
+    assert varied.audio.abs().max() == 1  # it was far louder
+    assert varied.audio.shape[1] == varied.num_samples.max()
+    for row, n in zip(varied.audio, varied.num_samples.tolist(), strict=True):
         assert not row[n:].any()
-    assert (found.units >= 0).sum(1).tolist() == found.num_units.tolist()
+    assert (varied.units >= 0).sum(1).tolist() == varied.num_units.tolist()
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])

@@ -26,16 +26,16 @@ def test_loud_and_soft_look_alike() -> None:
 def test_it_goes_up_at_once_and_comes_down_slowly() -> None:
     level = Level(least=10.0, span=8.0, release=0.5)
     heard = np.array([[12.0, 9.0], [20.0, 11.0], [12.0, 3.0], [12.0, 19.5], [0.0, 0.0]], np.float32)
-    found, last = level.relative(heard, level.least)
-    np.testing.assert_allclose(found, [[0, -3], [0, -8], [-7.5, -8], [-7.5, 0], [-8, -8]], atol=1e-5)
+    relative, last = level.relative(heard, level.least)
+    np.testing.assert_allclose(relative, [[0, -3], [0, -8], [-7.5, -8], [-7.5, 0], [-8, -8]], atol=1e-5)
     assert last == pytest.approx(19.0)
 
 
 def test_silence_stays_silence() -> None:
     level = Level(least=10.0, span=8.0, release=1.0)
-    found, last = level.relative(np.full((30, 2), 3.0, np.float32), 15.0)
+    relative, last = level.relative(np.full((30, 2), 3.0, np.float32), 15.0)
     assert last == 10.0
-    np.testing.assert_array_equal(found[-1], -7)
+    np.testing.assert_array_equal(relative[-1], -7)
 
 
 def test_pieces_give_the_whole_to_the_bit() -> None:

@@ -151,10 +151,10 @@ def _confusions(evaluation: Evaluation, split: str) -> Section:
 
 
 def _mistake(pair: Mapping[str, Any]) -> str:
-    said, heard = pair["said"], pair["heard"]
-    if not said:
-        return f"“{heard}” where nothing was said"
-    return f"“{said}” taken for “{heard}”" if heard else f"“{said}” left out"
+    reference, hypothesis = pair["said"], pair["heard"]
+    if not reference:
+        return f"“{hypothesis}” where nothing was said"
+    return f"“{reference}” taken for “{hypothesis}”" if hypothesis else f"“{reference}” left out"
 
 
 # ---- utterances to listen to
@@ -194,7 +194,9 @@ def _player(utterance: Utterance, row: Mapping[str, Any], unit: str, units: Sequ
         if len(cut) < len(utterance.samples):
             caption_parts.append(f"the player has the first {len(cut) / utterance.rate:.1f} s")
     if any(values is not None and len(values) for values in (utterance.logp, utterance.features)):
-        wrong = [said != word for said, word in row["pairs"] if word] if unit == "words" else []
+        wrong = (
+            [reference != hypothesis for reference, hypothesis in row["pairs"] if hypothesis] if unit == "words" else []
+        )
         parts.append(posteriorgram(utterance, units, wrong))
     caption = f'<figcaption>{", ".join(caption_parts)}<span class="file">{escape(utterance.name)}</span></figcaption>'
     return f'<figure class="heard">{"".join(parts)}{caption}</figure>'
@@ -203,9 +205,11 @@ def _player(utterance: Utterance, row: Mapping[str, Any], unit: str, units: Sequ
 def aligned(pairs: Pairs, *, letters: bool = False) -> str:
     """The reference above the transcript, word by word (or letter by letter), with the mistakes marked."""
     cells = []
-    for said, heard in pairs[:MAX_SHOWN_WORDS]:
-        css = "ins" if not said else "del" if not heard else CSS_CLASSES[said == heard]
-        cells.append(f'<span class="{css}"><i>{escape(said) or NOTHING}</i><i>{escape(heard) or NOTHING}</i></span>')
+    for reference, hypothesis in pairs[:MAX_SHOWN_WORDS]:
+        css = "ins" if not reference else "del" if not hypothesis else CSS_CLASSES[reference == hypothesis]
+        cells.append(
+            f'<span class="{css}"><i>{escape(reference) or NOTHING}</i><i>{escape(hypothesis) or NOTHING}</i></span>'
+        )
     if len(pairs) > MAX_SHOWN_WORDS:
         cells.append(f'<span class="more"><i>… and {len(pairs) - MAX_SHOWN_WORDS} more</i><i></i></span>')
     css = "aligned letters" if letters else "aligned"
