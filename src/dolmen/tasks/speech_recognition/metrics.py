@@ -80,9 +80,12 @@ def align(references: Sequence[str], hypotheses: Sequence[str], unit: Unit = "wo
         for reference, hypothesis, chunks in zip(output.references, output.hypotheses, output.alignments, strict=True):
             pairs: list[Pair] = []
             for c in chunks:
-                left, right = reference[c.ref_start_idx : c.ref_end_idx], hypothesis[c.hyp_start_idx : c.hyp_end_idx]
-                size = max(len(left), len(right))
-                pairs += zip(left or [""] * size, right or [""] * size, strict=True)
+                ref_part, hyp_part = (
+                    reference[c.ref_start_idx : c.ref_end_idx],
+                    hypothesis[c.hyp_start_idx : c.hyp_end_idx],
+                )
+                size = max(len(ref_part), len(hyp_part))
+                pairs += zip(ref_part or [""] * size, hyp_part or [""] * size, strict=True)
             yield pairs
 
 

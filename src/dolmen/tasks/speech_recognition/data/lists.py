@@ -151,9 +151,9 @@ class _Columns:
             listed = ", ".join(" ".join(k.split())[:40] for k in header[:12]) or "(none)"
             raise UserError(f"{where} has the columns {printable(listed)}, expected {EXAMPLE}; name the columns so")
 
-    def text(self, row: Row | str, what: str) -> str:
+    def text(self, row: Row | str, meaning: str) -> str:
         """A cell as text without quotes around it; "" where there is none."""
-        column = self._named[what]
+        column = self._named[meaning]
         value: Any = row.get(column) if column and not isinstance(row, str) else None
         text = "" if value is None or isinstance(value, list | dict) else str(value).strip()
         if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', ""):

@@ -113,9 +113,9 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
         rate = self.processor.rate
         if isinstance(raw, (str, Path)):
             resampler = None
-            for samples, own in read_in_pieces(Path(raw), seconds):
-                if own != rate and resampler is None:
-                    resampler = Resampler(own, rate)
+            for samples, own_rate in read_in_pieces(Path(raw), seconds):
+                if own_rate != rate and resampler is None:
+                    resampler = Resampler(own_rate, rate)
                 yield samples if resampler is None else resampler.feed(samples)
             if resampler is not None:
                 yield resampler.finish()
@@ -123,10 +123,10 @@ class SpeechPredictor(Predictor[SpeechProcessor]):
         if isinstance(raw, bytes):
             sound = decode(raw, "the recording")
             raw = sound.samples, sound.rate
-        samples, own = checked(raw, rate)
+        samples, own_rate = checked(raw, rate)
         if not len(samples):
             raise UserError("a recording without a sample was given; give one with some sound")
-        yield resample(samples, own, rate)
+        yield resample(samples, own_rate, rate)
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
         """Files as they are, and every recording below each folder, in order of name."""
@@ -285,9 +285,9 @@ def joined(transcripts: Sequence[Transcript], seconds: float) -> Transcript:
     words: tuple[Word, ...] = tuple(word for t in transcripts for word in t.words)
     text = " ".join(t.text for t in transcripts if t.text)
     spoken = [t for t in transcripts if t.text] or transcripts  # a stretch without words takes nothing from the others
-    sure = float(np.prod([t.confidence for t in spoken]))
+    confidence = float(np.prod([t.confidence for t in spoken]))
     rejected = bool(transcripts) and all(t.rejected for t in transcripts)
-    return Transcript(text, words, sure, 0.0, seconds, True, rejected, _joined_alternatives(transcripts))
+    return Transcript(text, words, confidence, 0.0, seconds, True, rejected, _joined_alternatives(transcripts))
 
 
 def _joined_alternatives(transcripts: Sequence[Transcript]) -> tuple[tuple[str, float], ...]:
@@ -320,7 +320,7 @@ def checked(raw: Any, rate: int) -> tuple[NDArray[np.float32], int]:
     Raises:
         UserError: they are no samples.
     """
-    samples, own = raw if isinstance(raw, tuple) and len(raw) == 2 else (raw, rate)
+    samples, own_rate = raw if isinstance(raw, tuple) and len(raw) == 2 else (raw, rate)
     try:
         values = np.asarray(samples)
     except ValueError:  # lists of several lengths
@@ -333,6 +333,6 @@ def checked(raw: Any, rate: int) -> tuple[NDArray[np.float32], int]:
         raise UserError("the samples hold values that are no numbers (NaN or infinite); leave those out")
     if np.abs(values).max(initial=0) > LOUDEST:
         raise UserError(f"the samples hold values over {LOUDEST:g}, expected -1 to 1; divide 16-bit ones by 32768")
-    if isinstance(own, bool) or not isinstance(own, (int, np.integer)):
-        raise UserError(f"a sampling rate of {own!r} was given; it takes a whole number, e.g. 16000")
-    return values, int(own)
+    if isinstance(own_rate, bool) or not isinstance(own_rate, (int, np.integer)):
+        raise UserError(f"a sampling rate of {own_rate!r} was given; it takes a whole number, e.g. 16000")
+    return values, int(own_rate)

@@ -110,8 +110,8 @@ class SpeechProcessor(BaseModel):
         numbers = self._numbers
         missing = [part for part in parts if part not in numbers]
         if missing:
-            what = "word" if self.kind == "words" else "character"
-            raise UserError(f"the {what} {missing[0].replace(BOUNDARY, '')!r} in {text!r} is not among the units")
+            noun = "word" if self.kind == "words" else "character"
+            raise UserError(f"the {noun} {missing[0].replace(BOUNDARY, '')!r} in {text!r} is not among the units")
         return tuple(numbers[part] for part in parts)
 
     @functools.cached_property

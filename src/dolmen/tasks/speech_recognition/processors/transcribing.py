@@ -171,11 +171,13 @@ class Transcriber:
         confident = tuple(w for w in words if w.confidence >= decoding.threshold)
         text = " ".join(w.text for w in confident) if decoding.threshold else text_of(best, self.units)
         # While a stretch goes on, log_probability would run over its whole length again and again.
-        whole = final and len(confident) == len(words)
-        sure = float(np.exp(log_probability(logp, best)) if whole else np.prod([w.confidence for w in confident]))
-        sure = 0.0 if words and not confident else sure
+        is_whole = final and len(confident) == len(words)
+        confidence = float(
+            np.exp(log_probability(logp, best)) if is_whole else np.prod([w.confidence for w in confident])
+        )
+        confidence = 0.0 if words and not confident else confidence
         alternatives = _shares(readings) if decoding.n_best > 1 else ()
-        return Transcript(text, confident, sure, start, end, final, alternatives=alternatives)
+        return Transcript(text, confident, confidence, start, end, final, alternatives=alternatives)
 
     def _command(
         self, best: tuple[int, ...], readings: Readings, logp: NDArray[np.float32], when: tuple[float, float, bool]
@@ -186,9 +188,9 @@ class Transcriber:
         if not words or min(w.confidence for w in words) < decoding.threshold:
             return Transcript("", (), 0.0, *when, rejected=True)
         shares = _shares(readings)
-        sure = shares[0][1] * min(1.0, float(np.exp(behind)))
+        confidence = shares[0][1] * min(1.0, float(np.exp(behind)))
         alternatives = shares[: decoding.n_best] if decoding.n_best > 1 else ()
-        return Transcript(text, words, sure, *when, alternatives=alternatives)
+        return Transcript(text, words, confidence, *when, alternatives=alternatives)
 
     def _words(self, logp: NDArray[np.float32], units: tuple[int, ...]) -> list[Word]:
         s, start = self.step_s, self.start_s + self.begin * self.step_s

@@ -77,16 +77,18 @@ def draw(
     Raises:
         MachineError: the file can't be written.
     """
-    whole = len(samples) / rate
+    whole_s = len(samples) / rate
     # The silence behind the sound lets the last word be recognised; it is drawn, too, where it is short.
-    end = min(MAX_DRAWN_S, max(whole, *(w.end_s for w in words), (0 if logp is None else len(logp)) * step_s, hop_s))
+    end_s = min(
+        MAX_DRAWN_S, max(whole_s, *(w.end_s for w in words), (0 if logp is None else len(logp)) * step_s, hop_s)
+    )
     text_lines = textwrap.wrap(f"“{text}”", 118)[:3] if text else ["nothing was heard"]
-    drawn_words = [w for w in words if w.start_s < end]
-    logp = None if logp is None or not len(logp) else logp[: max(1, round(end / step_s))]
+    drawn_words = [w for w in words if w.start_s < end_s]
+    logp = None if logp is None or not len(logp) else logp[: max(1, round(end_s / step_s))]
     peaks = [] if logp is None else spikes(logp)
     unit_texts = [((t + 0.5) * step_s, unit_text(units[unit])[:16], INK) for t, unit in peaks]
-    word_labels = _place_labels(end, [_word_label(word, end) for word in drawn_words])
-    unit_labels = _place_labels(end, unit_texts)
+    word_labels = _place_labels(end_s, [_word_label(word, end_s) for word in drawn_words])
+    unit_labels = _place_labels(end_s, unit_texts)
     heights = [WAVE_PX, MELS_PX, *([] if logp is None else [POSTERIOR_PX]), *[GATE_PX] * len(gates)]
     margins = [_labels_height(word_labels), GAP_PX + 26]
     margins += ([] if logp is None else [_labels_height(unit_labels) + 34]) + [GAP_PX + 26] * len(gates)
@@ -94,22 +96,22 @@ def draw(
     height = head + sum(heights) + sum(margins) + 64
     with drawing(WIDTH_PX, height, empty=True) as (figure, _):
         figure.set_facecolor("white")
-        sure = _confidence_line(confidence, drawn_words) if text else ""
-        _draw_head(figure, height, title, text_lines, sure, whole, end)
+        confidence_line = _confidence_line(confidence, drawn_words) if text else ""
+        _draw_head(figure, height, title, text_lines, confidence_line, whole_s, end_s)
         panels, y = [], float(head)
         for size, margin in zip(heights, margins, strict=True):
             y += margin
-            panels.append(_panel(figure, height, y, size, end))
+            panels.append(_panel(figure, height, y, size, end_s))
             y += size
-        _draw_wave(panels[0], samples[: round(end * rate)], rate, drawn_words, end)
+        _draw_wave(panels[0], samples[: round(end_s * rate)], rate, drawn_words, end_s)
         _draw_labels(panels[0], word_labels)
-        _draw_mels(panels[1], features[: round(end / hop_s)], hop_s, [(t + 0.5) * step_s for t, _ in peaks])
+        _draw_mels(panels[1], features[: round(end_s / hop_s)], hop_s, [(t + 0.5) * step_s for t, _ in peaks])
         lower_panels = panels[2:]
         if logp is not None:
             _draw_labels(lower_panels[0], unit_labels)
             _draw_posterior(lower_panels.pop(0), logp, step_s, _labels_height(unit_labels))
         for axes, (name, values) in zip(lower_panels, gates.items(), strict=True):
-            _draw_gate(axes, name, values[: round(end / step_s)], step_s)
+            _draw_gate(axes, name, values[: round(end_s / step_s)], step_s)
         for axes in panels[:-1]:
             axes.tick_params(labelbottom=False)
         panels[-1].set_xlabel("seconds", fontsize=FONT_SIZE)
@@ -123,7 +125,13 @@ def _confidence_line(confidence: float, words: Sequence[Word]) -> str:
 
 
 def _draw_head(
-    figure: Figure, height: float, title: str, text_lines: Sequence[str], sure: str, whole: float, end: float
+    figure: Figure,
+    height: float,
+    title: str,
+    text_lines: Sequence[str],
+    confidence_line: str,
+    whole_s: float,
+    end_s: float,
 ) -> None:
     def write(words: str, y: float, **style: Any) -> None:
         figure.text(40 / WIDTH_PX, 1 - y / height, words, va="top", **style)
@@ -131,14 +139,16 @@ def _draw_head(
     write(title if len(title) <= 100 else "…" + title[-99:], 26, fontsize=22, weight="bold", color=INK)
     for i, line in enumerate(text_lines):
         write(line, 62 + 26 * i, fontsize=19, color=BLUE)
-    length = f"{whole:.1f} s" + (f", drawn are the first {end:.0f}" if whole > end else "")
-    write(", ".join(filter(None, [sure, length])), 66 + 26 * len(text_lines), fontsize=FONT_SIZE, color=MUTED)
+    length = f"{whole_s:.1f} s" + (f", drawn are the first {end_s:.0f}" if whole_s > end_s else "")
+    write(
+        ", ".join(filter(None, [confidence_line, length])), 66 + 26 * len(text_lines), fontsize=FONT_SIZE, color=MUTED
+    )
 
 
 def _panel(figure: Figure, height: float, y: float, size: float, end: float) -> Axes:
     """Axes whose upper edge is ``y`` pixels below the figure's."""
-    wide = (WIDTH_PX - LEFT_PX - RIGHT_PX) / WIDTH_PX
-    axes = figure.add_axes((LEFT_PX / WIDTH_PX, 1 - (y + size) / height, wide, size / height))
+    width = (WIDTH_PX - LEFT_PX - RIGHT_PX) / WIDTH_PX
+    axes = figure.add_axes((LEFT_PX / WIDTH_PX, 1 - (y + size) / height, width, size / height))
     axes.set_xlim(0, end)
     axes.tick_params(labelsize=FONT_SIZE - 1)
     axes.grid(axis="y", visible=False)

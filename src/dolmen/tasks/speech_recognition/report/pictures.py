@@ -200,9 +200,9 @@ def _draw_units(
 
 def _draw_words(axes: Axes, words: Sequence[Word], wrong: Sequence[bool], end: float) -> None:
     """Words on two lines above the axes; those for which there is no room are left out."""
-    wide = end / (WIDTH_PX - 110) * SMALL
+    seconds_per_em = end / (WIDTH_PX - 110) * SMALL
     middles = [min(end, (w.start_s + w.end_s) / 2) for w in words]
-    halves = [(ems(w.text) + 1) * wide / 2 for w in words]
+    halves = [(ems(w.text) + 1) * seconds_per_em / 2 for w in words]
     spans = [(m - half, m + half) for m, half in zip(middles, halves, strict=True)]
     for i, (word, middle, level) in enumerate(zip(words, middles, label_lines(spans, 2), strict=True)):
         if level is not None:

@@ -101,13 +101,13 @@ def unseen(data: CheckedRecordings) -> Iterator[Finding]:
         return text.split() if of_words else list(text.replace(" ", ""))
 
     trained = Counter(part for i in data.rows_of("train") for part in parts(i))
-    what = "words" if of_words else "characters"
+    nouns = "words" if of_words else "characters"
     for split in ("val", "test"):
         untrained = Counter(part for i in data.rows_of(split) for part in parts(i) if part not in trained)
         yield from some(
-            f"{what}-never-trained",
+            f"{nouns}-never-trained",
             "warning",
-            f"{{num}} [recording|recordings] of {split} [has|have] {what} that train never shows ({{parts}}), and no"
+            f"{{num}} [recording|recordings] of {split} [has|have] {nouns} that train never shows ({{parts}}), and no"
             " model can write them: move some into train",
             sum(any(part in untrained for part in parts(i)) for i in data.rows_of(split)),
             (f"{part}: {n}" for part, n in untrained.most_common()),
@@ -115,9 +115,9 @@ def unseen(data: CheckedRecordings) -> Iterator[Finding]:
         )
     rare = {part: n for part, n in trained.items() if n < MIN_COUNT}
     yield from some(
-        f"rare-{what}",
+        f"rare-{nouns}",
         "info",
-        f"{{num}} of the {len(trained):,} {what} of train [is|are] there fewer than {MIN_COUNT} times ({{parts}}):"
+        f"{{num}} of the {len(trained):,} {nouns} of train [is|are] there fewer than {MIN_COUNT} times ({{parts}}):"
         " hardly learned, or a slip of the pen",
         len(rare),
         (f"{part}: {n}" for part, n in sorted(rare.items())),
