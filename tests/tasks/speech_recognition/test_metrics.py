@@ -22,7 +22,7 @@ from dolmen.tasks.speech_recognition.metrics import (
 
 
 @pytest.mark.parametrize(
-    ("said", "heard", "words", "characters"),
+    ("reference", "hypothesis", "words", "characters"),
     [
         ("one two three", "one two three", (3, 0, 0, 0), (13, 0, 0, 0)),
         ("one two three", "one too three", (2, 1, 0, 0), (12, 1, 0, 0)),
@@ -37,10 +37,12 @@ from dolmen.tasks.speech_recognition.metrics import (
         ("a a a b", "a b", (2, 0, 2, 0), (3, 0, 4, 0)),
     ],
 )
-def test_counted_by_hand(said: str, heard: str, words: tuple[int, ...], characters: tuple[int, ...] | None) -> None:
-    assert counts([said], [heard]).tolist() == [list(words)]
+def test_counted_by_hand(
+    reference: str, hypothesis: str, words: tuple[int, ...], characters: tuple[int, ...] | None
+) -> None:
+    assert counts([reference], [hypothesis]).tolist() == [list(words)]
     if characters is not None:
-        assert counts([said], [heard], "characters").tolist() == [list(characters)]
+        assert counts([reference], [hypothesis], "characters").tolist() == [list(characters)]
 
 
 def test_pairs() -> None:
@@ -53,18 +55,18 @@ def test_pairs() -> None:
 def test_no_utterance() -> None:
     assert counts([], []).shape == (0, 4)
     assert rates(counts([], [])) == {"wer": 0, "substitutions": 0, "deletions": 0, "insertions": 0}
-    found = evaluate("speech", [], [], speakers=[], durations_s=[], confidences=[])
-    assert found.num_examples == 0
-    assert found.intervals == {}
-    assert found.tables["worst"] == []
+    evaluation = evaluate("speech", [], [], speakers=[], durations_s=[], confidences=[])
+    assert evaluation.num_examples == 0
+    assert evaluation.intervals == {}
+    assert evaluation.tables["worst"] == []
 
 
 def test_many_utterances_come_in_order() -> None:
-    said = [f"number {i}" for i in range(transcription.AT_ONCE * 2 + 7)]
-    heard = [text if i % 3 else "number" for i, text in enumerate(said)]
-    found = counts(said, heard)
-    assert np.array_equal(found[:, transcription.DELETIONS], [int(i % 3 == 0) for i in range(len(said))])
-    assert found[:, transcription.HITS].sum() == 2 * len(said) - len(range(0, len(said), 3))
+    references = [f"number {i}" for i in range(transcription.CHUNK_UTTERANCES * 2 + 7)]
+    hypotheses = [text if i % 3 else "number" for i, text in enumerate(references)]
+    counted = counts(references, hypotheses)
+    assert np.array_equal(counted[:, transcription.DELETIONS], [int(i % 3 == 0) for i in range(len(references))])
+    assert counted[:, transcription.HITS].sum() == 2 * len(references) - len(range(0, len(references), 3))
 
 
 @pytest.mark.parametrize(
@@ -81,11 +83,14 @@ def test_rates(rows: list[tuple[int, ...]], expected: dict[str, float]) -> None:
 
 
 def test_metrics_are_over_all_words_not_the_mean_of_utterances() -> None:
-    said, heard = ["one", "one two three four five six seven eight nine"], ["two", "one two three four five six seven"]
-    found = transcription.metrics(counts(said, heard), counts(said, heard, "characters"))
-    assert found["wer"] == pytest.approx(3 / 10)
-    assert found["deletions"] == pytest.approx(2 / 10)
-    assert found["exact"] == 0
+    references, hypotheses = (
+        ["one", "one two three four five six seven eight nine"],
+        ["two", "one two three four five six seven"],
+    )
+    values = transcription.metrics(counts(references, hypotheses), counts(references, hypotheses, "characters"))
+    assert values["wer"] == pytest.approx(3 / 10)
+    assert values["deletions"] == pytest.approx(2 / 10)
+    assert values["exact"] == 0
 
 
 class TestIntervals:
@@ -94,9 +99,9 @@ class TestIntervals:
         inside = 0
         for seed in range(60):
             wrong = rng.binomial(5, 0.2, 80)
-            found = rate_interval(np.stack([5 - wrong, wrong, 0 * wrong, 0 * wrong], 1), seed)
-            assert found is not None
-            inside += found[0] <= 0.2 <= found[1]
+            interval = rate_interval(np.stack([5 - wrong, wrong, 0 * wrong, 0 * wrong], 1), seed)
+            assert interval is not None
+            inside += interval[0] <= 0.2 <= interval[1]
         assert 51 <= inside <= 60
 
     def test_no_mistake_is_no_proof(self) -> None:
@@ -115,24 +120,24 @@ class TestIntervals:
 
 
 def evaluated(**more: Any) -> transcription.Evaluation:
-    said = ["five nine", "nine one", "nine", "one", ""]
-    heard = ["nine nine", "five one", "five", "one", "one"]
-    return evaluate("speech", said, heard, **more)
+    references = ["five nine", "nine one", "nine", "one", ""]
+    hypotheses = ["nine nine", "five one", "five", "one", "one"]
+    return evaluate("speech", references, hypotheses, **more)
 
 
 class TestEvaluation:
     def test_numbers(self) -> None:
-        found = evaluated()
-        assert found.num_examples == 5
-        assert found.metrics["wer"] == pytest.approx(4 / 6)
-        assert found.metrics["substitutions"] == pytest.approx(3 / 6)
-        assert found.metrics["insertions"] == pytest.approx(1 / 6)
-        assert found.metrics["exact"] == 1 / 5
-        assert found.tables["unit"] == "words"
-        assert found.tables["errors"]["words"] == {"hits": 3, "substitutions": 3, "deletions": 0, "insertions": 1}
-        assert found.arrays["words"].shape == found.arrays["characters"].shape == (5, 4)
-        assert "speakers" not in found.tables
-        assert "calibration" not in found.tables
+        evaluation = evaluated()
+        assert evaluation.num_examples == 5
+        assert evaluation.metrics["wer"] == pytest.approx(4 / 6)
+        assert evaluation.metrics["substitutions"] == pytest.approx(3 / 6)
+        assert evaluation.metrics["insertions"] == pytest.approx(1 / 6)
+        assert evaluation.metrics["exact"] == 1 / 5
+        assert evaluation.tables["unit"] == "words"
+        assert evaluation.tables["errors"]["words"] == {"hits": 3, "substitutions": 3, "deletions": 0, "insertions": 1}
+        assert evaluation.arrays["words"].shape == evaluation.arrays["characters"].shape == (5, 4)
+        assert "speakers" not in evaluation.tables
+        assert "calibration" not in evaluation.tables
 
     def test_confusions(self) -> None:
         table = evaluated().tables["confusions"]
@@ -151,11 +156,11 @@ class TestEvaluation:
         assert table["pairs"] == [{"said": "two", "heard": "", "num": 1, "of": 2}]
 
     def test_a_large_vocabulary_has_no_matrix(self) -> None:
-        said = [f"w{i}" for i in range(60)]
-        table = evaluate("speech", said, [w + "x" for w in said]).tables["confusions"]
+        references = [f"w{i}" for i in range(60)]
+        table = evaluate("speech", references, [w + "x" for w in references]).tables["confusions"]
         assert "matrix" not in table
         assert table["num_pairs"] == 60
-        assert len(table["pairs"]) == transcription.PAIRS
+        assert len(table["pairs"]) == transcription.MAX_PAIRS
 
     def test_the_worst_come_first_and_of_equals_the_surest(self) -> None:
         sure = [[0.5, 0.5], [0.9, 0.9], [0.99], [0.2], [0.1]]
@@ -195,15 +200,15 @@ class TestEvaluation:
         ],
     )
     def test_scripts_without_spaces_are_compared_by_character(self, texts: list[str], unit: str) -> None:
-        found = evaluate("speech", texts, texts)
-        assert found.tables["unit"] == unit
-        assert found.metrics["wer"] == found.metrics["cer"] == 0
+        evaluation = evaluate("speech", texts, texts)
+        assert evaluation.tables["unit"] == unit
+        assert evaluation.metrics["wer"] == evaluation.metrics["cer"] == 0
 
     def test_characters_are_what_the_tables_are_about(self) -> None:
-        found = evaluate("speech", ["今天天气"], ["今天天七"])
-        assert (found.metrics["wer"], found.metrics["cer"]) == (1, 0.25)
-        assert found.tables["confusions"]["pairs"] == [{"said": "气", "heard": "七", "num": 1, "of": 1}]
-        assert found.tables["worst"][0]["pairs"][-1] == ("气", "七")
+        evaluation = evaluate("speech", ["今天天气"], ["今天天七"])
+        assert (evaluation.metrics["wer"], evaluation.metrics["cer"]) == (1, 0.25)
+        assert evaluation.tables["confusions"]["pairs"] == [{"said": "气", "heard": "七", "num": 1, "of": 1}]
+        assert evaluation.tables["worst"][0]["pairs"][-1] == ("气", "七")
 
 
 def test_quartiles_of_equal_durations_are_one() -> None:
@@ -225,5 +230,5 @@ def test_groups_are_the_worst_of_many() -> None:
     table = by_group(np.array([[1, i % 2, 0, 0] for i in range(100)]), [f"speaker {i:02}" for i in range(100)])
     assert table["num_groups"] == 100
     assert [r["group"] for r in table["rows"][:2]] == ["speaker 01", "speaker 03"]
-    assert len(table["rows"]) == transcription.GROUPS
+    assert len(table["rows"]) == transcription.MAX_GROUPS
     assert table["rows"][0]["interval"] is None

@@ -48,7 +48,7 @@ def rows(sample: Path) -> Rows:
     return [line.split(",") for line in (sample / "manifest.csv").read_text().splitlines()[1:]]
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+def run_cli(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     capsys.readouterr()
     status = main([str(word) for word in words])
     return status, *capsys.readouterr()
@@ -69,8 +69,8 @@ def spoken(sample: Path, text: str) -> Path:
 
 
 def samples_of(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
-    found: np.ndarray[Any, np.dtype[np.float32]] = soundfile.read(path, dtype="float32")[0]
-    return found
+    samples: np.ndarray[Any, np.dtype[np.float32]] = soundfile.read(path, dtype="float32")[0]
+    return samples
 
 
 def test_it_learns_and_says_so(run: Any, sample: Path) -> None:
@@ -94,9 +94,9 @@ def test_a_bundle_hears_the_same_in_a_file_its_bytes_and_its_samples(run: Any, b
     expected = run.predict(path).to_json()
     for model, tolerance in ((run, 1e-6), (bundle, 0.05)):
         for raw in (path, str(path), path.read_bytes(), samples_of(path), (samples_of(path), RATE)):
-            found = model.predict(raw).to_json()
-            assert found["text"] == expected["text"]
-            assert found["confidence"] == pytest.approx(expected["confidence"], abs=tolerance)
+            prediction = model.predict(raw).to_json()
+            assert prediction["text"] == expected["text"]
+            assert prediction["confidence"] == pytest.approx(expected["confidence"], abs=tolerance)
 
 
 def test_a_stream_hears_what_the_whole_says(
@@ -107,27 +107,27 @@ def test_a_stream_hears_what_the_whole_says(
     parts = [part for text in texts for part in (samples_of(spoken(sample, text)), quiet)]
     soundfile.write(tmp_path / "all.wav", np.concatenate(parts), RATE)
     for model in (run.path, bundle.path):
-        status, out, _ = said(capsys, "watch", model, tmp_path / "all.wav", "--json", "--partial")
+        status, out, _ = run_cli(capsys, "watch", model, tmp_path / "all.wav", "--json", "--partial")
         assert status == 0
-        found = [json.loads(line) for line in out.splitlines()]
-        assert [f["text"] for f in found if f["final"]] == texts
-        assert [f["text"] for f in found if not f["final"]][:2] == ["go", "go up"]
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert [f["text"] for f in lines if f["final"]] == texts
+        assert [f["text"] for f in lines if not f["final"]][:2] == ["go", "go up"]
     assert run.predict(tmp_path / "all.wav").text == " ".join(texts)
-    status, out, _ = said(capsys, "watch", run.path, tmp_path / "all.wav")
+    status, out, _ = run_cli(capsys, "watch", run.path, tmp_path / "all.wav")
     assert [re.sub(r"\s+\(\d+%\)$", "", line[12:]) for line in out.splitlines()] == texts
 
 
 def test_commands_and_readings(run: Any, sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
     down, many = spoken(sample, "down"), spoken(sample, "go up down up")
     words = ("predict", run.path, down, many, "--command", "Down!", "--command", "go left")
-    status, out, _ = said(capsys, *words)
+    status, out, _ = run_cli(capsys, *words)
     assert status == 0
     first, second = out.splitlines()
     assert re.fullmatch(r".*\.wav: down  \(\d+%\)", first)
     assert second == f"{many}: (none of the commands)"
-    status, out, _ = said(capsys, "predict", run.path, many, "--n-best", 3)
+    status, out, _ = run_cli(capsys, "predict", run.path, many, "--n-best", 3)
     assert re.fullmatch(r".*\.wav: go up down up  \(\d+%\), or: .+ \(\d+%\), .+ \(\d+%\)\n", out)
-    status, out, err = said(capsys, "predict", run.path, many, "--hot", "jump")
+    status, out, err = run_cli(capsys, "predict", run.path, many, "--hot", "jump")
     assert (status, out) == (2, "")
     assert "'jump' is not among the words that this model knows (down, go, left, right, stop, up); leave it out" in err
 
@@ -135,16 +135,16 @@ def test_commands_and_readings(run: Any, sample: Path, capsys: pytest.CaptureFix
 def test_unsure_words_are_left_out(run: Any, sample: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = spoken(sample, "go up down up")
     words = sorted(run.predict(path).words, key=lambda word: word.confidence)
-    found = run.predict(path, threshold=words[1].confidence)
-    assert len(found.words) == 3
-    assert found.confidence == pytest.approx(np.prod([word.confidence for word in found.words]))
-    status, out, _ = said(capsys, "predict", run.path, path, "--threshold", 1)
+    prediction = run.predict(path, threshold=words[1].confidence)
+    assert len(prediction.words) == 3
+    assert prediction.confidence == pytest.approx(np.prod([word.confidence for word in prediction.words]))
+    status, out, _ = run_cli(capsys, "predict", run.path, path, "--threshold", 1)
     assert (status, out) == (0, f"{path}: (nothing)\n")
 
 
 def test_one_recording_is_explained(run: Any, sample: Path, tmp_path: Path) -> None:
-    found = run.explain(spoken(sample, "down"), tmp_path / "why.png")
-    assert found["text"] == "down"
+    prediction = run.explain(spoken(sample, "down"), tmp_path / "why.png")
+    assert prediction["text"] == "down"
     assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UserError, match=r"--out .*why\.pdf must end in \.png"):
         run.explain(spoken(sample, "down"), tmp_path / "why.pdf")
@@ -159,10 +159,10 @@ def noise(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> Path:
     folder = tmp_path_factory.mktemp("noise")
     generator = np.random.default_rng(0)
     backwards = [samples_of(p)[::-1] for p in sorted((sample / "wav").glob("gus-*.wav"))]
-    made = generator.normal(0, 0.003, RATE * 600).astype(np.float32)
-    for begin, part in zip(range(RATE, len(made), 30 * RATE), backwards, strict=False):
-        made[begin : begin + len(part)] += part
-    soundfile.write(folder / "noise.flac", made, RATE)
+    samples = generator.normal(0, 0.003, RATE * 600).astype(np.float32)
+    for begin, part in zip(range(RATE, len(samples), 30 * RATE), backwards, strict=False):
+        samples[begin : begin + len(part)] += part
+    soundfile.write(folder / "noise.flac", samples, RATE)
     return folder
 
 
@@ -224,7 +224,7 @@ def test_what_reads_backwards_does_not_stream(sample: Path, tmp_path: Path, caps
     assert bundle.predict(path).text == run.predict(path).text
     assert run.explain(path, tmp_path / "why.png")["text"] == run.predict(path).text
     for model in (run.path, bundle.path):
-        status, out, err = said(capsys, "watch", model, path)
+        status, out, err = run_cli(capsys, "watch", model, path)
         assert (status, out) == (2, "")
         assert "this network reads recordings as a whole (--bidirectional); train one without, to stream" in err
 
@@ -282,7 +282,7 @@ def test_who_agrees_may_train_on_a_speaker_of_test(
     sample: Path, rows: Rows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = a_set(tmp_path, sample, [[*r[:2], "ada", r[3]] if r[2] == "hana" else r for r in rows])
-    status, _, err = said(
+    status, _, err = run_cli(
         capsys, "train", "speech-recognition", data, "--out", tmp_path / "shared", "--speakers", "shared",
         *(f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()),
     )  # fmt: skip
@@ -296,8 +296,8 @@ def test_a_word_that_training_never_shows_is_counted(sample: Path, rows: Rows, t
     data = a_set(tmp_path, sample, [[r[0], r[1].replace("left", "bäd"), *r[2:]] if r[2] == "hana" else r for r in rows])
     for units, what in (("words", r"words that train never shows \(bäd\)"), ("characters", r"never shows \(b, ä\)")):
         report = dolmen.check("speech-recognition", data, units=units)
-        [found] = [f for f in report.findings if f.code == f"{units}-never-trained"]
-        assert re.search(what, found.message)
+        [finding] = [f for f in report.findings if f.code == f"{units}-never-trained"]
+        assert re.search(what, finding.message)
     run = dolmen.train("speech-recognition", data, tmp_path / "run", units="characters", **TINY)
     assert run.evaluation["test"]["metrics"]["oov"] == pytest.approx(there / words)
     assert run.evaluation["val"]["metrics"]["oov"] == 0
@@ -341,7 +341,7 @@ def test_odd_recordings_are_heard_or_refused(
     for name, why in odd_recordings(tmp_path, sample).items():
         for verb in ("predict", "watch", "explain"):
             more = ("--out", tmp_path / "why.png") if verb == "explain" else ()
-            status, out, err = said(capsys, verb, run.path, tmp_path / name, *more)
+            status, out, err = run_cli(capsys, verb, run.path, tmp_path / name, *more)
             if why is None:
                 assert status == 0, err
                 assert "go up down up" in out
@@ -356,10 +356,12 @@ def test_odd_recordings_do_not_stop_the_others(
     run: Any, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = {k: v for k, v in odd_recordings(tmp_path, sample).items() if (tmp_path / k).exists()}
-    status, out, err = said(capsys, "predict", run.path, tmp_path, "--json")
+    status, out, err = run_cli(capsys, "predict", run.path, tmp_path, "--json")
     assert status == 2
-    found = {Path(answer["input"]).name: answer for answer in map(json.loads, out.splitlines())}
-    assert {name: "error" in answer for name, answer in found.items()} == {k: v is not None for k, v in wanted.items()}
+    answers = {Path(answer["input"]).name: answer for answer in map(json.loads, out.splitlines())}
+    assert {name: "error" in answer for name, answer in answers.items()} == {
+        k: v is not None for k, v in wanted.items()
+    }
     assert len(err.splitlines()) == sum(v is not None for v in wanted.values())
 
 

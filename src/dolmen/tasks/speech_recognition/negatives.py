@@ -1,4 +1,4 @@
-"""Recordings in which none of the words is said: whether they can be read, and whether they are enough."""
+"""Recordings without any of the words: their length, and whether it is enough for the rate of false alarms."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 from dolmen.files import files_below
 from dolmen.processors.audio.files import SUFFIXES, read_in_pieces
 from dolmen.tasks.speech_recognition.data.checks.check import long_time
-from dolmen.tasks.speech_recognition.predictor.predictor import AT_ONCE_S
+from dolmen.tasks.speech_recognition.predictor.predictor import FILE_PIECE_S
 from dolmen.types import Finding
 from dolmen.wording import choose
 
 
-def length_of(negatives: str) -> float:
-    """Seconds of sound; all of it is read, so that no training ends with what can't be.
+def length_s(negatives: str) -> float:
+    """Seconds of sound; all of it is read, so that no training fails at its end over a damaged file.
 
     Args:
         negatives: a recording, or a folder of them.
@@ -24,12 +24,12 @@ def length_of(negatives: str) -> float:
     return sum(
         len(samples) / rate
         for path in files_below([negatives], SUFFIXES, "recording", "recordings")
-        for samples, rate in read_in_pieces(path, AT_ONCE_S)
+        for samples, rate in read_in_pieces(path, FILE_PIECE_S)
     )
 
 
 def findings(negatives: str, seconds: float, false_alarms: float) -> list[Finding]:
-    """Say where so short a sound can't show so few false alarms an hour."""
+    """A warning where the sound is too short to show so few false alarms an hour."""
     if false_alarms * seconds >= 3600:
         return []
     message = (

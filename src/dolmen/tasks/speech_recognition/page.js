@@ -15,12 +15,12 @@ export function panel(model) {
   const card = (file) => new SpeechCard(model, address, file, options.read);
   const files = fileZone({ what: "recordings", accept: "audio/*", card });
   const live = new Live(model, address, options.read, files.cards, spoken, (file, stretches, seconds) => {
-    const one = card(file);
-    files.put(one);
-    if (stretches === null) return one.predict();
+    const added = card(file);
+    files.put(added);
+    if (stretches === null) return added.predict();
     const transcript = joined(stretches, seconds);
     say(`Stopped. ${transcript.text || nothing(transcript)}`);
-    return one.show(transcript);
+    return added.show(transcript);
   });
   const bring = make("div", { className: "bring" }, live.button, files.zone);
   return {

@@ -77,14 +77,14 @@ class Transcript:
     """What was said in a recording, or in a stretch of a stream.
 
     Attributes:
-        text: all words; empty where nothing was said, or nothing of what may be said.
+        text: all words; empty where none is heard, or none of the allowed sentences.
         words: with their times.
         confidence: 0..1, how surely all of it is right; where unsure words are left out, how surely the others
             are, and 0 where none is left.
         start_s: where the stretch begins, in seconds.
         end_s: where it ends.
-        final: False while the stretch goes on, and what is said of it may change.
-        rejected: True where only some sentences may be said, and this was none of them.
+        final: False while the stretch goes on, and its transcript may change.
+        rejected: True where a list of commands is given, and this is none of them.
         alternatives: (text, probability) of the most probable readings, this one first; probabilities sum to 1.
     """
 

@@ -1,4 +1,4 @@
-"""Speech recognition: recordings with what is said in them in, a recogniser out that streams."""
+"""Speech recognition: recordings with transcripts in, a recogniser out that streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dolmen.processors.audio.log_mel import LogMel, mono
 from dolmen.runtime.network import MODEL, Network, Streams
 from dolmen.tasks.config import TaskConfig
 from dolmen.tasks.speech_recognition import metrics, negatives, views
-from dolmen.tasks.speech_recognition.data.augment import Spoken, Strength, coloured, flat_targets, mask, vary
+from dolmen.tasks.speech_recognition.data.augment import SpokenBatch, Strength, coloured, flat_targets, mask, vary
 from dolmen.tasks.speech_recognition.data.checks.check import check_recordings
 from dolmen.tasks.speech_recognition.data.dataset import RecordingDataset, share_unknown
 from dolmen.tasks.speech_recognition.data.decoded import DecodedRecordings, decode_recordings
@@ -37,24 +37,24 @@ from dolmen.tasks.speech_recognition.predictions import Transcript
 from dolmen.tasks.speech_recognition.predictor.predictor import DecodeOptions, SpeechPredictor, joined
 from dolmen.tasks.speech_recognition.processors.ctc import greedy, text_of
 from dolmen.tasks.speech_recognition.processors.level import Level
-from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor, choose_kind, fit_units
+from dolmen.tasks.speech_recognition.processors.speech import SpeechProcessor, choose_unit_type, fit_units
 from dolmen.tasks.speech_recognition.processors.text_rules import TextRules, normalise
 from dolmen.tasks.speech_recognition.processors.transcribing import Decoding, Transcriber
 from dolmen.tasks.task import Batch, Budget, Calibrated, Moment, Objective, Prepared, Progress, Task, stage_progress
 from dolmen.types import Arrays, Evaluation, Section, UserError
 
-WARPS = 7
-"""Filter banks between the longest and the shortest vocal tract that augmentation draws from."""
-FLAT = 0.15
-"""Share of the training in which words move from where they are placed to where CTC wants them."""
-TYPICAL_S = 600
+NUM_WARPS = 7
+"""Filter banks that augmentation draws from, between the longest and the shortest vocal tract."""
+FLAT_START_SHARE = 0.15
+"""Share of the training over which the loss goes from evenly placed words to CTC."""
+FRONT_END_S = 600
 """Seconds of recordings that the front end is fitted to."""
-NARROW_HZ = 11025
-"""Up to this rate, speech is as over a telephone."""
-LONGEST_S = 60.0
+MAX_TELEPHONE_HZ = 11025
+"""Up to this rate, speech is taken as telephone speech."""
+MAX_RECORDING_S = 60.0
 """Recordings that are longer are not trained on."""
 EDGE, STANDARD = "edge", "standard"
-EDGE_HOURS = 2.0
+MAX_EDGE_HOURS = 2.0
 """Up to so much training audio, a closed list of words is learned by the small network."""
 SIZES: dict[str, dict[str, Any]] = {
     EDGE: {"hidden": 62, "layers": 2, "channels": (16, 16)},
@@ -98,7 +98,7 @@ class SpeechRecognitionConfig(TaskConfig):
 
 
 class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, RecordingDataset, Recogniser]):
-    """Recordings in, what is said in them out."""
+    """Recordings to transcripts, with a recogniser that streams unless it reads in both directions."""
 
     name = "speech-recognition"
     Config: ClassVar[type[TaskConfig]] = SpeechRecognitionConfig
@@ -117,7 +117,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
     ) -> Prepared[SpeechRecognitionConfig, SpeechProcessor, RecordingDataset]:  # fmt: skip
         del fetch, budget, open_model
         c = config
-        negative_s = None if c.negatives is None else negatives.length_of(c.negatives)
+        negative_s = None if c.negatives is None else negatives.length_s(c.negatives)
         recordings, decoded = _read(data, c.encoding, c.rate, progress)
         rules = TextRules(case=c.case, punctuation=c.punctuation)
         recordings = assign_recording_splits(
@@ -127,28 +127,28 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         splits = _rows(recordings, decoded, rules)
         train = splits.get("train", [])
         texts = [normalise(recordings.items[i].text, rules) for i in train]
-        kind = c.units or choose_kind(texts)
-        units, bpe = fit_units(kind, texts, c.vocabulary)
+        unit_type = c.units or choose_unit_type(texts)
+        units, bpe = fit_units(unit_type, texts, c.vocabulary)
         processor = SpeechProcessor(
-            kind=kind, units=units, rules=rules, stride=c.stride, streams=not c.bidirectional, bpe=bpe,
+            kind=unit_type, units=units, rules=rules, stride=c.stride, streams=not c.bidirectional, bpe=bpe,
             **_fit_front(_front(decoded.rate), decoded, train),
         )  # fmt: skip
         report = check_recordings(recordings, decoded, processor)
         if report.errors:
             raise UserError(report.errors[0].message)
         if negative_s is not None:
-            few = negatives.findings(str(c.negatives), negative_s, c.false_alarms)
-            report = report.model_copy(update={"findings": (*few, *report.findings)})
+            findings = negatives.findings(str(c.negatives), negative_s, c.false_alarms)
+            report = report.model_copy(update={"findings": (*findings, *report.findings)})
         datasets = {split: RecordingDataset(recordings, decoded, rows, processor) for split, rows in splits.items()}
         hours = sum(int(decoded.lengths[i]) for i in train) / decoded.rate / 3600
-        size = c.size or (EDGE if kind == "words" and hours <= EDGE_HOURS else STANDARD)
-        update = {"rate": decoded.rate, "units": kind, "size": size, "clip_norm": c.clip_norm or 5.0}
+        size = c.size or (EDGE if unit_type == "words" and hours <= MAX_EDGE_HOURS else STANDARD)
+        update = {"rate": decoded.rate, "units": unit_type, "size": size, "clip_norm": c.clip_norm or 5.0}
         for name in ("hidden", "layers"):
             update[name] = getattr(c, name) or SIZES[size][name]
         return Prepared(report, c.model_copy(update=update), processor, datasets)
 
     def reopen(self, data: str, progress: Progress | None = None) -> Mapping[str, RecordingDataset]:
-        """The same data sets; recordings without words only choose a threshold, which the run has."""
+        """The data sets of a run, without ``negatives``: these only choose the threshold, which the run has."""
         config = self.config.model_copy(update={"negatives": None})
         return type(self).prepare(config, data, progress=progress).datasets
 
@@ -174,7 +174,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         )  # fmt: skip
 
     def objectives(self, model: Recogniser) -> Sequence[Objective]:
-        """One: the likelihood of the units, over all ways to place them (CTC).
+        """The likelihood of the units, over all ways to place them (CTC).
 
         Whole words are placed evenly at first (a flat start). By CTC alone a network that never looks ahead begins by
         naming each word where it begins, before it has heard it, and hardly gets away from there.
@@ -205,13 +205,13 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
     def augment(self, batch: Batch, moment: Moment) -> Batch:
         """Samples to steps of normalised log-mel frames, changed at random; some recordings are joined."""
         device = batch["audio"].device
-        audio, *rest = (batch[k].cpu() for k in ("audio", "num_samples", "units", "num_units"))
-        spoken = Spoken.evenly(audio.float() / 32768, *rest)
+        audio, *lengths_and_units = (batch[k].cpu() for k in ("audio", "num_samples", "units", "num_units"))
+        spoken = SpokenBatch.evenly(audio.float() / 32768, *lengths_and_units)
         strength, p = Strength(), self.processor
         banks = None
         if self.config.augment == "full":
             spoken = vary(spoken, p.rate, strength, moment.generator, p.between)
-            banks = torch.randint(0, WARPS, (len(spoken.audio),), generator=moment.generator)
+            banks = torch.randint(0, NUM_WARPS, (len(spoken.audio),), generator=moment.generator)
         audio = F.pad(spoken.audio, (0, p.tail))
         front = self._front
         features = front(audio, banks)
@@ -226,7 +226,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         varied = {
             "frames": frames, "steps": -(-num_frames // p.stride), "units": spoken.units, "num_units": spoken.num_units
         }  # fmt: skip
-        share = 1 - moment.progress / FLAT
+        share = 1 - moment.progress / FLAT_START_SHARE
         if p.kind == "words" and share > 0:
             varied["flat"] = flat_targets(spoken, p.step_s * p.rate, frames.shape[1])
             varied["flat_share"] = torch.full((len(frames),), share)
@@ -236,7 +236,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
     def _front(self) -> LogMelFrames:
         """The front end on torch, with filter banks for vocal tracts of several lengths."""
         f = self.processor.front
-        factors = [1.0, *np.exp2(np.linspace(-1, 1, WARPS - 1) * np.log2(1 + Strength().warp))]
+        factors = [1.0, *np.exp2(np.linspace(-1, 1, NUM_WARPS - 1) * np.log2(1 + Strength().warp))]
         arrays = {"window": f.window_values(), "banks": np.stack([f.bank(float(w)) for w in factors])}
         return LogMelFrames(
             arrays, hop=f.hop, preemphasis=f.preemphasis, scale=f.scale, floor=f.floor, remove_dc=f.remove_dc
@@ -247,13 +247,13 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         return (below_level(features, **p.level.model_dump()) - torch.tensor(p.mean)) / torch.tensor(p.deviation)
 
     def training_batch(self, step: int, batch_size: int) -> tuple[int, Batch]:
-        """Recordings of similar length together."""
+        """A batch of recordings of similar length."""
         train = self.datasets["train"]
         epoch, number = divmod(step, self.steps_per_epoch(batch_size))
         return epoch, train.batch(train.in_epoch(epoch, batch_size, self.config.seed)[number])
 
     def batch_size(self, num_examples: int) -> int:
-        """Recordings in a step."""
+        """Number of recordings in a step."""
         return int(np.clip(2 ** round(np.log2(max(1, num_examples) / 40)), 8, 64))
 
     # ---- use
@@ -276,13 +276,13 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         return frames, steps
 
     def graphs(self, model: Recogniser) -> dict[str, Graph]:
-        """Steps and all that a stream carries to log-probabilities; or whole recordings and their lengths."""
+        """The network on steps and a stream's state; in both directions, on whole recordings and their lengths."""
         p = self.processor
         frames = Input("float32", ("batch", "time", p.stride, p.front.num_mels))
         if model.bidirectional:
             lengths = Input("int64", ("batch",), least=1, up_to="time")
             return {MODEL: Graph(WholeGraph(model), {"frames": frames, "lengths": lengths}, ("log_probabilities",))}
-        before, maps, state = model.begun(1)
+        before, maps, state = model.initial_state(1)
         carried = {"before": before, "maps": maps}
         states = {name: Input("float32", ("batch", *value.shape[1:])) for name, value in carried.items()}
         for name in ("hidden", "cell")[: 1 + (state.cell is not None)]:
@@ -306,7 +306,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         return {"log_probabilities": np.concatenate([row[:n] for row, n in zip(padded, steps, strict=True)])}
 
     def evaluate(self, outputs: Arrays, dataset: RecordingDataset, *, intervals: bool = True) -> Evaluation:
-        """Without ``intervals``, of the best unit of each step; with them, of transcripts."""
+        """Metrics of transcripts; without ``intervals``, only those of the best unit of each step."""
         p, parts = self.processor, self._parts(outputs, dataset)
         references = [normalise(text, p.rules) for text in dataset.texts]
         if not intervals:
@@ -341,21 +341,21 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
 
     def _transcript(self, logp: NDArray[np.float32]) -> Transcript:
         p = self.processor
-        heard = Transcriber(p.units, p.step_s, Decoding(threshold=p.threshold))
-        return joined(heard.feed(logp) + heard.finish(), len(logp) * p.step_s)
+        transcriber = Transcriber(p.units, p.step_s, Decoding(threshold=p.threshold))
+        return joined(transcriber.feed(logp) + transcriber.finish(), len(logp) * p.step_s)
 
     def calibrate(self, model: Recogniser, outputs: Arrays, dataset: RecordingDataset) -> Calibrated[SpeechProcessor]:
-        """Choose on ``negatives`` the confidence below which words are left out."""
+        """The processor with the threshold below which words are left out, chosen on ``negatives``."""
         if self.config.negatives is None:
             return Calibrated(self.processor)
         references = [normalise(text, self.processor.rules) for text in dataset.texts]
         transcripts = [self._transcript(part) for part in self._parts(outputs, dataset)]
-        right = metrics.heard_rightly(references, [t.text for t in transcripts])
-        confidences = np.array([w.confidence for t in transcripts for w in t.words])[right]
+        is_correct = metrics.correct_words(references, [t.text for t in transcripts])
+        confidences = np.array([w.confidence for t in transcripts for w in t.words])[is_correct]
         num_spoken = sum(len(text.split()) for text in references)
-        false, hours = self._on_negatives(model, self.config.negatives)
-        point = threshold_for(confidences, num_spoken, false, hours, self.config.false_alarms)
-        curve = alarm_curve(confidences, num_spoken, false, hours)
+        false_alarms, hours = self._on_negatives(model, self.config.negatives)
+        point = threshold_for(confidences, num_spoken, false_alarms, hours, self.config.false_alarms)
+        curve = alarm_curve(confidences, num_spoken, false_alarms, hours)
         return Calibrated(
             self.processor.model_copy(update={"threshold": point["threshold"]}),
             {
@@ -367,7 +367,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         )
 
     def _on_negatives(self, model: Recogniser, place: str) -> tuple[NDArray[np.float64], float]:
-        """Confidences of the words that were heard where none was said, and hours of that."""
+        """Confidences of the words that are heard in recordings without any, and the hours of these."""
         predictor = self.predictor(model)
         confidences, seconds = list[float](), 0.0
         for _, answer in predictor.predict(predictor.expand([place]), DecodeOptions(threshold=0.0)):
@@ -411,17 +411,17 @@ def _read(
 ) -> tuple[Recordings, DecodedRecordings]:
     recordings = read_recordings(data, encoding=encoding)
     reading = stage_progress(progress, "reading recordings")
-    return recordings, decode_recordings(recordings, rate, progress=reading, longest_s=LONGEST_S)
+    return recordings, decode_recordings(recordings, rate, progress=reading, longest_s=MAX_RECORDING_S)
 
 
 def _front(rate: int) -> LogMel:
-    """Bands that are so wide that a voice's pitch hardly shows in them: as many as speech at this rate needs."""
-    return LogMel(rate=rate, num_mels=24 if rate <= NARROW_HZ else 40)
+    """As many mel bands as speech at this rate needs, so wide that a voice's pitch hardly shows in them."""
+    return LogMel(rate=rate, num_mels=24 if rate <= MAX_TELEPHONE_HZ else 40)
 
 
 def _fit_front(front: LogMel, decoded: DecodedRecordings, rows: Sequence[int]) -> dict[str, Any]:
     """The front end, the least level, and mean and deviation of each band, from about ten minutes of recordings."""
-    chosen, room = np.random.default_rng(0).permutation(np.array(rows, np.int64)), TYPICAL_S * front.rate
+    chosen, room = np.random.default_rng(0).permutation(np.array(rows, np.int64)), FRONT_END_S * front.rate
     parts = []
     for i in chosen.tolist():
         samples = decoded.samples(i)
@@ -434,14 +434,14 @@ def _fit_front(front: LogMel, decoded: DecodedRecordings, rows: Sequence[int]) -
     features = np.concatenate(below)
     mean, deviation = features.mean(0, dtype=np.float64), np.maximum(features.std(0, dtype=np.float64), 0.1)
     return {
-        # Nothing below it is seen.
+        # The level cuts off whatever is below it.
         "front": front.model_copy(update={"floor": float(np.exp(level.least - level.span))}),
         "level": level, "mean": tuple(mean.round(5).tolist()), "deviation": tuple(deviation.round(5).tolist()),
     }  # fmt: skip
 
 
 def _rows(recordings: Recordings, decoded: DecodedRecordings, rules: TextRules) -> dict[str, list[int]]:
-    """Which recordings are in each split, of those that can be read and whose text is one."""
+    """The recordings of each split that can be read and have a text, by index."""
     rows: dict[str, list[int]] = {}
     for i, item in enumerate(recordings.items):
         if i not in decoded.problems and i not in recordings.left_out and normalise(item.text, rules):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dolmen.tasks.speech_recognition.data.augment import Spoken, Strength, at_speed, coloured_noise, mask, vary
+from dolmen.tasks.speech_recognition.data.augment import SpokenBatch, Strength, at_speed, coloured_noise, mask, vary
 
 RATE = 8000
 NONE = Strength(
@@ -21,27 +21,27 @@ def drawn(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def spoken(n: int = 6, seed: int = 0) -> Spoken:
+def spoken(n: int = 6, seed: int = 0) -> SpokenBatch:
     """Recording i is a tone of i + 1 hundred Hz, in which unit i + 1 is said, i % 3 + 1 times."""
     lengths = torch.tensor([2000 + 500 * i for i in range(n)])
     audio, units = torch.zeros(n, int(lengths.max())), torch.full((n, 3), -1)
     for i, length in enumerate(lengths.tolist()):
         audio[i, :length] = 0.2 * torch.sin(2 * np.pi * 100 * (i + 1) / RATE * torch.arange(length))
         units[i, : i % 3 + 1] = i + 1
-    return Spoken.evenly(audio, lengths, units, torch.tensor([i % 3 + 1 for i in range(n)]))
+    return SpokenBatch.evenly(audio, lengths, units, torch.tensor([i % 3 + 1 for i in range(n)]))
 
 
-def rows(s: Spoken) -> list[tuple[torch.Tensor, list[int]]]:
+def rows(s: SpokenBatch) -> list[tuple[torch.Tensor, list[int]]]:
     numbers = zip(s.num_samples.tolist(), s.num_units.tolist(), strict=True)
     return [(s.audio[i, :n], s.units[i, :u].tolist()) for i, (n, u) in enumerate(numbers)]
 
 
 def test_without_any_strength_only_the_order_changes() -> None:
-    found = vary(spoken(), RATE, NONE, drawn(), None)
-    by_unit = sorted(rows(found), key=lambda row: row[1][0])
-    for (audio, units), (own, said) in zip(by_unit, rows(spoken()), strict=True):
+    varied = vary(spoken(), RATE, NONE, drawn(), None)
+    by_unit = sorted(rows(varied), key=lambda row: row[1][0])
+    for (audio, units), (own, own_units) in zip(by_unit, rows(spoken()), strict=True):
         torch.testing.assert_close(audio, own, rtol=0, atol=1e-6)
-        assert units == said
+        assert units == own_units
 
 
 @pytest.mark.parametrize("between", [None, 9])
@@ -49,10 +49,10 @@ def test_what_is_joined_has_its_units_in_the_same_order(between: int | None) -> 
     strength = replace(NONE, joined=4, silence_s=0.2, longest_s=3.0)
     count = 0
     for seed in range(20):
-        found = vary(spoken(8), RATE, strength, drawn(seed), between)
-        said = [unit for _, units in rows(found) for unit in units if unit != between]
-        assert sorted(said) == sorted(u for _, units in rows(spoken(8)) for u in units)
-        for audio, units in rows(found):
+        varied = vary(spoken(8), RATE, strength, drawn(seed), between)
+        all_units = [unit for _, units in rows(varied) for unit in units if unit != between]
+        assert sorted(all_units) == sorted(u for _, units in rows(spoken(8)) for u in units)
+        for audio, units in rows(varied):
             parts = [u for i, u in enumerate(units) if u != between and (not i or units[i - 1] != u)]
             assert len(parts) <= 4
             assert units.count(9) == (len(parts) - 1 if between else 0)
@@ -69,10 +69,10 @@ def test_what_is_joined_has_its_units_in_the_same_order(between: int | None) -> 
 
 def test_a_recording_in_which_nothing_is_said_leaves_no_boundary() -> None:
     silent = spoken(4)
-    silent = Spoken.evenly(silent.audio, silent.num_samples, silent.units, torch.tensor([0, 2, 0, 1]))
+    silent = SpokenBatch.evenly(silent.audio, silent.num_samples, silent.units, torch.tensor([0, 2, 0, 1]))
     for seed in range(10):
-        found = vary(silent, RATE, replace(NONE, joined=4), drawn(seed), 9)
-        for _, units in rows(found):
+        varied = vary(silent, RATE, replace(NONE, joined=4), drawn(seed), 9)
+        for _, units in rows(varied):
             assert not units or 9 not in (units[0], units[-1])
             assert (9, 9) not in itertools.pairwise(units)
 
@@ -85,12 +85,12 @@ def test_the_same_draws_give_the_same() -> None:
 
 
 def test_all_together_stays_within_bounds() -> None:
-    found = vary(spoken(12), RATE, Strength(gain_db=40.0), drawn(3), None)
-    assert found.audio.abs().max() == 1  # it was far louder
-    assert found.audio.shape[1] == found.num_samples.max()
-    for row, n in zip(found.audio, found.num_samples.tolist(), strict=True):
+    varied = vary(spoken(12), RATE, Strength(gain_db=40.0), drawn(3), None)
+    assert varied.audio.abs().max() == 1  # it was far louder
+    assert varied.audio.shape[1] == varied.num_samples.max()
+    for row, n in zip(varied.audio, varied.num_samples.tolist(), strict=True):
         assert not row[n:].any()
-    assert (found.units >= 0).sum(1).tolist() == found.num_units.tolist()
+    assert (varied.units >= 0).sum(1).tolist() == varied.num_units.tolist()
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.25])

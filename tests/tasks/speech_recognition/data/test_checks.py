@@ -29,8 +29,8 @@ USUAL = {"texts-across-splits"}
 def check(
     kind: str = "characters", stride: int = 4, changes: dict[str, Any] | None = None, **given: Any
 ) -> CheckReport:
-    made = {"splits": SPLITS, "speakers": SPEAKERS, "seconds": SECONDS, **given}
-    recordings, decoded = a_set(made.pop("texts", TEXTS), **made)
+    arguments = {"splits": SPLITS, "speakers": SPEAKERS, "seconds": SECONDS, **given}
+    recordings, decoded = a_set(arguments.pop("texts", TEXTS), **arguments)
     recordings = recordings.replace(**(changes or {}))
     return check_recordings(recordings, decoded, a_processor(recordings, kind, stride))
 
@@ -113,11 +113,11 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("code", CASES)
 def test_what_is_wrong_is_found(code: str) -> None:
-    given, level, said = CASES[code]
+    given, level, pattern = CASES[code]
     report = check(**given)
-    found = [f for f in report.findings if f.code == code]
-    assert [f.level for f in found] == [level]
-    assert re.match(said, found[0].message), found[0].message
+    findings = [f for f in report.findings if f.code == code]
+    assert [f.level for f in findings] == [level]
+    assert re.match(pattern, findings[0].message), findings[0].message
     assert report.num_files == report.num_used + len(report.skipped)
     assert report_text(report)  # it can be shown
 
@@ -134,12 +134,12 @@ def test_one_trouble_is_not_taken_for_another() -> None:
 
 def test_words_that_training_never_shows() -> None:
     report = check("words", texts=put(TEXTS, {39: "go right", 30: "up"}))
-    found = {f.code: f for f in report.findings}
-    assert found["words-never-trained"].message == (
+    by_code = {f.code: f for f in report.findings}
+    assert by_code["words-never-trained"].message == (
         "1 recording of test has words that train never shows (right), and no model can write them: move some into "
         "train."
     )
-    assert found["words-never-trained"].items == ("right: 1",)
+    assert by_code["words-never-trained"].items == ("right: 1",)
 
 
 def speakers_of(**given: Any) -> list[Finding]:
@@ -158,19 +158,19 @@ def speakers_of(**given: Any) -> list[Finding]:
     ids=["named", "drawn", "val drawn", "fsdd", "yesno"],
 )
 def test_speakers_that_are_shared_leak_where_the_data_say_so(given: dict[str, Any], levels: list[str]) -> None:
-    found = speakers_of(**given)
-    assert [f.level for f in found] == levels
+    findings = speakers_of(**given)
+    assert [f.level for f in findings] == levels
     if levels == ["warning"]:
-        assert found[0].message == (
+        assert findings[0].message == (
             "3 speakers are in more than one split (s0, s1, s2): the figures hold for voices that training knows, and "
             "say nothing of others."
         )
-        assert found[0].items == tuple(f"s{i} in train, val, test" for i in range(3))
+        assert findings[0].items == tuple(f"s{i} in train, val, test" for i in range(3))
 
 
 def test_who_agrees_to_shared_speakers_is_warned_only() -> None:
-    found = check(speakers=put(SPEAKERS, {39: "s0"}), changes={"agreed": True})
-    levels = {f.code: f.level for f in found.findings if f.code.startswith("speakers")}
+    report = check(speakers=put(SPEAKERS, {39: "s0"}), changes={"agreed": True})
+    levels = {f.code: f.level for f in report.findings if f.code.startswith("speakers")}
     assert levels == {"speakers-shared": "warning"}
 
 
@@ -184,8 +184,8 @@ def test_where_no_text_fits_nothing_can_be_learned() -> None:
 
 
 def test_long_names_of_speakers_are_cut() -> None:
-    found = check(speakers=put(SPEAKERS, {0: "f" * 128, 39: "f" * 128}))
-    message = next(f.message for f in found.findings if f.code == "speakers-across-splits")
+    report = check(speakers=put(SPEAKERS, {0: "f" * 128, 39: "f" * 128}))
+    message = next(f.message for f in report.findings if f.code == "speakers-across-splits")
     assert f"({'f' * 17}...)" in message
 
 
@@ -198,8 +198,8 @@ def test_steps_that_ctc_needs(units: tuple[int, ...], steps: int, short: bool) -
 
 
 def test_recordings_with_too_few_steps() -> None:
-    found = {f.code: f.message for f in check(stride=8, seconds=put(SECONDS, {1: 0.21})).findings}
-    assert found["too-short-for-text"] == (
+    messages = {f.code: f.message for f in check(stride=8, seconds=put(SECONDS, {1: 0.21})).findings}
+    assert messages["too-short-for-text"] == (
         "1 recording has more characters than steps and can't be learned (first: 1.wav, 0.21 s): train with a smaller "
         "--stride, or look whether the text is right."
     )

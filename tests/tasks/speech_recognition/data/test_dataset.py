@@ -7,7 +7,7 @@ import pytest
 import torch
 from tasks.speech_recognition.data.recorded import RATE, a_processor, in_memory, tone, wav
 
-from dolmen.tasks.speech_recognition.data.dataset import RecordingDataset, known_part, share_unknown
+from dolmen.tasks.speech_recognition.data.dataset import RecordingDataset, share_unknown, spellable_part
 from dolmen.tasks.speech_recognition.data.decoded import decode_recordings
 from dolmen.tasks.speech_recognition.data.set import Recording
 
@@ -73,7 +73,7 @@ def test_epochs(data: RecordingDataset) -> None:
 def test_the_part_of_a_text_that_can_be_spelled(kind: str, text: str, known: str) -> None:
     recordings = in_memory([b""]).replace(items=(Recording("1.wav", "ab ba ab ba ab bb aa"),))
     processor = a_processor(recordings, kind)
-    assert known_part(text, processor) == known
+    assert spellable_part(text, processor) == known
     assert processor.encode_text(known)
     assert share_unknown([text.lower(), known], processor) == pytest.approx(
         sum(word not in known.split() for word in text.lower().split()) / len([*text.split(), *known.split()])

@@ -103,8 +103,8 @@ def test_what_can_not_be_used_is_told_and_the_others_go_on() -> None:
     seen: list[tuple[int, int]] = []
     d = decode_recordings(in_memory(contents), RATE, longest_s=2, progress=lambda *a: seen.append(a))
     assert list(d.problems) == list(range(1, 1 + len(PROBLEMS)))
-    for reason, (_, said) in zip(d.problems.values(), PROBLEMS.values(), strict=True):
-        assert re.match(said, reason), reason
+    for reason, (_, pattern) in zip(d.problems.values(), PROBLEMS.values(), strict=True):
+        assert re.match(pattern, reason), reason
         assert ";" not in reason
     assert d.too_long == {6}
     assert d.lengths.tolist() == [4000, 0, 0, 0, 0, 0, 0, 4000]
@@ -258,7 +258,7 @@ def test_what_never_comes_is_missing() -> None:
 
 @pytest.mark.shared_data
 def test_real_recordings(shared_data: Path) -> None:
-    found = read_recordings(str(shared_data / "speech/speech-commands-subset/wavs.tar.xz"))
-    d = decode_recordings(found, None)
+    recordings = read_recordings(str(shared_data / "speech/speech-commands-subset/wavs.tar.xz"))
+    d = decode_recordings(recordings, None)
     assert (d.rate, d.problems, len(d)) == (16000, {}, 400)
     assert (d.lengths == 16000).all()

@@ -20,12 +20,12 @@ W = b"RIFF"  # readers look at names only
 Rows = list[tuple[str, str, str, str]]
 
 
-def rows(found: Recordings) -> Rows:
-    return [(r.name, r.text, r.split, r.speaker) for r in found.items]
+def rows(recordings: Recordings) -> Rows:
+    return [(r.name, r.text, r.split, r.speaker) for r in recordings.items]
 
 
-def skipped(found: Recordings) -> dict[str, str]:
-    return {s.name: s.reason for s in found.skipped}
+def skipped(recordings: Recordings) -> dict[str, str]:
+    return {s.name: s.reason for s in recordings.skipped}
 
 
 PLAIN: Rows = [("1.wav", "hello there", "", ""), ("sub/2.wav", "bye", "", "")]
@@ -51,9 +51,9 @@ LISTS: list[tuple[str, str, str, Rows]] = [
 @pytest.mark.parametrize("whole", [False, True], ids=["the list", "its folder"])
 def test_lists(tmp_path: Path, name: str, content: str, wanted: Rows, whole: bool) -> None:
     write(tmp_path, {"1.wav": W, "sub/2.wav": W, name: content})
-    found = read_recordings(str(tmp_path if whole else tmp_path / name))
-    assert rows(found) == wanted
-    assert (found.layout, found.read_from, found.num_files) == ("a list", (name,), 2)
+    recordings = read_recordings(str(tmp_path if whole else tmp_path / name))
+    assert rows(recordings) == wanted
+    assert (recordings.layout, recordings.read_from, recordings.num_files) == ("a list", (name,), 2)
 
 
 def test_bad_rows_are_skipped_with_their_reasons(tmp_path: Path) -> None:
@@ -66,16 +66,16 @@ def test_bad_rows_are_skipped_with_their_reasons(tmp_path: Path) -> None:
         "5.wav": "the split 'later' in l.csv:8 is none of train, val and test",
     }  # fmt: skip
     assert skipped(read_recordings(str(tmp_path / "l.csv"))) == wanted
-    found = read_recordings(str(tmp_path))
-    assert skipped(found) == {**wanted, "4.wav": "not in the list", "6.wav": "not in the list"}
-    assert found.num_files == len(found.items) + len(found.skipped)
+    recordings = read_recordings(str(tmp_path))
+    assert skipped(recordings) == {**wanted, "4.wav": "not in the list", "6.wav": "not in the list"}
+    assert recordings.num_files == len(recordings.items) + len(recordings.skipped)
 
 
 def test_a_list_may_name_what_is_beside_its_folder(tmp_path: Path) -> None:
     write(tmp_path, {"wav/1.wav": W, "lists/l.csv": f"path,text\n../wav/1.wav,a\n{tmp_path}/wav/1.wav,b\n"})
-    found = read_recordings(str(tmp_path / "lists/l.csv"))
-    assert [(n, t) for n, t, _, _ in rows(found)] == [("../wav/1.wav", "a"), (f"{tmp_path}/wav/1.wav", "b")]
-    content = dict(found.source.read([r.name for r in found.items]))
+    recordings = read_recordings(str(tmp_path / "lists/l.csv"))
+    assert [(n, t) for n, t, _, _ in rows(recordings)] == [("../wav/1.wav", "a"), (f"{tmp_path}/wav/1.wav", "b")]
+    content = dict(recordings.source.read([r.name for r in recordings.items]))
     assert set(content.values()) == {W}
     assert rows(read_recordings(str(tmp_path))) == [("wav/1.wav", "a", "", "")]
 
@@ -232,13 +232,13 @@ def test_layouts(
             for name in reversed(tree):
                 archive.add(folder / name, name)
         data = data if container.startswith(".") else data.parent
-    found = read_recordings(str(data))
-    assert found.layout == layout
-    assert sorted(rows(found)) == sorted(wanted)
-    assert skipped(found) == lost
-    used = {r.name for r in found.items} | set(found.read_from) | set(lost)
+    recordings = read_recordings(str(data))
+    assert recordings.layout == layout
+    assert sorted(rows(recordings)) == sorted(wanted)
+    assert skipped(recordings) == lost
+    used = {r.name for r in recordings.items} | set(recordings.read_from) | set(lost)
     assert used >= set(tree)
-    assert all(content == W for _, content in found.source.read([r.name for r in found.items]))
+    assert all(content == W for _, content in recordings.source.read([r.name for r in recordings.items]))
 
 
 def test_texts_beside_an_archive_of_the_sound(tmp_path: Path) -> None:
@@ -246,10 +246,10 @@ def test_texts_beside_an_archive_of_the_sound(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "set/wavs.tar.xz", "w:xz") as archive:
         archive.add(tmp_path / "in/WAVE", "WAVE")
         archive.add(tmp_path / "in/text", "text")
-    found = read_recordings(str(tmp_path / "set"))
-    assert rows(found) == [("WAVE/1.WAV", "HELLO", "", "")]
-    assert skipped(found) == {"wavs.tar.xz/text": "a file of this name is there already"}
-    assert dict(found.source.read(["WAVE/1.WAV"])) == {"WAVE/1.WAV": W}
+    recordings = read_recordings(str(tmp_path / "set"))
+    assert rows(recordings) == [("WAVE/1.WAV", "HELLO", "", "")]
+    assert skipped(recordings) == {"wavs.tar.xz/text": "a file of this name is there already"}
+    assert dict(recordings.source.read(["WAVE/1.WAV"])) == {"WAVE/1.WAV": W}
 
 
 WRONG: list[tuple[str, dict[str, bytes | str], str, str]] = [
@@ -281,12 +281,12 @@ WRONG: list[tuple[str, dict[str, bytes | str], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("tree", "data", "said"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
+@pytest.mark.parametrize(("tree", "data", "message"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
 def test_what_is_no_set_is_refused_in_a_sentence(
-    tmp_path: Path, tree: dict[str, bytes | str], data: str, said: str
+    tmp_path: Path, tree: dict[str, bytes | str], data: str, message: str
 ) -> None:
     write(tmp_path, tree)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_recordings(str(tmp_path / data))
     assert "\n" not in str(caught.value)
 
@@ -326,13 +326,13 @@ def test_any_rows_are_read_or_accounted_for(tmp_path: Path, table: list[tuple[st
     (tmp_path / f"l{suffix}").write_text(content, encoding="utf-8", newline="")
     for data in (tmp_path, tmp_path / f"l{suffix}"):
         try:
-            found = read_recordings(str(data))
+            recordings = read_recordings(str(data))
         except UserError:
             continue  # nothing of it can be used
-        assert all(r.text and r.name for r in found.items)
-        assert len({r.name for r in found.items}) == len(found.items)
-        assert {f.name for f in found.source.files} <= (
-            {r.name for r in found.items} | {s.name for s in found.skipped} | set(found.read_from)
+        assert all(r.text and r.name for r in recordings.items)
+        assert len({r.name for r in recordings.items}) == len(recordings.items)
+        assert {f.name for f in recordings.source.files} <= (
+            {r.name for r in recordings.items} | {s.name for s in recordings.skipped} | set(recordings.read_from)
         )
     (tmp_path / f"l{suffix}").unlink()
 
@@ -351,12 +351,13 @@ def test_any_rows_are_read_or_accounted_for(tmp_path: Path, table: list[tuple[st
     ],
 )
 def test_real_sets(shared_data: Path, data: str, layout: str, num: int, speakers: int, splits: dict[str, int]) -> None:
-    found = read_recordings(str(shared_data / "speech" / data))
-    assert (found.layout, len(found)) == (layout, num)
-    assert len({r.speaker for r in found.items} - {""}) == speakers
-    assert Counter(r.split for r in found.items) == splits
+    recordings = read_recordings(str(shared_data / "speech" / data))
+    assert (recordings.layout, len(recordings)) == (layout, num)
+    assert len({r.speaker for r in recordings.items} - {""}) == speakers
+    assert Counter(r.split for r in recordings.items) == splits
     assert all(
-        isinstance(c, bytes) and c[:4] == b"RIFF" for _, c in found.source.read([r.name for r in found.items[:5]])
+        isinstance(c, bytes) and c[:4] == b"RIFF"
+        for _, c in recordings.source.read([r.name for r in recordings.items[:5]])
     )
 
 
@@ -369,5 +370,8 @@ def test_names_in_archives_are_those_of_the_files(tmp_path: Path) -> None:
             archive.write(tmp_path / f"in/{word}/1.wav", f"{word}/1.wav")
     for name in ("yes", "no"):
         (tmp_path / f"in/{name}/1.wav").unlink()
-    found = read_recordings(str(tmp_path))
-    assert dict(found.source.read([r.name for r in found.items])) == {"no/1.wav": content, "yes/1.wav": content}
+    recordings = read_recordings(str(tmp_path))
+    assert dict(recordings.source.read([r.name for r in recordings.items])) == {
+        "no/1.wav": content,
+        "yes/1.wav": content,
+    }

@@ -42,39 +42,39 @@ def test_the_same_frames(name: str) -> None:
     front = FRONTS[name]
     for n in (front.window_size, front.window_size + front.hop - 1, 9000):
         samples = np.stack([sound(n, seed) for seed in range(3)])
-        found = on_torch(front)(torch.from_numpy(samples)).numpy()
+        log_mels = on_torch(front)(torch.from_numpy(samples)).numpy()
         expected = np.stack([front.features(row) for row in samples])
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+        assert log_mels.shape == expected.shape
+        np.testing.assert_allclose(log_mels, expected, rtol=0, atol=2e-3)
 
 
 def test_silence_is_the_floor() -> None:
     front = FRONTS["kaldi"]
-    found = on_torch(front)(torch.zeros(1, 4000)).numpy()
-    np.testing.assert_allclose(found, front.features(np.zeros(4000, np.float32))[None], rtol=1e-6)
+    log_mels = on_torch(front)(torch.zeros(1, 4000)).numpy()
+    np.testing.assert_allclose(log_mels, front.features(np.zeros(4000, np.float32))[None], rtol=1e-6)
 
 
 def test_what_is_shorter_than_a_window_is_filled_up() -> None:
     front = FRONTS["kaldi"]
-    found = on_torch(front)(torch.from_numpy(sound(100)[None])).numpy()
-    np.testing.assert_allclose(found[0], front.features(sound(100)), rtol=0, atol=2e-3)
+    log_mels = on_torch(front)(torch.from_numpy(sound(100)[None])).numpy()
+    np.testing.assert_allclose(log_mels[0], front.features(sound(100)), rtol=0, atol=2e-3)
 
 
 def test_each_recording_takes_its_bank() -> None:
     front, warps = FRONTS["kaldi"], (1.0, 0.9, 1.1)
     samples = np.stack([sound(4000, seed) for seed in range(4)])
     chosen = torch.tensor([2, 0, 1, 2])
-    found = on_torch(front, warps)(torch.from_numpy(samples), chosen).numpy()
-    for row, heard, bank in zip(samples, found, chosen.tolist(), strict=True):
+    log_mels = on_torch(front, warps)(torch.from_numpy(samples), chosen).numpy()
+    for row, heard, bank in zip(samples, log_mels, chosen.tolist(), strict=True):
         np.testing.assert_allclose(heard, front.features(row, warps[bank]), rtol=0, atol=2e-3)
-    assert not np.allclose(found[0], front.features(samples[0]), atol=0.1)
+    assert not np.allclose(log_mels[0], front.features(samples[0]), atol=0.1)
 
 
 def test_number_of_frames() -> None:
     front = FRONTS["8 kHz"]
     numbers = [0, 1, 199, 200, 279, 280, 4000]
-    found = on_torch(front).num_frames(torch.tensor(numbers))
-    assert found.tolist() == [front.num_frames(n) for n in numbers]
+    num_frames = on_torch(front).num_frames(torch.tensor(numbers))
+    assert num_frames.tolist() == [front.num_frames(n) for n in numbers]
 
 
 def test_nothing_of_it_is_saved() -> None:
@@ -85,6 +85,6 @@ def test_nothing_of_it_is_saved() -> None:
 @pytest.mark.parametrize("level", [Level(), Level(least=12.0, span=3.0, release=0.3)])
 def test_the_same_below_the_level(level: Level) -> None:
     heard = np.random.default_rng(0).uniform(5, 20, (3, 40, 6)).astype(np.float32)
-    found = below_level(torch.from_numpy(heard), **level.model_dump()).numpy()
-    for one, mine in zip(heard, found, strict=True):
+    relative = below_level(torch.from_numpy(heard), **level.model_dump()).numpy()
+    for one, mine in zip(heard, relative, strict=True):
         np.testing.assert_allclose(mine, level.relative(one, level.least)[0], atol=2e-5)

@@ -17,7 +17,7 @@ from dolmen.tasks.speech_recognition.nn.network import Recogniser, StreamGraph, 
 FEATURES, UNITS, STRIDE = 13, 6, 3
 
 
-def made(**more: Any) -> Recogniser:
+def recogniser(**more: Any) -> Recogniser:
     torch.manual_seed(0)
     model = Recogniser(FEATURES, UNITS, stride=STRIDE, channels=(3, 4), hidden=8, **more)
     for norm in (model.norm, model.deep_norm):  # as after a training
@@ -33,7 +33,7 @@ def frames(t: int, b: int = 1, seed: int = 1) -> torch.Tensor:
 
 
 def network(model: Recogniser) -> TorchNetwork:
-    before, maps, state = model.begun(1)
+    before, maps, state = model.initial_state(1)
     shapes = {"before": before, "maps": maps, "hidden": state.hidden, "cell": state.cell}
     axes = {"before": 0, "maps": 0, "hidden": 1, "cell": 1}
     states = {
@@ -49,7 +49,7 @@ def network(model: Recogniser) -> TorchNetwork:
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
 def test_a_stream_cut_anywhere_gives_what_the_whole_gives(cell: str, layers: int) -> None:
-    model, x = made(cell=cell, layers=layers), frames(20)
+    model, x = recogniser(cell=cell, layers=layers), frames(20)
     with torch.no_grad():
         whole = model(x)[0].numpy()
     assert whole.shape == (20, UNITS)
@@ -63,7 +63,7 @@ def test_a_stream_cut_anywhere_gives_what_the_whole_gives(cell: str, layers: int
 
 
 def test_a_stream_goes_on_from_its_state() -> None:
-    x, net = frames(12)[0].numpy(), network(made(cell="lstm"))
+    x, net = frames(12)[0].numpy(), network(recogniser(cell="lstm"))
     first, second = net.steps(), net.steps()
     first.read(x[:5])
     state = first.state
@@ -79,15 +79,15 @@ def test_a_stream_goes_on_from_its_state() -> None:
 
 def test_nothing_to_go_on_from() -> None:
     inputs = {"frames": Input("float32", ("batch", "time", STRIDE, FEATURES)), "lengths": Input("int64", ("batch",))}
-    graph = Graph(WholeGraph(made(bidirectional=True)), inputs, ("log_probabilities",))
+    graph = Graph(WholeGraph(recogniser(bidirectional=True)), inputs, ("log_probabilities",))
     with pytest.raises(TypeError, match="WholeGraph has no state to go on from"):
         TorchNetwork(graph).steps()
-    found = TorchNetwork(graph)({"frames": frames(4).numpy(), "lengths": np.array([4])})
-    assert found["log_probabilities"].shape == (1, 4, UNITS)
+    outputs = TorchNetwork(graph)({"frames": frames(4).numpy(), "lengths": np.array([4])})
+    assert outputs["log_probabilities"].shape == (1, 4, UNITS)
 
 
 def test_it_does_not_look_ahead() -> None:
-    model, x = made(), frames(10)
+    model, x = recogniser(), frames(10)
     other = x.clone()
     other[:, 6] += 1
     with torch.no_grad():
@@ -97,27 +97,27 @@ def test_it_does_not_look_ahead() -> None:
 
 
 def test_both_ways_what_stands_behind_the_end_does_not_count() -> None:
-    model, x = made(bidirectional=True), frames(9, 2)
+    model, x = recogniser(bidirectional=True), frames(9, 2)
     lengths = torch.tensor([9, 5])
     other = x.clone()
     other[1, 5:] = 7.0
     with torch.no_grad():
-        found, again, alone = model(x, lengths), model(other, lengths), model(x[1:, :5], torch.tensor([5]))
+        outputs, again, alone = model(x, lengths), model(other, lengths), model(x[1:, :5], torch.tensor([5]))
         reversed_ = model(x.roll(1, 1), lengths)
-    torch.testing.assert_close(found[1, :5], again[1, :5])
-    torch.testing.assert_close(found[1, :5], alone[0])
-    assert not torch.allclose(found[0], reversed_[0])
+    torch.testing.assert_close(outputs[1, :5], again[1, :5])
+    torch.testing.assert_close(outputs[1, :5], alone[0])
+    assert not torch.allclose(outputs[0], reversed_[0])
 
 
 def test_forwards_padding_changes_nothing() -> None:
-    model, x = made(), frames(9, 2)
+    model, x = recogniser(), frames(9, 2)
     with torch.no_grad():
         torch.testing.assert_close(model(x)[1, :5], model(x[1:, :5])[0])
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_every_parameter_learns(bidirectional: bool) -> None:
-    model = made(bidirectional=bidirectional, dropout=0.2).train()
+    model = recogniser(bidirectional=bidirectional, dropout=0.2).train()
     steps, num_units = torch.tensor([7, 4]), torch.tensor([3, 1])
     units = torch.tensor([[1, 1, 5], [2, -1, -1]])
     loss = ctc_loss(model(frames(7, 2), steps), steps, units, num_units)
@@ -157,9 +157,9 @@ def test_what_is_too_short_for_its_units_weighs_nothing() -> None:
 @pytest.mark.parametrize(("n", "stride", "steps"), [(7, 3, 3), (6, 3, 2), (1, 4, 1), (5, 1, 5)])
 def test_frames_to_steps(n: int, stride: int, steps: int) -> None:
     x = torch.randn(2, n, 5)
-    found = stacked(x, stride)
-    assert found.shape == (2, steps, stride, 5)
-    flat = found.reshape(2, steps * stride, 5)
+    chunks = stacked(x, stride)
+    assert chunks.shape == (2, steps, stride, 5)
+    flat = chunks.reshape(2, steps * stride, 5)
     torch.testing.assert_close(flat[:, :n], x)
     assert not flat[:, n:].any()
 

@@ -18,7 +18,7 @@ RATE, STEP = 8000, 320
 LETTERS = ("", "\u2581", *"acefhlnortuy")
 
 
-def said(text: str, sure: float = 0.9) -> NDArray[np.float32]:
+def spoken(text: str, sure: float = 0.9) -> NDArray[np.float32]:
     """Log-probabilities of a letter each step; of a dot, silence."""
     logp = np.full((len(text), len(LETTERS)), math.log((1 - sure) / (len(LETTERS) - 1)), np.float32)
     logp[range(len(text)), [LETTERS.index({".": "", " ": "\u2581"}.get(c, c)) for c in text]] = math.log(sure)
@@ -52,15 +52,15 @@ class Scripted:
 
     def read(self, steps: NDArray[Any]) -> NDArray[np.float32]:
         assert steps.shape[1:] == (4, 20)
-        found = self.script[self.place : self.place + len(steps)]
+        steps_read = self.script[self.place : self.place + len(steps)]
         self.place += len(steps)
-        return np.concatenate([found, said("." * (len(steps) - len(found)), 0.99999)])
+        return np.concatenate([steps_read, spoken("." * (len(steps) - len(steps_read)), 0.99999)])
 
 
 def predictor_of(script: str | NDArray[np.float32], **more: Any) -> SpeechPredictor:
     """A predictor that hears a script."""
     values: dict[str, Any] = {"kind": "characters", "units": LETTERS, "front": LogMel(rate=RATE, num_mels=20)}
-    logp = said(script) if isinstance(script, str) else script
+    logp = spoken(script) if isinstance(script, str) else script
     return SpeechPredictor(SpeechProcessor(**values | more), Scripted(logp))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from tasks.speech_recognition.predictor.scripted import LETTERS, predictor_of, said, sound
+from tasks.speech_recognition.predictor.scripted import LETTERS, predictor_of, sound, spoken
 
 from dolmen.processors.text.tokens import TextProcessor, fit_text
 from dolmen.tasks.speech_recognition.predictions import Transcript
@@ -21,8 +21,8 @@ from dolmen.types import UserError
 
 def either(first: str, second: str, share: float = 0.55) -> NDArray[np.float32]:
     """One of two texts was said, the first a little more likely."""
-    logs = np.log(share * np.exp(said(first)) + (1 - share) * np.exp(said(second)))
-    return np.concatenate([said("..."), logs, said("...")]).astype(np.float32)
+    logs = np.log(share * np.exp(spoken(first)) + (1 - share) * np.exp(spoken(second)))
+    return np.concatenate([spoken("..."), logs, spoken("...")]).astype(np.float32)
 
 
 RACE = either("on. the. ra.c.e", "on. the. fa.c.e")
@@ -30,11 +30,11 @@ SENTENCES = "On the face, on the face!\nto the face\n\nthe fort\n"
 
 
 def heard(script: NDArray[np.float32], predictor: SpeechPredictor | None = None, **options: Any) -> Transcript:
-    ((_, found),) = (predictor or predictor_of(script)).predict([sound(len(script))], DecodeOptions(**options))
-    if isinstance(found, UserError):
-        raise found
-    assert isinstance(found, Transcript)
-    return found
+    ((_, transcript),) = (predictor or predictor_of(script)).predict([sound(len(script))], DecodeOptions(**options))
+    if isinstance(transcript, UserError):
+        raise transcript
+    assert isinstance(transcript, Transcript)
+    return transcript
 
 
 @pytest.fixture
@@ -83,12 +83,12 @@ def test_without_any_the_more_likely_is_heard() -> None:
 )
 def test_what_each_of_them_does(options: dict[str, Any], expected: str | None, files: Path) -> None:
     options = {k: str(files / v) if k in ("lm", "commands") else v for k, v in options.items()}
-    found = heard(RACE, **options)
+    transcript = heard(RACE, **options)
     if expected is None:
-        assert len(found.words) > 3
+        assert len(transcript.words) > 3
     else:
-        assert (found.text, found.rejected) == (expected, not expected)
-    assert len(found.alternatives) == options.get("n_best", 0)
+        assert (transcript.text, transcript.rejected) == (expected, not expected)
+    assert len(transcript.alternatives) == options.get("n_best", 0)
 
 
 def test_the_threshold_of_the_training_holds_where_none_is_chosen() -> None:
@@ -98,7 +98,7 @@ def test_the_threshold_of_the_training_holds_where_none_is_chosen() -> None:
 
 @pytest.mark.parametrize(("silence_s", "expected"), [(0.1, 2), (0.6, 1)])
 def test_silence_that_ends_a_stretch(silence_s: float, expected: int) -> None:
-    script = said("..on....race" + "." * 20)
+    script = spoken("..on....race" + "." * 20)
     session = predictor_of(script).session(
         None, DecodeOptions(silence_s=silence_s)
     )  # not StreamOptions: all of its defaults
@@ -109,12 +109,12 @@ def test_silence_that_ends_a_stretch(silence_s: float, expected: int) -> None:
 
 def test_n_grams_of_a_text_are_written(files: Path) -> None:
     out = files / "made.arpa"
-    found = heard(RACE, lm=str(files / "text.txt"), lm_out=str(out), lm_order=2)
+    transcript = heard(RACE, lm=str(files / "text.txt"), lm_out=str(out), lm_order=2)
     assert NGrams.read_arpa(out).order == 2
     assert sorted(NGrams.read_arpa(out).words) == ["face", "fort", "on", "the", "to"]
     again = heard(RACE, lm=str(out))
-    assert again.text == found.text
-    assert again.confidence == pytest.approx(found.confidence)
+    assert again.text == transcript.text
+    assert again.confidence == pytest.approx(transcript.confidence)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from numpy.typing import NDArray
-from tasks.speech_recognition.predictor.scripted import RATE, STEP, predictor_of, said, sound
+from tasks.speech_recognition.predictor.scripted import RATE, STEP, predictor_of, sound, spoken
 
 from dolmen.nn.torch_network import Graph, Input, TorchNetwork
 from dolmen.tasks.speech_recognition.nn.network import Recogniser, StreamGraph
@@ -32,18 +32,18 @@ STEPS = len(SCRIPT)
 
 
 def heard(predictor: SpeechPredictor, raw: Any, **options: Any) -> Transcript:
-    ((given, found),) = predictor.predict([raw], DecodeOptions(**options))
+    ((given, transcript),) = predictor.predict([raw], DecodeOptions(**options))
     assert given is raw
-    if isinstance(found, UserError):
-        raise found
-    assert isinstance(found, Transcript)
-    return found
+    if isinstance(transcript, UserError):
+        raise transcript
+    assert isinstance(transcript, Transcript)
+    return transcript
 
 
 def fed(session: SpeechSession, pieces: list[Any]) -> list[Transcript]:
-    found: list[Prediction] = [t for piece in pieces for t in session.feed(piece)]
-    transcripts = [t for t in [*found, *session.finish()] if isinstance(t, Transcript)]
-    assert len(transcripts) >= len(found)
+    predictions: list[Prediction] = [t for piece in pieces for t in session.feed(piece)]
+    transcripts = [t for t in [*predictions, *session.finish()] if isinstance(t, Transcript)]
+    assert len(transcripts) >= len(predictions)
     return transcripts
 
 
@@ -54,14 +54,19 @@ def wav(samples: NDArray[np.float32], rate: int = RATE, **more: Any) -> bytes:
 
 
 def test_a_recording_has_the_words_of_all_its_stretches() -> None:
-    found = heard(predictor_of(SCRIPT), sound(STEPS))
-    assert found.text == "turn reft on race"
-    assert (found.start_s, found.end_s, found.final, found.rejected) == (0, STEPS * STEP / RATE, True, False)
-    assert [w.text for w in found.words] == found.text.split()
-    assert found.words[0].start_s == pytest.approx(30 * 0.04)
-    assert found.words[2].start_s == pytest.approx(81 * 0.04)
-    assert 0 < found.confidence < 1
-    assert found.to_json()["text"] == found.text
+    transcript = heard(predictor_of(SCRIPT), sound(STEPS))
+    assert transcript.text == "turn reft on race"
+    assert (transcript.start_s, transcript.end_s, transcript.final, transcript.rejected) == (
+        0,
+        STEPS * STEP / RATE,
+        True,
+        False,
+    )
+    assert [w.text for w in transcript.words] == transcript.text.split()
+    assert transcript.words[0].start_s == pytest.approx(30 * 0.04)
+    assert transcript.words[2].start_s == pytest.approx(81 * 0.04)
+    assert 0 < transcript.confidence < 1
+    assert transcript.to_json()["text"] == transcript.text
 
 
 def test_every_way_to_bring_a_recording(tmp_path: Path) -> None:
@@ -115,8 +120,8 @@ def test_what_is_no_recording(raw: Any, message: str) -> None:
 
 def test_one_that_can_not_be_read_does_not_stop_the_others() -> None:
     predictor = predictor_of(SCRIPT)
-    found = [p for _, p in predictor.predict([sound(STEPS), b"", sound(STEPS)], DecodeOptions())]
-    assert [type(p) for p in found] == [Transcript, UserError, Transcript]
+    predictions = [p for _, p in predictor.predict([sound(STEPS), b"", sound(STEPS)], DecodeOptions())]
+    assert [type(p) for p in predictions] == [Transcript, UserError, Transcript]
 
 
 def test_folders_hold_recordings(tmp_path: Path) -> None:
@@ -126,8 +131,8 @@ def test_folders_hold_recordings(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for name in ("b.WAV", "deep/a.mp3", "notes.txt", "a.flac"):
         (tmp_path / name).touch()
-    found = list(predictor.expand([str(tmp_path), "other.wav"]))
-    assert [p.name for p in found] == ["a.flac", "b.WAV", "a.mp3", "other.wav"]
+    paths = list(predictor.expand([str(tmp_path), "other.wav"]))
+    assert [p.name for p in paths] == ["a.flac", "b.WAV", "a.mp3", "other.wav"]
 
 
 # ---- streams
@@ -141,17 +146,17 @@ def cut(samples: NDArray[np.float32], size: int) -> list[NDArray[np.float32]]:
 @pytest.mark.parametrize("size", [80, 800, 1234, 100_000])
 def test_a_stream_says_what_the_whole_says(size: int, options: dict[str, Any]) -> None:
     predictor, samples = predictor_of(SCRIPT), sound(STEPS)
-    found = fed(predictor.session(None, StreamOptions(**options)), cut(samples, size))
-    assert len(found) == 2
-    assert joined(found, STEPS * STEP / RATE).to_json() == heard(predictor, samples, **options).to_json()
+    transcripts = fed(predictor.session(None, StreamOptions(**options)), cut(samples, size))
+    assert len(transcripts) == 2
+    assert joined(transcripts, STEPS * STEP / RATE).to_json() == heard(predictor, samples, **options).to_json()
 
 
 @pytest.mark.parametrize("size", [1, 441, 4410])
 def test_a_stream_of_another_rate(size: int) -> None:
     predictor, samples = predictor_of(SCRIPT), sound(STEPS, 44100)[: 20_000 if size == 1 else None]
-    found = fed(predictor.session(), [(piece, 44100) for piece in cut(samples, size)])
+    transcripts = fed(predictor.session(), [(piece, 44100) for piece in cut(samples, size)])
     num_samples = round(len(samples) * RATE / 44100)
-    assert joined(found, num_samples / RATE).to_json() == heard(predictor, (samples, 44100)).to_json()
+    assert joined(transcripts, num_samples / RATE).to_json() == heard(predictor, (samples, 44100)).to_json()
 
 
 def test_a_stream_of_bytes() -> None:
@@ -168,34 +173,34 @@ def test_a_stream_of_bytes() -> None:
 def test_a_rate_that_changes_loses_no_sound() -> None:
     session = predictor_of(SCRIPT).session()
     pieces = [(sound(40, 44100), 44100), sound(20), (sound(20, 16000), 16000), (sound(20, 8000), 8000), b"\0\0" * STEP]
-    found = fed(session, pieces)
-    assert found[-1].end_s <= (STEP * 101) / RATE + 1e-3
-    assert session.heard.start_s == pytest.approx(STEP * 101 / RATE, abs=2 / RATE)
-    assert found[0].words[0].start_s == pytest.approx(30 * 0.04)
+    transcripts = fed(session, pieces)
+    assert transcripts[-1].end_s <= (STEP * 101) / RATE + 1e-3
+    assert session.transcriber.start_s == pytest.approx(STEP * 101 / RATE, abs=2 / RATE)
+    assert transcripts[0].words[0].start_s == pytest.approx(30 * 0.04)
 
 
 def test_a_bad_piece_leaves_the_stream_where_it_was() -> None:
     predictor, samples = predictor_of(SCRIPT), sound(STEPS)
     session = predictor.session()
-    found = []
+    transcripts = []
     for i, piece in enumerate(cut(samples, 800)):
         bad = (np.full(9, np.nan), np.zeros((3, 3)), "text", (np.zeros(9), 3), None, b"x")[i % 6]
         with pytest.raises(UserError):
             session.feed(bad)
-        found += session.feed(piece)
-    found += session.finish()
-    assert joined(found, STEPS * STEP / RATE).to_json() == heard(predictor, samples).to_json()  # type: ignore[arg-type]
+        transcripts += session.feed(piece)
+    transcripts += session.finish()
+    assert joined(transcripts, STEPS * STEP / RATE).to_json() == heard(predictor, samples).to_json()  # type: ignore[arg-type]
 
 
 def test_partial_results_come_before_the_final_one() -> None:
     predictor = predictor_of(SCRIPT)
-    found = fed(predictor.session(None, StreamOptions(partial=True)), cut(sound(STEPS), 160))
-    texts = [(t.text, t.final) for t in found]
+    transcripts = fed(predictor.session(None, StreamOptions(partial=True)), cut(sound(STEPS), 160))
+    texts = [(t.text, t.final) for t in transcripts]
     first = texts.index(("turn reft", True))
     assert texts[:4] == [("t", False), ("tu", False), ("tur", False), ("turn", False)]
     assert texts[first - 1] == ("turn reft", False)
     assert len(set(texts)) == len(texts)
-    finals = [t.to_json() for t in found if t.final]
+    finals = [t.to_json() for t in transcripts if t.final]
     assert finals == [t.to_json() for t in fed(predictor.session(), cut(sound(STEPS), 160))]
 
 
@@ -212,9 +217,9 @@ def test_a_stream_goes_on_after_its_end_as_at_a_boundary() -> None:
 
 def test_nothing_ends_behind_the_sound() -> None:
     predictor = predictor_of("." * 10 + "on.race")  # the last of it is heard in the silence that is put behind
-    for found in (fed(predictor.session(), [sound(13)])[0], heard(predictor, sound(13))):
-        assert found.text == "onrace"
-        assert (found.end_s, found.words[0].end_s) == (pytest.approx(0.52), pytest.approx(0.52))
+    for transcript in (fed(predictor.session(), [sound(13)])[0], heard(predictor, sound(13))):
+        assert transcript.text == "onrace"
+        assert (transcript.end_s, transcript.words[0].end_s) == (pytest.approx(0.52), pytest.approx(0.52))
 
 
 @pytest.mark.parametrize("rate", [RATE, 44100])
@@ -225,10 +230,10 @@ def test_a_stream_goes_on_from_what_was_saved(options: dict[str, Any], rate: int
     whole = [t.to_json() for t in fed(predictor.session(None, StreamOptions(**options)), pieces)]
     for at in range(0, len(pieces), 3):
         first, second = (predictor.session(None, StreamOptions(**options)) for _ in range(2))
-        found = [t for piece in pieces[:at] for t in first.feed(piece)]
+        transcripts = [t for piece in pieces[:at] for t in first.feed(piece)]
         second.feed((sound(33), RATE))
         second.restore(first.save())
-        assert [t.to_json() for t in [*found, *fed(second, pieces[at:])]] == whole
+        assert [t.to_json() for t in [*transcripts, *fed(second, pieces[at:])]] == whole
 
 
 def test_what_is_no_saved_session_leaves_the_stream_where_it_was() -> None:
@@ -270,8 +275,8 @@ def test_watching_a_file_a_piece_at_a_time(tmp_path: Path) -> None:
     predictor = predictor_of(SCRIPT)
     path = tmp_path / "a.wav"
     path.write_bytes(wav(sound(STEPS, 16000), 16000))
-    found = [t for t in predictor.watch(str(path), StreamOptions()) if isinstance(t, Transcript)]
-    assert [t.text for t in found] == ["turn reft", "on race"]
+    transcripts = [t for t in predictor.watch(str(path), StreamOptions()) if isinstance(t, Transcript)]
+    assert [t.text for t in transcripts] == ["turn reft", "on race"]
     with pytest.raises(UserError, match="can't be read"):
         list(predictor.watch(str(tmp_path / "b.wav"), StreamOptions()))
 
@@ -312,9 +317,9 @@ def stretch(text: str, start: float, *alternatives: tuple[str, float], rejected:
 
 def test_stretches_are_joined() -> None:
     assert joined([], 3.0).to_json() == Transcript("", (), 1.0, 0.0, 3.0).to_json()
-    found = joined([stretch("a", 0), stretch("", 1, rejected=True), stretch("b", 2)], 2.5)
-    assert (found.text, found.confidence, found.end_s, found.rejected) == ("a b", 0.25, 2.5, False)
-    assert [(w.start_s, w.end_s) for w in found.words] == [(0, 1), (2, 2.5)]
+    transcript = joined([stretch("a", 0), stretch("", 1, rejected=True), stretch("b", 2)], 2.5)
+    assert (transcript.text, transcript.confidence, transcript.end_s, transcript.rejected) == ("a b", 0.25, 2.5, False)
+    assert [(w.start_s, w.end_s) for w in transcript.words] == [(0, 1), (2, 2.5)]
     assert joined([stretch("", 1, rejected=True)], 9.0).rejected
 
 
@@ -339,7 +344,7 @@ def recogniser(units: tuple[str, ...], cell: str) -> SpeechPredictor:
     model = Recogniser(40, len(units), cell=cell).eval()
     with torch.no_grad():
         model.head.weight *= 30  # so that something is said
-    before, maps, state = model.begun(1)
+    before, maps, state = model.initial_state(1)
     states = {"before": before, "maps": maps, "hidden": state.hidden, "cell": state.cell}
     inputs = {"frames": Input("float32", ("batch", "time", 4, 40))}
     inputs |= {k: Input("float32", tuple(v.shape)) for k, v in states.items() if v is not None}
@@ -370,15 +375,17 @@ def test_a_stream_gives_the_numbers_of_the_whole(shared_data: Path, cell: str) -
             frames = [*(front.feed(piece) for piece in cut(samples, size)), front.finish()]
             pieces = [steps.read(piece) for piece in frames if len(piece)]
             np.testing.assert_allclose(np.concatenate(pieces), logs, rtol=1e-5, atol=1e-5)
-            found = joined(fed(predictor.session(), cut(samples, size)), len(samples) / rate)
-            assert [w.text for w in found.words] == [w.text for w in whole.words]
-            assert [(w.start_s, w.end_s) for w in found.words] == [(w.start_s, w.end_s) for w in whole.words]
-            assert [w.confidence for w in found.words] == pytest.approx([w.confidence for w in whole.words], abs=1e-4)
-            assert found.confidence == pytest.approx(whole.confidence, abs=1e-4)
+            transcripts = joined(fed(predictor.session(), cut(samples, size)), len(samples) / rate)
+            assert [w.text for w in transcripts.words] == [w.text for w in whole.words]
+            assert [(w.start_s, w.end_s) for w in transcripts.words] == [(w.start_s, w.end_s) for w in whole.words]
+            assert [w.confidence for w in transcripts.words] == pytest.approx(
+                [w.confidence for w in whole.words], abs=1e-4
+            )
+            assert transcripts.confidence == pytest.approx(whole.confidence, abs=1e-4)
         num_words += len(whole.words)
     assert num_words > 5
     assert all(a.stem != b.stem for a, b in itertools.pairwise(paths))
 
 
 def test_the_script_is_what_a_network_gives() -> None:
-    assert np.exp(said("on.")).sum(1) == pytest.approx(np.ones(3))
+    assert np.exp(spoken("on.")).sum(1) == pytest.approx(np.ones(3))

@@ -19,7 +19,7 @@ TEXT = "she sells sea shells\nby the sea shore\nthe shells she sells are sea she
 SENTENCES = ["she sells", "sea", "the shells are by the sea", "shore quick", ""]
 
 
-def made(
+def word_scorer(
     units: Units, text: str = TEXT, cell: str = "lstm", *, quick: bool = False
 ) -> tuple[TextProcessor, LanguageModel, WordScorer]:
     processor = fit_text(units, [text * 30], 300 if units == "bpe" else None, 1)
@@ -50,7 +50,7 @@ def log_of(scorer: Any, words: list[str]) -> float:
     ("units", "cell"), [("characters", "gru"), ("words", "gru"), ("bpe", "gru"), ("words", "lstm")]
 )
 def test_the_words_of_a_line_have_the_probability_of_the_line(units: Units, cell: str, quick: bool) -> None:
-    processor, model, scorer = made(units, cell=cell, quick=quick)
+    processor, model, scorer = word_scorer(units, cell=cell, quick=quick)
     for sentence in [*SENTENCES, *SENTENCES]:
         tokens = torch.from_numpy(processor.encode_text(f"\n{sentence}\n").astype(np.int64))
         with torch.no_grad():
@@ -60,7 +60,7 @@ def test_the_words_of_a_line_have_the_probability_of_the_line(units: Units, cell
 
 
 def test_hypotheses_do_not_disturb_each_other() -> None:
-    _, _, scorer = made("characters")
+    _, _, scorer = word_scorer("characters")
     begin = scorer.start()
     (one, _), (other, _) = scorer.step(begin, "she"), scorer.step(begin, "the")
     _, first = scorer.step(one, "sells")
@@ -71,7 +71,7 @@ def test_hypotheses_do_not_disturb_each_other() -> None:
 
 
 def test_words_of_one_token_are_not_read_before_they_are_needed() -> None:
-    _, _, scorer = made("words")
+    _, _, scorer = word_scorer("words")
     begin = scorer.start()
     after = [scorer.step(begin, word)[0] for word in ("she", "sea", "the")]
     assert all(history.logs is None for history in after)
@@ -80,7 +80,7 @@ def test_words_of_one_token_are_not_read_before_they_are_needed() -> None:
 
 
 def test_what_is_remembered_is_that_of_one_sentence() -> None:
-    _, _, scorer = made("characters")
+    _, _, scorer = word_scorer("characters")
     first = scorer.start()
     scorer.step(first, "she")
     assert first.after
@@ -88,7 +88,7 @@ def test_what_is_remembered_is_that_of_one_sentence() -> None:
 
 
 def test_a_model_without_lines() -> None:
-    _, _, scorer = made("characters", TEXT.replace("\n", " "))
+    _, _, scorer = word_scorer("characters", TEXT.replace("\n", " "))
     state, log = scorer.step(scorer.start(), "she")
     assert log < 0
     assert scorer.end(state) == 0
@@ -96,7 +96,7 @@ def test_a_model_without_lines() -> None:
 
 def test_in_a_beam() -> None:
     """What the model thinks likely wins where the sound does not decide."""
-    _, _, scorer = made("characters")
+    _, _, scorer = word_scorer("characters")
     pieces = ("", "\u2581", *"aes")
     logp = np.log(
         np.array([[0.02, 0.02, 0.02, 0.02, 0.92], [0.02, 0.02, 0.02, 0.92, 0.02], [0.4, 0.02, 0.54, 0.02, 0.02]])

@@ -25,7 +25,7 @@ def path_log(logp: NDArray[np.float32], path: tuple[int, ...]) -> float:
 def all_sums(logp: NDArray[np.float32]) -> dict[tuple[int, ...], float]:
     """Units -> their log-probability, by every path there is."""
     t, v = logp.shape
-    found: dict[tuple[int, ...], float] = defaultdict(lambda: -np.inf)
+    sums: dict[tuple[int, ...], float] = defaultdict(lambda: -np.inf)
     for path in itertools.product(range(v), repeat=t):
-        found[collapsed(path)] = float(np.logaddexp(found[collapsed(path)], path_log(logp, path)))
-    return dict(found)
+        sums[collapsed(path)] = float(np.logaddexp(sums[collapsed(path)], path_log(logp, path)))
+    return dict(sums)

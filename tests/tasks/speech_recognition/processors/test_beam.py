@@ -35,9 +35,9 @@ def beamed(logp: NDArray[np.float32], pieces: tuple[str, ...], **options: Any) -
 def test_a_wide_beam_finds_the_sums_over_all_paths(t: int, v: int, seed: int) -> None:
     logp = distributions(t, v, seed)
     sums = {units: log for units, log in all_sums(logp).items() if log > -15}
-    found = {h.units: h.acoustic for h in beamed(logp, ("", *"xyz")[:v], width=HUGE).best(HUGE)}
-    assert {units: found[units] for units in sums} == pytest.approx(sums, abs=1e-4)
-    assert found.keys() >= sums.keys()
+    log_of = {h.units: h.acoustic for h in beamed(logp, ("", *"xyz")[:v], width=HUGE).best(HUGE)}
+    assert {units: log_of[units] for units in sums} == pytest.approx(sums, abs=1e-4)
+    assert log_of.keys() >= sums.keys()
     assert max(sums, key=lambda units: sums[units]) == beamed(logp, ("", *"xyz")[:v], width=24).best()[0].units
 
 
@@ -59,13 +59,13 @@ def test_a_wide_beam_scores_whole_sentences(pieces: tuple[str, ...], bonus: floa
     hot = {h: nats for h, nats in hot.items() if ("o" in h) == (pieces is WORDS)}
     logp = distributions(5, 4, 7, sharpness=1.0)
     beam = beamed(logp, pieces, width=HUGE, scorer=MODEL, weight=0.8, bonus=bonus, hot_words=hot)
-    found = {h.units: h.score for h in beam.best(HUGE, final=True)}
+    scores = {h.units: h.score for h in beam.best(HUGE, final=True)}
     expected = {
         units: log + sentence_score(text_of(units, pieces), hot, bonus, 0.8)
         for units, log in all_sums(logp).items()
         if log > -8
     }
-    assert {units: found[units] for units in expected} == pytest.approx(expected, abs=1e-4)
+    assert {units: scores[units] for units in expected} == pytest.approx(expected, abs=1e-4)
     narrow = beamed(logp, pieces, width=48, scorer=MODEL, weight=0.8, bonus=bonus, hot_words=hot).best(final=True)[0]
     assert narrow.score == pytest.approx(max(expected.values()), abs=0.1)
 
@@ -113,8 +113,8 @@ LETTERS = ("", S, "a", "b", "c")
 )
 def test_hot_words_are_preferred_where_they_may_have_been_said(hot: dict[str, float], expected: str) -> None:
     logp = near(("ab cb", 0.6), ("ab ca", 0.4))
-    found = beamed(logp, LETTERS, hot_words=hot).best(final=True)[0]
-    assert text_of(found.units, LETTERS) == expected
+    best = beamed(logp, LETTERS, hot_words=hot).best(final=True)[0]
+    assert text_of(best.units, LETTERS) == expected
 
 
 def test_a_language_model_decides_where_the_sound_does_not() -> None:
@@ -127,9 +127,9 @@ def test_a_language_model_decides_where_the_sound_does_not() -> None:
 
 def test_rare_units_are_not_tried() -> None:
     logp = distributions(6, 4, 2)
-    found = beamed(logp, ("", *"xyz"), width=HUGE, most_units=1).best(HUGE)
+    hypotheses = beamed(logp, ("", *"xyz"), width=HUGE, most_units=1).best(HUGE)
     best = logp[:, 1:].argmax(1) + 1
-    assert {unit for h in found for unit in h.units} <= set(best.tolist())
+    assert {unit for h in hypotheses for unit in h.units} <= set(best.tolist())
 
 
 def test_quiet_frames_change_nothing_but_the_score() -> None:

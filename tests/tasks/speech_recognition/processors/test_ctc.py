@@ -77,7 +77,7 @@ def test_greedy_merges_repeats_and_drops_blanks(path: tuple[int, ...], units: tu
     assert greedy(logp) == units
 
 
-def said(*path: int) -> NDArray[np.float64]:
+def confident_steps(*path: int) -> NDArray[np.float64]:
     """Each step is sure by nine tenths."""
     logp = np.full((len(path), 4), np.log(0.1 / 3))
     logp[range(len(path)), path] = np.log(0.9)
@@ -85,19 +85,19 @@ def said(*path: int) -> NDArray[np.float64]:
 
 
 def test_words_have_times_and_the_confidence_of_their_least_sure_unit() -> None:
-    logp = said(0, 2, 2, 3, 0, 1, 0, 3, 0)  # "ab", a space, "b"
+    logp = confident_steps(0, 2, 2, 3, 0, 1, 0, 3, 0)  # "ab", a space, "b"
     logp[3] = np.log([0.2, 0.05, 0.05, 0.7])
-    found = words_of(logp, (2, 3, 1, 3), PIECES)
-    assert [(text, first, last) for text, first, last, _ in found] == [("ab", 1, 3), ("b", 7, 7)]
-    assert [confidence for *_, confidence in found] == pytest.approx([0.7, 0.9])
+    words = words_of(logp, (2, 3, 1, 3), PIECES)
+    assert [(text, first, last) for text, first, last, _ in words] == [("ab", 1, 3), ("b", 7, 7)]
+    assert [confidence for *_, confidence in words] == pytest.approx([0.7, 0.9])
     assert text_of((1, 2, 3, 1, 1, 3), PIECES) == "ab b"
     assert words_of(logp, (), PIECES) == []
-    assert words_of(said(0, 0), (), PIECES) == []
+    assert words_of(confident_steps(0, 0), (), PIECES) == []
 
 
 def test_pieces_of_words() -> None:
     pieces = ("", "\u2581no", "\u2581", "r", "th\u2581a")
     logp = np.log(np.full((6, 5), 0.2))
-    found = words_of(logp, (1, 3, 4, 1), pieces)
-    assert [text for text, *_ in found] == ["northa".replace("a", ""), "a", "no"]
+    words = words_of(logp, (1, 3, 4, 1), pieces)
+    assert [text for text, *_ in words] == ["northa".replace("a", ""), "a", "no"]
     assert text_of((1, 3, 4, 1), pieces) == "north a no"

@@ -33,9 +33,9 @@ def test_the_likelihood_of_a_sentence_is_that_of_all_its_spellings(name: str) ->
         spelled = (S + sentence.replace(" ", S), sentence.replace(" ", S))
         logs = [log for units, log in sums.items() if texts(pieces, units) in spelled]
         expected[sentence] = np.logaddexp.reduce(logs)
-    found = grammar.read(grammar.step(grammar.start(), logp))
-    assert dict(found) == pytest.approx(expected, abs=1e-5)
-    assert [log for _, log in found] == sorted((log for _, log in found), reverse=True)
+    readings = grammar.read(grammar.step(grammar.start(), logp))
+    assert dict(readings) == pytest.approx(expected, abs=1e-5)
+    assert [log for _, log in readings] == sorted((log for _, log in readings), reverse=True)
 
 
 def test_frames_in_any_pieces() -> None:
@@ -59,9 +59,9 @@ def test_an_hour_does_not_underflow() -> None:
 
 def test_what_is_too_long_is_impossible() -> None:
     grammar = Grammar(["on", "on on"], CASES["words"][0])
-    found = dict(grammar.read(grammar.step(grammar.start(), distributions(2, 3))))
-    assert np.isfinite(found["on"])
-    assert found["on on"] == -np.inf  # a blank has to stand between
+    log_of = dict(grammar.read(grammar.step(grammar.start(), distributions(2, 3))))
+    assert np.isfinite(log_of["on"])
+    assert log_of["on on"] == -np.inf  # a blank has to stand between
     assert dict(grammar.read(grammar.start())) == {"on": -np.inf, "on on": -np.inf}
 
 

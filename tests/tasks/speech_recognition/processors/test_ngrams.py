@@ -71,9 +71,9 @@ def log_of(model: NGrams, sentence: str) -> float:
 def test_what_may_follow_has_probability_1(text: list[str], order: int, min_count: int) -> None:
     model = NGrams.train(text, order, min_count)
     words = [*model.words, "never-seen"]
-    for said in itertools.chain.from_iterable(itertools.product(words[:5], repeat=n) for n in range(order)):
+    for history in itertools.chain.from_iterable(itertools.product(words[:5], repeat=n) for n in range(order)):
         state = model.start()
-        for word in said:
+        for word in history:
             state, _ = model.step(state, word)
         total = sum(math.exp(model.step(state, word)[1]) for word in words) + math.exp(model.end(state))
         assert total == pytest.approx(1, abs=1e-6)

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from dolmen.processors.audio.log_mel import LogMel
 from dolmen.tasks.speech_recognition.processors.ctc import text_of
-from dolmen.tasks.speech_recognition.processors.speech import BOUNDARY, Kind, SpeechProcessor, choose_kind, fit_units
+from dolmen.tasks.speech_recognition.processors.speech import (
+    BOUNDARY,
+    SpeechProcessor,
+    UnitType,
+    choose_unit_type,
+    fit_units,
+)
 from dolmen.tasks.speech_recognition.processors.text_rules import TextRules
 from dolmen.types import UserError
 
@@ -19,7 +25,7 @@ TEXTS = ["turn the light on", "turn the light off", "the moon turned light", "it
 FRONT = LogMel(rate=8000, num_mels=12)
 
 
-def made(kind: Kind = "characters", **more: Any) -> SpeechProcessor:
+def processor_of(kind: UnitType = "characters", **more: Any) -> SpeechProcessor:
     units, bpe = fit_units(kind, TEXTS, 60)
     values: dict[str, Any] = {"kind": kind, "units": units, "bpe": bpe, "front": FRONT}
     return SpeechProcessor(**values | more)
@@ -30,8 +36,8 @@ def noise(n: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("kind", ["words", "characters", "bpe"])
-def test_transcripts_to_units_and_back(kind: Kind) -> None:
-    processor = made(kind)
+def test_transcripts_to_units_and_back(kind: UnitType) -> None:
+    processor = processor_of(kind)
     assert processor.units[0] == ""
     for text in [*TEXTS[:5], "The LIGHT, off!", ""]:
         units = processor.encode_text(text)
@@ -49,17 +55,17 @@ def test_transcripts_to_units_and_back(kind: Kind) -> None:
         ("bpe", "the quiz", "'the quiz' holds a character that is not among the units"),
     ],
 )
-def test_what_no_unit_stands_for(kind: Kind, text: str, message: str) -> None:
+def test_what_no_unit_stands_for(kind: UnitType, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        made(kind).encode_text(text)
+        processor_of(kind).encode_text(text)
 
 
 def test_the_unit_between_words() -> None:
-    characters = made("characters")
+    characters = processor_of("characters")
     assert characters.between == characters.units.index(BOUNDARY)
-    assert made("words").between is None
+    assert processor_of("words").between is None
     units, _ = fit_units("characters", ["one", "two"], 0)
-    assert made(units=units).between is None
+    assert processor_of(units=units).between is None
 
 
 @pytest.mark.parametrize(
@@ -73,14 +79,16 @@ def test_the_unit_between_words() -> None:
         (["", " "], "characters"),
     ],
 )
-def test_words_are_learned_where_they_are_few_and_frequent(texts: list[str], kind: Kind) -> None:
-    assert choose_kind(texts) == kind
+def test_words_are_learned_where_they_are_few_and_frequent(texts: list[str], kind: UnitType) -> None:
+    assert choose_unit_type(texts) == kind
 
 
 def test_too_little_for_bpe() -> None:
     least = len(set("".join(TEXTS).replace(" ", ""))) + 3  # with the boundary twice, and what is unknown
-    said = rf"--vocabulary 3 is too small for BPE: the {least - 2} characters of these transcripts take {least} pieces"
-    with pytest.raises(UserError, match=said):
+    message = (
+        rf"--vocabulary 3 is too small for BPE: the {least - 2} characters of these transcripts take {least} pieces"
+    )
+    with pytest.raises(UserError, match=message):
         fit_units("bpe", TEXTS, 3)
     assert len(fit_units("bpe", TEXTS, least)[0]) == least
     with pytest.raises(UserError, match=r"BPE can't be learned from these transcripts \(.+\); try --vocabulary 60, or"):
@@ -91,7 +99,7 @@ def test_too_little_for_bpe() -> None:
 @pytest.mark.parametrize("stride", [1, 3, 4])
 @pytest.mark.parametrize("n", [0, 1, 150, 200, 201, 280, 4000, 12_345])
 def test_pieces_give_the_steps_of_the_whole_bit_for_bit(n: int, stride: int, tail_s: float) -> None:
-    processor = made(stride=stride, tail_s=tail_s, mean=tuple(range(12)), deviation=(2.0,) * 12)
+    processor = processor_of(stride=stride, tail_s=tail_s, mean=tuple(range(12)), deviation=(2.0,) * 12)
     samples = noise(n)
     whole = processor.steps(samples)
     assert whole.shape == (processor.num_steps(np.array([n]))[0], stride, 12)
@@ -104,30 +112,30 @@ def test_pieces_give_the_steps_of_the_whole_bit_for_bit(n: int, stride: int, tai
 
 def test_steps_are_normalised_frames_with_silence_behind() -> None:
     mean, deviation = noise(12, 1), np.abs(noise(12, 2)) + 1
-    processor = made(mean=tuple(mean.tolist()), deviation=tuple(deviation.tolist()))
+    processor = processor_of(mean=tuple(mean.tolist()), deviation=tuple(deviation.tolist()))
     samples = noise(4000)
     frames = FRONT.features(np.concatenate([samples, np.zeros(2400, np.float32)]))
-    found = processor.steps(samples).reshape(-1, 12)
+    scaled = processor.steps(samples).reshape(-1, 12)
     below, last = processor.level.relative(frames, processor.level.least)
-    np.testing.assert_allclose(found[: len(frames)], (below - mean) / deviation, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(found[len(frames) :], 0)
+    np.testing.assert_allclose(scaled[: len(frames)], (below - mean) / deviation, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(scaled[len(frames) :], 0)
     features, level = processor.normalised(frames)
-    np.testing.assert_array_equal(features, found[: len(frames)])
+    np.testing.assert_array_equal(features, scaled[: len(frames)])
     assert level == last
-    assert len(found) - len(frames) < 4
+    assert len(scaled) - len(frames) < 4
     assert (processor.step_s, processor.rate, processor.tail) == (0.04, 8000, 2400)
 
 
 def test_a_stream_goes_on_from_its_state() -> None:
-    processor, samples = made(), noise(9000)
+    processor, samples = processor_of(), noise(9000)
     first = processor.stream()
     for cut in range(0, 3000, 77):
         first.reset()
         begun = first.feed(samples[:cut])
         second = processor.stream()
         second.state = first.state
-        found = np.concatenate([begun, second.feed(samples[cut:]), second.finish()])
-        np.testing.assert_array_equal(found, processor.steps(samples))
+        steps = np.concatenate([begun, second.feed(samples[cut:]), second.finish()])
+        np.testing.assert_array_equal(steps, processor.steps(samples))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +152,7 @@ def test_a_stream_goes_on_from_its_state() -> None:
     ],
 )
 def test_a_damaged_state_changes_nothing(change: dict[str, NDArray[Any]]) -> None:
-    stream = made().stream()
+    stream = processor_of().stream()
     stream.feed(noise(1111))
     before = stream.state
     with pytest.raises(ValueError, match="the state of this stream is damaged"):
@@ -153,7 +161,7 @@ def test_a_damaged_state_changes_nothing(change: dict[str, NDArray[Any]]) -> Non
 
 
 def test_number_of_steps_of_many() -> None:
-    processor = made()
+    processor = processor_of()
     lengths = np.array([0, 1, 5000, 5001, 5080, 5320])
     assert processor.num_steps(lengths).tolist() == [len(processor.steps(noise(int(n)))) for n in lengths]
     assert all(a <= b for a, b in itertools.pairwise(processor.num_steps(lengths).tolist()))
@@ -161,5 +169,5 @@ def test_number_of_steps_of_many() -> None:
 
 def test_rules_are_the_processors_own() -> None:
     units, _ = fit_units("characters", ["ON OFF"], 0)
-    processor = made(units=units, rules=TextRules(case="upper"))
+    processor = processor_of(units=units, rules=TextRules(case="upper"))
     assert text_of(processor.encode_text("off, on."), processor.units) == "OFF ON"

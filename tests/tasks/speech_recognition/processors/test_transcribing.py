@@ -23,7 +23,7 @@ QUIET = 15
 """Steps of silence that end a stretch by default."""
 
 
-def said(text: str, sure: float = 0.9) -> NDArray[np.float32]:
+def spoken(text: str, sure: float = 0.9) -> NDArray[np.float32]:
     """A step for each character; a dot is a step of silence, as sure as the others."""
     logp = np.full((len(text), len(UNITS)), math.log((1 - sure) / (len(UNITS) - 1)), np.float32)
     logp[range(len(text)), [". onf".index(c) for c in text]] = math.log(sure)
@@ -32,10 +32,10 @@ def said(text: str, sure: float = 0.9) -> NDArray[np.float32]:
 
 def transcribed(logp: NDArray[np.float32], cuts: tuple[int, ...] = (), **options: Any) -> list[Transcript]:
     heard = Transcriber(UNITS, STEP_S, Decoding(**options))
-    found = []
+    transcripts = []
     for start, stop in itertools.pairwise((0, *cuts, len(logp))):
-        found += heard.feed(logp[start:stop])
-    return found + heard.finish()
+        transcripts += heard.feed(logp[start:stop])
+    return transcripts + heard.finish()
 
 
 MODEL = NGrams.train(["on", "off on"], 2)
@@ -46,25 +46,30 @@ KINDS: dict[str, dict[str, Any]] = {
     "model": {"width": 8, "scorer": MODEL, "hot": {"on": 1.0}, "bonus": 0.1},
     "grammar": {"grammar": Grammar(["on", "off", "off on"], UNITS), "n_best": 2},
 }
-LONG = said("." * 40 + "o.n" + "." * 20 + "of.f on" + "." * 14 + " onn" + "." * 500 + "on" + "." * 3)
+LONG = spoken("." * 40 + "o.n" + "." * 20 + "of.f on" + "." * 14 + " onn" + "." * 500 + "on" + "." * 3)
 
 
 def test_a_stretch_has_its_words_and_times() -> None:
-    (found,) = transcribed(said("..o.nn. f...", 0.9), silence_s=10)
-    assert (found.text, found.final, found.rejected, found.alternatives) == ("on f", True, False, ())
-    assert (found.start_s, found.end_s) == (0, pytest.approx(12 * STEP_S))
-    assert [w.text for w in found.words] == ["on", "f"]
-    assert [(w.start_s, w.end_s) for w in found.words] == [
+    (transcript,) = transcribed(spoken("..o.nn. f...", 0.9), silence_s=10)
+    assert (transcript.text, transcript.final, transcript.rejected, transcript.alternatives) == (
+        "on f",
+        True,
+        False,
+        (),
+    )
+    assert (transcript.start_s, transcript.end_s) == (0, pytest.approx(12 * STEP_S))
+    assert [w.text for w in transcript.words] == ["on", "f"]
+    assert [(w.start_s, w.end_s) for w in transcript.words] == [
         pytest.approx((2 * STEP_S, 6 * STEP_S)), pytest.approx((8 * STEP_S, 9 * STEP_S)),
     ]  # fmt: skip
-    assert [w.confidence for w in found.words] == pytest.approx([0.9, 0.9])
-    assert found.confidence == pytest.approx(math.exp(log_probability(said("..o.nn. f..."), (2, 3, 1, 4))))
+    assert [w.confidence for w in transcript.words] == pytest.approx([0.9, 0.9])
+    assert transcript.confidence == pytest.approx(math.exp(log_probability(spoken("..o.nn. f..."), (2, 3, 1, 4))))
 
 
 def test_silence_ends_a_stretch_and_the_next_begins_with_some_of_it() -> None:
-    found = transcribed(said("." * 100 + "on" + "." * 100 + "off" + "." * 3))
-    assert [t.text for t in found] == ["on", "of"]  # two units without a blank between are one
-    first, second = found
+    transcripts = transcribed(spoken("." * 100 + "on" + "." * 100 + "off" + "." * 3))
+    assert [t.text for t in transcripts] == ["on", "of"]  # two units without a blank between are one
+    first, second = transcripts
     assert first.start_s == pytest.approx((100 - QUIET) * STEP_S)
     assert first.end_s == pytest.approx((102 + QUIET) * STEP_S)
     assert second.start_s == pytest.approx((202 - QUIET) * STEP_S)
@@ -73,31 +78,31 @@ def test_silence_ends_a_stretch_and_the_next_begins_with_some_of_it() -> None:
 
 @pytest.mark.parametrize("gap", [QUIET - 1, QUIET])
 def test_how_long_a_silence_has_to_be(gap: int) -> None:
-    found = transcribed(said("on" + "." * gap + " on"))
-    assert [t.text for t in found] == (["on on"] if gap < QUIET else ["on", "on"])
+    transcripts = transcribed(spoken("on" + "." * gap + " on"))
+    assert [t.text for t in transcripts] == (["on on"] if gap < QUIET else ["on", "on"])
 
 
 def test_nothing_said_gives_nothing() -> None:
-    assert transcribed(said("." * 2000)) == []
-    assert transcribed(said("")) == []
+    assert transcribed(spoken("." * 2000)) == []
+    assert transcribed(spoken("")) == []
     heard = Transcriber(UNITS, STEP_S, Decoding())
-    heard.feed(said("." * 2000))
+    heard.feed(spoken("." * 2000))
     assert sum(map(len, heard.parts)) == QUIET  # what was forgotten takes no memory
     assert (heard.partial(), heard.finish()) == (None, [])
 
 
 @pytest.mark.parametrize("text", ["on." * 200, "." * 700 + "on." * 200])
 def test_what_is_too_long_ends_at_a_blank(text: str) -> None:
-    found = transcribed(said(text), longest_s=2.0)
-    assert "".join(t.text for t in found) == "on" * 200
-    assert all(0.04 < t.end_s - t.start_s <= 2.0 + QUIET * STEP_S + 0.1 for t in found)
-    assert all(a.end_s == pytest.approx(b.start_s) for a, b in itertools.pairwise(found))
+    transcripts = transcribed(spoken(text), longest_s=2.0)
+    assert "".join(t.text for t in transcripts) == "on" * 200
+    assert all(0.04 < t.end_s - t.start_s <= 2.0 + QUIET * STEP_S + 0.1 for t in transcripts)
+    assert all(a.end_s == pytest.approx(b.start_s) for a, b in itertools.pairwise(transcripts))
 
 
 def test_speech_without_a_blank_ends_somewhere() -> None:
     heard = Transcriber(UNITS, STEP_S, Decoding(longest_s=2.0))
-    found = heard.feed(said("no" * 1000))
-    assert [round(t.end_s - t.start_s, 6) for t in found] == [4.0] * 20
+    transcripts = heard.feed(spoken("no" * 1000))
+    assert [round(t.end_s - t.start_s, 6) for t in transcripts] == [4.0] * 20
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,8 +126,8 @@ def test_it_goes_on_from_what_was_saved(kind: str) -> None:
         first.partial()
         second.restore(*first.save())
         assert second.partial() is None  # nothing else than before
-        found = before + second.feed(LONG[cut:]) + second.finish()
-        assert [t.to_json() for t in found] == [t.to_json() for t in transcribed(LONG, **KINDS[kind])]
+        transcripts = before + second.feed(LONG[cut:]) + second.finish()
+        assert [t.to_json() for t in transcripts] == [t.to_json() for t in transcribed(LONG, **KINDS[kind])]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +149,7 @@ def test_what_is_no_state(change: dict[str, NDArray[Any]]) -> None:
 def test_partial_results_grow_into_the_final_one(kind: str) -> None:
     heard = Transcriber(UNITS, STEP_S, Decoding(**KINDS[kind]))
     texts, final = [], []
-    for row in said("..on.. off" + "." * 20, 0.97):
+    for row in spoken("..on.. off" + "." * 20, 0.97):
         final += heard.feed(row[None])
         now = heard.partial()
         if now is not None:
@@ -160,31 +165,31 @@ def test_partial_results_grow_into_the_final_one(kind: str) -> None:
 def test_times_are_counted_from_where_a_stream_begins() -> None:
     heard = Transcriber(UNITS, STEP_S, Decoding())
     heard.reset(start_s=10.01)
-    heard.feed(said("." * 30 + "on"))
-    (found,) = heard.finish()
-    assert found.words[0].start_s == pytest.approx(10.01 + 30 * STEP_S)
-    assert heard.feed(said("." * 20)) == []
+    heard.feed(spoken("." * 30 + "on"))
+    (transcript,) = heard.finish()
+    assert transcript.words[0].start_s == pytest.approx(10.01 + 30 * STEP_S)
+    assert heard.feed(spoken("." * 20)) == []
     assert heard.begin == 32 + 20 - QUIET
 
 
 def test_words_that_are_not_sure_are_left_out() -> None:
-    logp = np.concatenate([said("on..", 0.9), said(" of.f..", 0.6)])
+    logp = np.concatenate([spoken("on..", 0.9), spoken(" of.f..", 0.6)])
     assert transcribed(logp)[0].text == "on off"
-    (found,) = transcribed(logp, threshold=0.7)
-    assert (found.text, [w.text for w in found.words]) == ("on", ["on"])
+    (transcript,) = transcribed(logp, threshold=0.7)
+    assert (transcript.text, [w.text for w in transcript.words]) == ("on", ["on"])
     assert transcribed(logp, threshold=0.95)[0].text == ""
 
 
 def test_readings_with_their_shares() -> None:
-    logp = said("on..", 0.9)
+    logp = spoken("on..", 0.9)
     logp[1, [3, 4]] = np.log([0.5, 0.44])
-    (found,) = transcribed(logp, width=16, n_best=3)
-    texts, shares = zip(*found.alternatives, strict=True)
+    (transcript,) = transcribed(logp, width=16, n_best=3)
+    texts, shares = zip(*transcript.alternatives, strict=True)
     assert texts[:2] == ("on", "of")
     assert len(texts) <= 3
     assert sum(shares) == pytest.approx(1)
     assert shares[0] / shares[1] == pytest.approx(0.5 / 0.44, rel=0.05)
-    assert found.text == "on"
+    assert transcript.text == "on"
 
 
 COMMANDS = {"grammar": Grammar(["on", "off on"], UNITS)}
@@ -204,17 +209,17 @@ COMMANDS = {"grammar": Grammar(["on", "off on"], UNITS)}
     ],
 )
 def test_commands_and_what_is_none(text: str, options: dict[str, Any], expected: str | None) -> None:
-    (found,) = transcribed(said(text), **COMMANDS, **options)
-    assert found.rejected == (expected is None)
-    assert found.text == (expected or "")
-    assert [w.text for w in found.words] == (expected or "").split()
-    assert (found.confidence > 0) == (expected is not None)
+    (transcript,) = transcribed(spoken(text), **COMMANDS, **options)
+    assert transcript.rejected == (expected is None)
+    assert transcript.text == (expected or "")
+    assert [w.text for w in transcript.words] == (expected or "").split()
+    assert (transcript.confidence > 0) == (expected is not None)
 
 
 def test_commands_have_probabilities() -> None:
-    logp = said("on....")
-    (found,) = transcribed(logp, **COMMANDS, n_best=2)
-    assert [text for text, _ in found.alternatives] == ["on", "off on"]
-    assert sum(share for _, share in found.alternatives) == pytest.approx(1)
-    assert found.confidence == pytest.approx(found.alternatives[0][1], rel=1e-3)
+    logp = spoken("on....")
+    (transcript,) = transcribed(logp, **COMMANDS, n_best=2)
+    assert [text for text, _ in transcript.alternatives] == ["on", "off on"]
+    assert sum(share for _, share in transcript.alternatives) == pytest.approx(1)
+    assert transcript.confidence == pytest.approx(transcript.alternatives[0][1], rel=1e-3)
     assert transcribed(logp, **COMMANDS)[0].alternatives == ()

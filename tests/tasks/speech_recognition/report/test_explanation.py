@@ -12,7 +12,7 @@ from PIL import Image
 from dolmen.report.text import liveliest
 from dolmen.tasks.speech_recognition.predictions import Word
 from dolmen.tasks.speech_recognition.report import explanation as speech_explanation
-from dolmen.tasks.speech_recognition.report.explanation import LINES, WIDTH, draw
+from dolmen.tasks.speech_recognition.report.explanation import MAX_LABEL_LINES, WIDTH_PX, draw
 from dolmen.types import MachineError
 
 UNITS = ("", "▁one", "▁$x$", "▁")
@@ -53,7 +53,7 @@ def given(seconds: float = 2.0, rate: int = 8000, **changed: Any) -> dict[str, A
 def test_one_picture_whatever_was_heard(tmp_path: Path, values: dict[str, Any]) -> None:
     out = draw(tmp_path / "new" / "why.png", **values)
     with Image.open(out) as image:
-        assert image.width == WIDTH
+        assert image.width == WIDTH_PX
         assert 500 < image.height < 1700
         assert image.getpixel((2, 2))[:3] == (255, 255, 255)
         grey = np.asarray(image.convert("L"))
@@ -91,14 +91,20 @@ def test_colours_say_what_is_sure(tmp_path: Path) -> None:
 
 
 def test_labels_never_cover_each_other() -> None:
-    shown = [(0.05 * i, "a word", "#000000") for i in range(60)]
-    placed = speech_explanation._placed(3.0, shown)
+    labels = [(0.05 * i, "a word", "#000000") for i in range(60)]
+    placed = speech_explanation._place_labels(3.0, labels)
     assert 20 < len(placed) < 60
-    wide = 3.0 / (WIDTH - speech_explanation.LEFT - speech_explanation.RIGHT) * speech_explanation.TEXT * 6 * 0.6
-    for level in range(LINES):
-        middles = [label.middle for label in placed if label.level == level]
-        assert (np.diff(middles) >= wide).all()
-    assert all(wide / 2 <= label.middle <= 3 - wide / 2 for label in placed)
+    width_s = (
+        3.0
+        / (WIDTH_PX - speech_explanation.LEFT_PX - speech_explanation.RIGHT_PX)
+        * speech_explanation.FONT_SIZE
+        * 6
+        * 0.6
+    )
+    for line in range(MAX_LABEL_LINES):
+        middles = [label.middle for label in placed if label.line == line]
+        assert (np.diff(middles) >= width_s).all()
+    assert all(width_s / 2 <= label.middle <= 3 - width_s / 2 for label in placed)
 
 
 def test_the_liveliest_units_stand_by_when_they_are_at_their_height() -> None:

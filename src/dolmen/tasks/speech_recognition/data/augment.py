@@ -10,23 +10,24 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-MASKED_S = 0.1
-MOST_SNR_DB = 45.0
-"""Of the softest noise."""
+MAX_MASKED_S = 0.1
+"""Length of a mask in time."""
+MAX_SNR_DB = 45.0
+"""Signal-to-noise ratio of the softest noise."""
 
 
 @dataclass(frozen=True)
 class Strength:
-    """How much is changed.
+    """Strengths of the random changes.
 
     Attributes:
         speed: recordings are played up to this share faster or slower.
         gain_db: and up to so much louder or softer.
         silence_s: at most this much is put before, between and behind them.
         noise: share of the recordings that get noise, its colour between violet and brown.
-        least_snr_db: of the loudest noise.
+        least_snr_db: signal-to-noise ratio of the loudest noise.
         joined: at most so many recordings are joined to one.
-        longest_s: of what is joined.
+        longest_s: length up to which they are joined.
         warp: the frequency axis is stretched by up to this share (vocal tract length; Jaitly & Hinton, 2013).
         colour_db: a slope and a wave of up to so much each are laid over the frequencies, as another microphone would.
         bands, times: masks of up to a fifth of the frequencies, and of up to a tenth of a second (Park et al., 2019):
@@ -47,8 +48,8 @@ class Strength:
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """Recordings with what is said in them.
+class SpokenBatch:
+    """A batch of recordings with their units.
 
     Attributes:
         audio: (B, N) -1..1, 0 behind the end.
@@ -62,17 +63,18 @@ class Spoken:
     num_samples: Tensor
     units: Tensor
     num_units: Tensor
-
     spans: Tensor
 
     @classmethod
-    def evenly(cls, audio: Tensor, num_samples: Tensor, units: Tensor, num_units: Tensor) -> Spoken:
-        """As if all units of a recording took equally long."""
+    def evenly(cls, audio: Tensor, num_samples: Tensor, units: Tensor, num_units: Tensor) -> SpokenBatch:
+        """A batch with spans as if all units of a recording took equally long."""
         ends = torch.arange(units.shape[1] + 1) * (num_samples / num_units.clamp(min=1))[:, None]
         return cls(audio, num_samples, units, num_units, torch.stack([ends[:, :-1], ends[:, 1:]], -1))
 
 
-def vary(spoken: Spoken, rate: int, strength: Strength, generator: torch.Generator, between: int | None) -> Spoken:
+def vary(
+    spoken: SpokenBatch, rate: int, strength: Strength, generator: torch.Generator, between: int | None
+) -> SpokenBatch:
     """Play at another speed, louder or softer, join some, put silence around them and noise over all.
 
     Args:
@@ -91,43 +93,43 @@ def vary(spoken: Spoken, rate: int, strength: Strength, generator: torch.Generat
     audio, lengths = at_speed(spoken.audio, spoken.num_samples, factor)
     audio = audio * (10 ** (draw(-strength.gain_db, strength.gain_db) / 20))[:, None]
     groups = _groups(lengths, rate, strength, generator)
-    own_spans = Spoken.evenly(audio, lengths, spoken.units, spoken.num_units).spans
+    own_spans = SpokenBatch.evenly(audio, lengths, spoken.units, spoken.num_units).spans
     rows, units, spans = [], [], []
     for group in groups:
-        parts, said, when, now = [], list[int](), list[Tensor](), 0
+        parts, group_units, group_spans, position = [], list[int](), list[Tensor](), 0
         for i in group:
             gap, size, number = int(draw(0, strength.silence_s, 1) * rate), int(lengths[i]), int(spoken.num_units[i])
             parts += [audio.new_zeros(gap), audio[i, :size]]
-            if said and number and between is not None:
-                said.append(between)
-                when.append(torch.tensor([[now, now + gap]]))
-            said += spoken.units[i, :number].tolist()
-            when.append(own_spans[i, :number] + now + gap)
-            now += gap + size
+            if group_units and number and between is not None:
+                group_units.append(between)
+                group_spans.append(torch.tensor([[position, position + gap]]))
+            group_units += spoken.units[i, :number].tolist()
+            group_spans.append(own_spans[i, :number] + position + gap)
+            position += gap + size
         parts.append(audio.new_zeros(int(draw(0, strength.silence_s, 1) * rate)))
         rows.append(torch.cat(parts))
-        units.append(torch.tensor(said, dtype=torch.int64))
-        spans.append(torch.cat(when))
+        units.append(torch.tensor(group_units, dtype=torch.int64))
+        spans.append(torch.cat(group_spans))
     joined = pad_sequence(rows, batch_first=True)
     num_samples = torch.tensor([len(row) for row in rows])
     joined = joined + _noise(joined, num_samples, strength, generator)
-    return Spoken(
+    return SpokenBatch(
         joined.clamp(-1, 1), num_samples, pad_sequence(units, batch_first=True, padding_value=-1),
         torch.tensor([len(u) for u in units]), pad_sequence(spans, batch_first=True),
     )  # fmt: skip
 
 
-def flat_targets(spoken: Spoken, samples_per_step: float, num_steps: int) -> Tensor:
+def flat_targets(spoken: SpokenBatch, samples_per_step: float, num_steps: int) -> Tensor:
     """(B, T) the unit of each step, 0 for none, if the units of a recording took equally long (a flat start).
 
     A unit stands in the second half of its span: a network that does not look ahead knows it only by then.
     """
     spans = spoken.spans / samples_per_step
     begins, ends = spans.mean(-1), spans[..., 1]
-    at = torch.arange(num_steps)[None, :, None]
-    said = torch.arange(spoken.units.shape[1]) < spoken.num_units[:, None]
-    # Of a span shorter than a step the step in which it ends is taken.
-    inside = (at >= torch.minimum(begins, ends.ceil() - 1)[:, None]) & (at < ends[:, None]) & said[:, None]
+    step = torch.arange(num_steps)[None, :, None]
+    is_unit = torch.arange(spoken.units.shape[1]) < spoken.num_units[:, None]
+    # A span shorter than a step takes the step in which it ends.
+    inside = (step >= torch.minimum(begins, ends.ceil() - 1)[:, None]) & (step < ends[:, None]) & is_unit[:, None]
     return torch.where(inside, spoken.units[:, None], 0).amax(-1)
 
 
@@ -155,8 +157,8 @@ def coloured_noise(shape: tuple[int, int], slope: Tensor, generator: torch.Gener
 def coloured(features: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:
     """Log-mel features (B, T, F) as by another microphone in another room: smooth changes over the frequencies."""
     drawn = torch.rand(3, len(features), 1, generator=generator)
-    at = torch.linspace(-1, 1, features.shape[2])
-    curve = (2 * drawn[0] - 1) * at + (2 * drawn[1] - 1) * torch.cos(math.pi * (at + 2 * drawn[2]))
+    position = torch.linspace(-1, 1, features.shape[2])
+    curve = (2 * drawn[0] - 1) * position + (2 * drawn[1] - 1) * torch.cos(math.pi * (position + 2 * drawn[2]))
     return features + (curve * strength.colour_db * math.log(10) / 10)[:, None]
 
 
@@ -175,42 +177,42 @@ def mask(features: Tensor, num_frames: Tensor, hop_s: float, strength: Strength,
     for _ in range(strength.bands):
         keep &= ~_stretch(torch.full((b,), f), f // 5, f, generator)[:, None, :]
     for _ in range(strength.times):
-        keep &= ~_stretch(num_frames, max(1, int(MASKED_S / hop_s)), t, generator)[:, :, None]
+        keep &= ~_stretch(num_frames, max(1, int(MAX_MASKED_S / hop_s)), t, generator)[:, :, None]
     return features * keep
 
 
-def _stretch(lengths: Tensor, most: int, size: int, generator: torch.Generator) -> Tensor:
-    """(B, size) True in one stretch of up to ``most``, and of a fifth of the length."""
+def _stretch(lengths: Tensor, max_width: int, size: int, generator: torch.Generator) -> Tensor:
+    """(B, size) True in one random stretch, at most ``max_width`` and a fifth of the length wide."""
     drawn = torch.rand(2, len(lengths), generator=generator)
-    width = drawn[0] * torch.minimum(torch.tensor(float(most)), lengths / 5)
+    width = drawn[0] * torch.minimum(torch.tensor(float(max_width)), lengths / 5)
     start = drawn[1] * (lengths - width)
-    at = torch.arange(size)[None]
-    return (at >= start.long()[:, None]) & (at < (start.long() + width.long())[:, None])
+    position = torch.arange(size)[None]
+    return (position >= start.long()[:, None]) & (position < (start.long() + width.long())[:, None])
 
 
 def _groups(lengths: Tensor, rate: int, strength: Strength, generator: torch.Generator) -> list[list[int]]:
-    """Which recordings are joined: all rows, each once, in random order."""
+    """Rows that are joined to one recording each: all rows, each once, in random order."""
     order = torch.randperm(len(lengths), generator=generator).tolist()
     sizes = torch.randint(1, strength.joined + 1, (len(order),), generator=generator).tolist()
     groups: list[list[int]] = []
-    room, seconds = 0, 0.0
+    remaining, total_s = 0, 0.0
     for i, size in zip(order, sizes, strict=True):
-        own = float(lengths[i]) / rate + strength.silence_s / 2
-        if room and seconds + own <= strength.longest_s:
+        duration_s = float(lengths[i]) / rate + strength.silence_s / 2
+        if remaining and total_s + duration_s <= strength.longest_s:
             groups[-1].append(i)
-            room, seconds = room - 1, seconds + own
+            remaining, total_s = remaining - 1, total_s + duration_s
         else:
             groups.append([i])
-            room, seconds = size - 1, own
+            remaining, total_s = size - 1, duration_s
     return groups
 
 
 def _noise(audio: Tensor, num_samples: Tensor, strength: Strength, generator: torch.Generator) -> Tensor:
-    """Noise for each row; it also covers what stands around the recordings."""
+    """Noise for each row, also over the silence around the recordings."""
     b = len(audio)
     drawn = torch.rand(3, b, generator=generator)
     level = (audio.square().sum(1) / num_samples.clamp(min=1)).sqrt()
-    snr = strength.least_snr_db + drawn[0] * (MOST_SNR_DB - strength.least_snr_db)
+    snr = strength.least_snr_db + drawn[0] * (MAX_SNR_DB - strength.least_snr_db)
     amplitude = level * 10 ** (-snr / 20)
     inside = torch.arange(audio.shape[1])[None] < num_samples[:, None]
     noise, rows = torch.zeros_like(audio), torch.nonzero(drawn[1] < strength.noise)[:, 0]

@@ -1,4 +1,4 @@
-"""Recordings as indexed batches."""
+"""The data set of one split: recordings as indexed batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dolmen.tasks.speech_recognition.processors.speech import BOUNDARY, SpeechPr
 from dolmen.tasks.speech_recognition.processors.text_rules import normalise
 
 PADDING = -1
-"""Behind the last unit."""
+"""The value behind the last unit of a row."""
 
 
 class RecordingDataset(Sequences):
@@ -26,17 +26,17 @@ class RecordingDataset(Sequences):
 
     Attributes:
         audio: N rows of int16 samples; memory-mapped, and shared by all splits.
-        units: N rows of int64 units of the texts; what training never saw is left out.
+        units: N rows of int64 units of the texts, without words or characters that training never saw.
         names: N names for a person.
-        texts: what is said, as the data have it.
-        speakers: "" where unknown.
+        texts: N transcripts, as the data have them.
+        speakers: N names, "" where unknown.
         digests: (N, 16) uint8, equal for equal samples.
-        processor: that spelled the texts.
+        processor: that encoded the texts.
 
     Args:
         recordings: the set.
         decoded: its recordings, at the processor's rate.
-        rows: which of them.
+        rows: indices of the recordings of this split.
         processor: spells the texts.
     """
 
@@ -51,7 +51,7 @@ class RecordingDataset(Sequences):
         self.texts = [item.text for item in items]
         self.speakers = [item.speaker for item in items]
         self.processor = processor
-        spelled = (processor.encode_text(known_part(item.text, processor)) for item in items)
+        spelled = (processor.encode_text(spellable_part(item.text, processor)) for item in items)
         self.units = Ragged.of((np.array(units, np.int64) for units in spelled), np.int64)
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class RecordingDataset(Sequences):
         return self.audio[index]
 
     def batch(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Some recordings.
+        """A batch of some recordings.
 
         Returns:
             ``{"audio": (B, S) int16, 0 behind the end, "num_samples": (B,) int64, "units": (B, U) int64, -1 behind the
@@ -88,8 +88,8 @@ class RecordingDataset(Sequences):
         return chosen
 
 
-def known_part(text: str, processor: SpeechProcessor) -> str:
-    """A text by the processor's rules without the words or characters that no unit stands for."""
+def spellable_part(text: str, processor: SpeechProcessor) -> str:
+    """A normalised text without the words or characters that no unit stands for."""
     normalised = normalise(text, processor.rules)
     if processor.kind == "words":
         known = {unit.removeprefix(BOUNDARY) for unit in processor.units[1:]}
@@ -99,10 +99,10 @@ def known_part(text: str, processor: SpeechProcessor) -> str:
 
 
 def share_unknown(texts: Sequence[str], processor: SpeechProcessor) -> float:
-    """The share of the words of texts, by the processor's rules, of which a part is no unit: none of them is heard."""
+    """The share of the words of normalised texts that the units can't spell, so that none of them is ever heard."""
     words = Counter(word for text in texts for word in text.split())
-    strange = sum(num for word, num in words.items() if known_part(word, processor) != word)
-    return strange / max(1, words.total())
+    num_unknown = sum(num for word, num in words.items() if spellable_part(word, processor) != word)
+    return num_unknown / max(1, words.total())
 
 
 def _padded(ragged: Ragged, indices: NDArray[np.int64], padding: int) -> tuple[Tensor, Tensor]:

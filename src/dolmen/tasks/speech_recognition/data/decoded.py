@@ -33,36 +33,36 @@ from dolmen.types import UserError
 FORMAT = 1  # raise it when the meaning of any stored column changes
 MAX_RATE = 16_000
 """In Hz; speech has little above half of it."""
-NUM_SAMPLED = 50
-"""Recordings whose rate is looked at where none is given."""
+MAX_RATE_SAMPLES = 50
+"""Recordings that are decoded to choose a rate where none is given."""
 CHUNK_RECORDINGS, CHUNK_BYTES = 16, 4_000_000
 DIGEST_SIZE = 16
-FULL_SCALE = 0.99
+CLIPPING_LEVEL = 0.99
 """Samples from here on count as clipped."""
-FRAME_S, SPECTRUM = 0.02, 512
-OUTSIDE = 1e-6
-"""Share of the energy that may lie above the band that a recording fills."""
+FRAME_S, SPECTRUM_SAMPLES = 0.02, 512
+MAX_OUT_OF_BAND_SHARE = 1e-6
+"""Share of a recording's energy that may lie above its band."""
 Chunk = list[tuple[int, "bytes | OSError"]]
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedRecordings:
-    """N recordings at one rate, and what they were like before. A problem has no samples, and zeros elsewhere.
+    """N recordings at one rate, with measures of the originals; one with a problem has no samples, and zeros elsewhere.
 
     Attributes:
         audio: N rows of int16 samples; memory-mapped.
         rate: samples a second.
-        rates: (N,) int32 that they came with.
-        channels: (N,) int32 that they came with; ``audio`` is their mean.
+        rates: (N,) int32 of the originals.
+        channels: (N,) int32 of the originals; ``audio`` is their mean.
         peaks: (N,) float32 largest absolute value of any channel, 1 at full scale.
         clipped: (N,) float32 share of samples at full scale.
         rms: (N,) float32 of the mean of the channels.
-        ranges_db: (N,) float32 between quiet (a tenth is quieter) and loud moments (a twentieth is louder).
-        bands_hz: (N,) float32 the frequency above which there is nothing.
-        sides: (N,) float32 how much the channels differ: RMS of that by RMS of their mean.
+        ranges_db: (N,) float32 decibels between quiet (a tenth is quieter) and loud moments (a twentieth is louder).
+        bands_hz: (N,) float32 frequency above which there is next to no energy.
+        sides: (N,) float32 RMS of the channels' differences from their mean, divided by the RMS of the mean.
         digests: (N, 16) uint8, equal for equal samples.
         problems: index to reason, for every recording that can't be used.
-        too_long: which of the problems are only too long.
+        too_long: indices of the problems that are too long, and nothing else.
     """
 
     audio: Ragged
@@ -103,7 +103,7 @@ def decode_recordings(
 
     Args:
         recordings: are read in storage order, each once.
-        rate: that they are brought to; None for the one that most of them have, 16,000 at most.
+        rate: to resample to; None for the most common one, 16,000 at most.
         progress: called with (done, total) while they are being decoded.
         longest_s: longer ones are problems, and are not held in memory.
 
@@ -163,16 +163,16 @@ def _decode_into(
     decoded = np.zeros(num, np.bool_)
     for chunk in in_pool(lambda c: _decode_chunk(c, recordings, rate, longest_s), chunks):
         problems |= {i: result for i, result in chunk if isinstance(result, _Problem)}
-        good = [(i, result) for i, result in chunk if isinstance(result, _Decoded)]
-        indices = np.array([i for i, _ in good], np.int64)
+        successes = [(i, result) for i, result in chunk if isinstance(result, _Decoded)]
+        indices = np.array([i for i, _ in successes], np.int64)
         decoded[indices] = True
-        for index, result in good:
+        for index, result in successes:
             writer.append("audio", index, result.samples)
         for name in _Measures._fields:
-            writer.write(name, indices, np.array([getattr(r.measures, name) for _, r in good], np.float32))
-        writer.write("rates", indices, np.array([r.rate for _, r in good], np.int32))
-        writer.write("channels", indices, np.array([r.channels for _, r in good], np.int32))
-        digests = np.frombuffer(b"".join(r.digest for _, r in good), np.uint8)
+            writer.write(name, indices, np.array([getattr(r.measures, name) for _, r in successes], np.float32))
+        writer.write("rates", indices, np.array([r.rate for _, r in successes], np.int32))
+        writer.write("channels", indices, np.array([r.channels for _, r in successes], np.int32))
+        digests = np.frombuffer(b"".join(r.digest for _, r in successes), np.uint8)
         writer.write("digests", indices, digests.reshape(-1, DIGEST_SIZE))
         if progress is not None:
             progress(int(decoded.sum()) + len(problems), num)
@@ -186,7 +186,7 @@ def _decode_into(
 
 
 class _Measures(NamedTuple):
-    """What a recording was like, in numbers; the attributes of ``DecodedRecordings`` say what they are."""
+    """Measures of an original recording, as ``DecodedRecordings`` has them of all."""
 
     peaks: float
     clipped: float
@@ -211,13 +211,13 @@ class _Problem(NamedTuple):
 
 
 def _most_common_rate(recordings: Recordings, key: tuple[Any, ...], longest_s: float) -> int:
-    """The rate of most of some recordings, spread evenly; it is kept, too, as looking means decoding."""
+    """The most common rate of some recordings, spread evenly; it is cached, since it takes decoding."""
 
-    def look(writer: EntryWriter) -> dict[str, Any]:
+    def count_rates(writer: EntryWriter) -> dict[str, Any]:
         del writer
         names = [item.name for item in recordings.items]
         rates: Counter[int] = Counter()
-        for name, content in recordings.source.read(names[:: -(-len(names) // NUM_SAMPLED) or 1]):
+        for name, content in recordings.source.read(names[:: -(-len(names) // MAX_RATE_SAMPLES) or 1]):
             if isinstance(content, bytes):
                 try:
                     rates[decode_channels(content, name, longest_s)[1]] += 1
@@ -225,11 +225,11 @@ def _most_common_rate(recordings: Recordings, key: tuple[Any, ...], longest_s: f
                     continue
         return {"rate": min(rates.most_common(1)[0][0], MAX_RATE) if rates else MAX_RATE}
 
-    def kept(entry: Entry) -> int | None:
+    def reuse(entry: Entry) -> int | None:
         rate = entry.facts.get("rate")
         return rate if isinstance(rate, int) and rate > 0 else None
 
-    return open_or_fill(_entry(*key, "rate"), {}, look, kept, "The rate of the recordings")
+    return open_or_fill(_entry(*key, "rate"), {}, count_rates, reuse, "The rate of the recordings")
 
 
 def _decode_chunk(
@@ -242,26 +242,26 @@ def _decode_chunk(
             results.append((index, _Problem(f"can't be opened: {reason_of(content)}", is_closed=True)))
             continue
         try:
-            results.append((index, _measured(*decode_channels(content, name, longest_s), rate)))
+            results.append((index, _resample_and_measure(*decode_channels(content, name, longest_s), rate)))
         except UserError as error:  # its sentence names the file, and says what to do with this one
             reason = str(error).removeprefix(f"{name} ").partition(";")[0]
             results.append((index, _Problem(reason, isinstance(error, TooLongError))))
     return results
 
 
-def _measured(channels: NDArray[np.float32], native: int, rate: int) -> _Decoded:
-    """Samples (N, C) to those at the rate, and what they are like."""
+def _resample_and_measure(channels: NDArray[np.float32], own_rate: int, rate: int) -> _Decoded:
+    """Resample (N, C) samples to the rate, and measure them."""
     mean = channels.mean(1)
-    samples = to_int16(resample(np.ascontiguousarray(mean), native, rate))
-    loud, rms = np.abs(channels), float(np.sqrt(np.square(mean, dtype=np.float64).mean()))
-    differ = float(np.sqrt(np.square(channels - mean[:, None], dtype=np.float64).mean()))
+    samples = to_int16(resample(np.ascontiguousarray(mean), own_rate, rate))
+    magnitudes, rms = np.abs(channels), float(np.sqrt(np.square(mean, dtype=np.float64).mean()))
+    side_rms = float(np.sqrt(np.square(channels - mean[:, None], dtype=np.float64).mean()))
     measures = _Measures(
-        peaks=float(loud.max()), clipped=float((loud >= FULL_SCALE).mean()), rms=rms,
-        ranges_db=_range_db(mean, native), bands_hz=_band_hz(mean, native),
-        sides=differ / rms if rms else float(differ > 0),
+        peaks=float(magnitudes.max()), clipped=float((magnitudes >= CLIPPING_LEVEL).mean()), rms=rms,
+        ranges_db=_range_db(mean, own_rate), bands_hz=_band_hz(mean, own_rate),
+        sides=side_rms / rms if rms else float(side_rms > 0),
     )  # fmt: skip
     digest = hashlib.blake2b(samples.tobytes(), digest_size=DIGEST_SIZE).digest()
-    return _Decoded(samples, native, channels.shape[1], digest, measures)
+    return _Decoded(samples, own_rate, channels.shape[1], digest, measures)
 
 
 def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -271,7 +271,7 @@ def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
 
 
 def _range_db(samples: NDArray[np.float32], rate: int) -> float:
-    """Between quiet and loud frames."""
+    """Decibels between quiet and loud frames."""
     size = max(1, round(FRAME_S * rate))
     frames = samples[: len(samples) // size * size].reshape(-1, size)
     if not len(frames):
@@ -282,11 +282,11 @@ def _range_db(samples: NDArray[np.float32], rate: int) -> float:
 
 
 def _band_hz(samples: NDArray[np.float32], rate: int) -> float:
-    """The frequency above which there is nothing, by the mean of spectra."""
-    num = max(1, len(samples) // SPECTRUM)
-    filled = np.resize(np.pad(samples, (0, max(0, SPECTRUM - len(samples)))), (num, SPECTRUM))
-    power = np.square(np.abs(np.fft.rfft(filled * np.hanning(SPECTRUM).astype(np.float32)))).mean(0)
+    """The frequency above which there is next to no energy, by the mean of spectra."""
+    num = max(1, len(samples) // SPECTRUM_SAMPLES)
+    filled = np.resize(np.pad(samples, (0, max(0, SPECTRUM_SAMPLES - len(samples)))), (num, SPECTRUM_SAMPLES))
+    power = np.square(np.abs(np.fft.rfft(filled * np.hanning(SPECTRUM_SAMPLES).astype(np.float32)))).mean(0)
     above = np.cumsum(power[::-1])[::-1]
     if above[0] <= 0:
         return 0.0
-    return float((above > OUTSIDE * above[0]).sum() / len(power) * rate / 2)
+    return float((above > MAX_OUT_OF_BAND_SHARE * above[0]).sum() / len(power) * rate / 2)

@@ -35,7 +35,7 @@ def read_librispeech(source: Source, name: str, encoding: str) -> Recordings | N
     listing = RecordingListing(source, name)
     for file, content in texts_in(source, lists, encoding).items():
         folders = PurePosixPath(file).parent.parts
-        split = _first_named(part.partition("-")[0] for part in folders)
+        split = _first_split(part.partition("-")[0] for part in folders)
         listing.read_from.append(file)
         for number, line in enumerate(content.split("\n"), start=1):
             key, _, text = line.strip().partition(" ")
@@ -64,7 +64,7 @@ def read_kaldi(source: Source, name: str, encoding: str) -> Recordings | None:
         return None
     listing = RecordingListing(source, name)
     parts = [f"{home}{part}" for home in homes for part in ("text", "wav.scp", "utt2spk") if f"{home}{part}" in names]
-    contents = {name: dict(_pairs(text)) for name, text in texts_in(source, parts, encoding).items()}
+    contents = {name: dict(_keys_and_values(text)) for name, text in texts_in(source, parts, encoding).items()}
     listing.read_from += parts
     for home in homes:
         if f"{home}segments" in names:
@@ -73,7 +73,7 @@ def read_kaldi(source: Source, name: str, encoding: str) -> Recordings | None:
                 "each; write them as files of their own, e.g. with Kaldi's extract-segments"
             )
         finder = Finder(names.__contains__, (home.rstrip("/"), ""))
-        split = _first_named(reversed(home.split("/")))
+        split = _first_split(reversed(home.split("/")))
         _read_kaldi_folder(listing, home, finder, split, contents)
     return listing.done("Kaldi", expected="expected text and wav.scp with a line for each recording")
 
@@ -98,7 +98,7 @@ def _read_kaldi_folder(
 def read_pairs(source: Source, name: str, encoding: str) -> Recordings | None:
     """``1.wav`` beside ``1.txt``, maybe below train, val and test; None where no two files go together."""
     texts = {f.name.removesuffix(".txt"): f.name for f in source.files if f.name.endswith(".txt")}
-    sounds = {f.name: text for f in source.files if is_sound(f.name) and (text := texts.get(_bare(f.name)))}
+    sounds = {f.name: text for f in source.files if is_sound(f.name) and (text := texts.get(_without_suffix(f.name)))}
     if not sounds:
         return None
     listing = RecordingListing(source, name)
@@ -116,12 +116,12 @@ def read_pairs(source: Source, name: str, encoding: str) -> Recordings | None:
     )
 
 
-def _first_named(folders: Iterable[str]) -> Split:
-    """The split that the first of some names tells that tells one."""
+def _first_split(folders: Iterable[str]) -> Split:
+    """The split of the first name that tells one; "" if none does."""
     return next((split for folder in folders if (split := split_named(folder))), "")
 
 
-def _bare(name: str) -> str:
+def _without_suffix(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
@@ -131,8 +131,8 @@ def _home(name: str, file: str) -> str | None:
     return (f"{home}/" if home else "") if last == file else None
 
 
-def _pairs(text: str) -> Iterator[tuple[str, str]]:
-    """The first word of each line, and the rest."""
+def _keys_and_values(text: str) -> Iterator[tuple[str, str]]:
+    """The first word of each line, and the text behind it."""
     for line in text.split("\n"):
         if parts := line.split(None, 1):
             yield parts[0], parts[1].strip() if len(parts) > 1 else ""

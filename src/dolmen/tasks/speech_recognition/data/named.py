@@ -11,13 +11,13 @@ from dolmen.tasks.speech_recognition.data.set import RecordingListing, Recording
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FSDD = re.compile(r"([0-9])_([A-Za-z][A-Za-z0-9-]*)_([0-9]+)\.\w+")
-FSDD_TEST = 5
+NUM_FSDD_TEST = 5
 """Recordings of each digit and speaker that are its official test: those with a lower number."""
 YESNO = re.compile(r"[01](_[01])+\.\w+")
 SPEAKER = re.compile(r"(.+)_nohash_[0-9]+\.\w+")
 NUMBERED = re.compile(r"[A-Za-z]+[-_ ]?[0-9]+|[0-9]+[A-Za-z]+")
 """Names of speakers and sessions, not words."""
-MOST = 0.5
+MIN_MATCHING_SHARE = 0.5
 """Above this share of the recordings have to be named so."""
 
 
@@ -31,14 +31,16 @@ def read_fsdd(source: Source, name: str, encoding: str) -> Recordings | None:
     if not named:
         return None
     listing = RecordingListing(source, name)
-    for file, found in named.items():
-        digit, speaker, number = found.groups()
-        listing.add(file, DIGITS[int(digit)], "test" if int(number) < FSDD_TEST else "", speaker)
+    for file, match in named.items():
+        digit, speaker, number = match.groups()
+        listing.add(file, DIGITS[int(digit)], "test" if int(number) < NUM_FSDD_TEST else "", speaker)
     splits = {item.split for item in listing.items}
     if splits == {"test"}:
         listing.notes.append("these are recordings of the official test only")
     elif "test" in splits:
-        listing.notes.append(f"numbers 0 to {FSDD_TEST - 1} are the official test, which has the speakers of training")
+        listing.notes.append(
+            f"numbers 0 to {NUM_FSDD_TEST - 1} are the official test, which has the speakers of training"
+        )
     return listing.done(
         "Free Spoken Digit Dataset", expected="expected names such as 7_jackson_12.wav", otherwise="its name is another"
     )
@@ -60,7 +62,7 @@ def read_yesno(source: Source, name: str, encoding: str) -> Recordings | None:
 def read_word_folders(source: Source, name: str, encoding: str) -> Recordings | None:
     """``yes/0a7c2a8d_nohash_0.wav``: a folder for each word, maybe below train, val and test; None of other folders.
 
-    Of names as Speech Commands has them the speaker is known, and its validation_list.txt and testing_list.txt count.
+    Names as in Speech Commands tell the speaker, and its validation_list.txt and testing_list.txt name the splits.
     """
     sounds = [tuple(f.name.split("/")) for f in source.files if is_sound(f.name)]
     if not sounds:
@@ -70,27 +72,27 @@ def read_word_folders(source: Source, name: str, encoding: str) -> Recordings | 
     with_splits = any(len(p) > depth + 2 and p[depth].lower() in SPLIT_WORDS for p in sounds)
     in_place = [p for p in sounds if len(p) == depth + 2 + with_splits]
     words = {p[-2] for p in in_place if not _is_noise(p[-2])}
-    if len(words) < 2 or len(in_place) <= MOST * len(sounds):
+    if len(words) < 2 or len(in_place) <= MIN_MATCHING_SHARE * len(sounds):
         return None
-    if sum(NUMBERED.fullmatch(w) is not None for w in words) > MOST * len(words):
+    if sum(NUMBERED.fullmatch(w) is not None for w in words) > MIN_MATCHING_SHARE * len(words):
         return None
     listing = RecordingListing(source, name)
     listed = _listed_splits(listing, "".join(f"{p}/" for p in outer), encoding)
     for parts in sounds:
-        file, rest = "/".join(parts), parts[depth:]
-        split: Split = listed.get("/".join(rest), "train") if listed else ""
+        file, inner = "/".join(parts), parts[depth:]
+        split: Split = listed.get("/".join(inner), "train") if listed else ""
         if with_splits:
-            if rest[0].lower() not in SPLIT_WORDS:
+            if inner[0].lower() not in SPLIT_WORDS:
                 listing.skip(file, "outside train, val and test")
                 continue
-            split, rest = SPLIT_WORDS[rest[0].lower()], rest[1:]
-        if len(rest) != 2:
+            split, inner = SPLIT_WORDS[inner[0].lower()], inner[1:]
+        if len(inner) != 2:
             listing.skip(file, "not in the folder of a word")
-        elif _is_noise(rest[0]):
-            listing.skip(file, f"{rest[0]} is not a word")
+        elif _is_noise(inner[0]):
+            listing.skip(file, f"{inner[0]} is not a word")
         else:
-            speaker = SPEAKER.fullmatch(rest[1])
-            listing.add(file, rest[0].replace("_", " "), split, speaker[1] if speaker else "")
+            speaker = SPEAKER.fullmatch(inner[1])
+            listing.add(file, inner[0].replace("_", " "), split, speaker[1] if speaker else "")
     return listing.done("a folder for each word", expected="expected yes/1.wav, no/2.wav")
 
 
@@ -110,7 +112,7 @@ def _is_noise(folder: str) -> bool:
 
 
 def _matching(source: Source, pattern: re.Pattern[str]) -> dict[str, re.Match[str]]:
-    """Sound by name whose last part matches; none where less than most of it does."""
+    """Sound files whose own name matches, with the match; none where too small a share of all sound files does."""
     sounds = [f.name for f in source.files if is_sound(f.name)]
-    found = {n: m for n in sounds if (m := pattern.fullmatch(n.rpartition("/")[2]))}
-    return found if len(found) > MOST * len(sounds) else {}
+    matches = {n: m for n in sounds if (m := pattern.fullmatch(n.rpartition("/")[2]))}
+    return matches if len(matches) > MIN_MATCHING_SHARE * len(sounds) else {}

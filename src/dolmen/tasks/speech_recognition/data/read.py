@@ -1,4 +1,4 @@
-"""Recordings in the layouts that people have: which one it is is found out, nobody has to say."""
+"""Reading recordings: the layout of the data is detected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ READERS = (read_kaldi, read_librispeech, read_lists, read_fsdd, read_yesno, read
 
 
 def read_recordings(data: str, *, encoding: str = "utf-8") -> Recordings:
-    """List recordings with what is said in them.
+    """Detect the layout of the data, and list its recordings with their texts.
 
     Where a source fits several layouts, files that hold texts count before names that tell them.
 
@@ -50,26 +50,26 @@ def read_recordings(data: str, *, encoding: str = "utf-8") -> Recordings:
     if path.is_file() and not is_archive(path):
         if path.suffix.lower() in LIST_SUFFIXES:
             return read_recording_list(path, data, encoding)
-        kind = "one recording" if is_sound(path.name) else "no data set that Dolmen knows"
-        raise UserError(f"{data} is {kind}, expected {EXPECTED}")
+        description = "one recording" if is_sound(path.name) else "no data set that Dolmen knows"
+        raise UserError(f"{data} is {description}, expected {EXPECTED}")
     source = _with_archives(open_source(path))
     for read in READERS:
-        if (found := read(source, data, encoding)) is not None:
-            return found
+        if (recordings := read(source, data, encoding)) is not None:
+            return recordings
     lists = _lists(source)
     if len(lists) == 1 and path.is_dir():
         return read_recording_list(path / lists[0], str(path / lists[0]), encoding)  # which says what it lacks
-    raise UserError(_unknown(source, data))
+    raise UserError(_unknown_layout(source, data))
 
 
-def _unknown(source: Source, name: str) -> str:
-    """Say what was found instead."""
-    kinds = Counter(PurePosixPath(f.name).suffix.lower() or "no ending" for f in source.files)
-    several = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(5))
-    held = f"holds files ({several})" if kinds else "holds no files"
+def _unknown_layout(source: Source, name: str) -> str:
+    """The sentence for data in no known layout."""
+    suffixes = Counter(PurePosixPath(f.name).suffix.lower() or "no ending" for f in source.files)
+    several = ", ".join(f"{n:,} {suffix}" for suffix, n in suffixes.most_common(5))
+    content = f"holds files ({several})" if suffixes else "holds no files"
     lists = _lists(source)
     instead = f"; or give the list: {Path(name) / lists[0]}" if lists and source.path.is_dir() else ""
-    return f"{name} {held} and nothing that says what is said in which recording, expected {EXPECTED}{instead}"
+    return f"{name} {content} and nothing that says what is said in which recording, expected {EXPECTED}{instead}"
 
 
 def _lists(source: Source) -> list[str]:
@@ -90,27 +90,27 @@ class _Unpacked(Source):
     def __init__(self, folder: FolderSource, archives: dict[str, Source]) -> None:
         parts: list[Source] = [folder, *archives.values()]
         self._home: dict[str, Source] = {}
-        twice: list[Skipped] = []
+        repeated: list[Skipped] = []
         files = []
         for label, part in zip(("", *archives), parts, strict=True):
             for file in part.files:
                 if part is folder and file.name in archives:
                     continue
                 if file.name in self._home:
-                    twice.append(Skipped(name=f"{label}/{file.name}", reason="a file of this name is there already"))
+                    repeated.append(Skipped(name=f"{label}/{file.name}", reason="a file of this name is there already"))
                     continue
                 self._home[file.name] = part
                 files.append(file)
-        lost = [s for part in parts for s in part.skipped]
-        super().__init__(folder.path, files, [f for part in parts for f in part.folders], [*lost, *twice])
+        skipped = [s for part in parts for s in part.skipped]
+        super().__init__(folder.path, files, [f for part in parts for f in part.folders], [*skipped, *repeated])
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-        """See ``Source.read``."""
-        wanted: dict[int, list[str]] = {}
+        """The contents of files, archive by archive."""
+        names_of: dict[int, list[str]] = {}
         homes: dict[int, Source] = {}
         for name in names:
             home = self._home[name]
             homes[id(home)] = home
-            wanted.setdefault(id(home), []).append(name)
+            names_of.setdefault(id(home), []).append(name)
         for key, home in homes.items():
-            yield from home.read(wanted[key])
+            yield from home.read(names_of[key])

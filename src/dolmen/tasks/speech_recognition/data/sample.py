@@ -1,4 +1,4 @@
-"""A small set of recordings to look at and to try things with: words of two tones each, spoken by synthetic voices."""
+"""The sample data: short recordings of words of two formants each, spoken by synthetic voices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dolmen.files import fills_folder
 from dolmen.tasks.speech_recognition.data.decoded import to_int16
 
 RATE = 8000
-PER_VOICE = 15
+NUM_PER_VOICE = 15
 WORD_S, PAUSE_S = (0.30, 0.42), (0.06, 0.16)
 MAX_WORDS = 4
 WORDS = {
@@ -42,9 +42,9 @@ def write_recordings_sample(folder: Path) -> None:
     generator = np.random.default_rng(0)
     rows = [("path", "text", "speaker", "split")]
     for speaker, (pitch, size, split) in VOICES.items():
-        for number in range(PER_VOICE):
+        for number in range(NUM_PER_VOICE):
             words = generator.choice(list(WORDS), int(generator.integers(1, MAX_WORDS + 1))).tolist()
-            samples = _spoken(words, pitch, size, generator)
+            samples = _utterance(words, pitch, size, generator)
             name = f"wav/{speaker}-{number:02d}.wav"
             soundfile.write(folder / name, to_int16(samples), RATE, subtype="PCM_16")
             rows.append((name, " ".join(words), speaker, split))
@@ -54,15 +54,15 @@ def write_recordings_sample(folder: Path) -> None:
     (folder / "NOTICE.txt").write_text(NOTICE, encoding="utf-8")
 
 
-def _spoken(words: list[str], pitch: float, size: float, generator: np.random.Generator) -> NDArray[np.float32]:
+def _utterance(words: list[str], pitch: float, size: float, generator: np.random.Generator) -> NDArray[np.float32]:
     """Words one after the other, with pauses around them and a little noise over all."""
     parts = [_pause(generator)]
     for word in words:
         parts += [_word(word, pitch, size, generator), _pause(generator)]
     samples = np.concatenate(parts)
-    loud = generator.uniform(0.2, 0.6) / np.abs(samples).max()
+    gain = generator.uniform(0.2, 0.6) / np.abs(samples).max()
     noise = generator.normal(0, 0.003, len(samples))
-    return np.asarray(samples * loud + noise, np.float32)
+    return np.asarray(samples * gain + noise, np.float32)
 
 
 def _pause(generator: np.random.Generator) -> NDArray[np.float64]:
@@ -77,8 +77,8 @@ def _word(word: str, pitch: float, size: float, generator: np.random.Generator) 
     phase = 2 * np.pi * np.cumsum(tone) / RATE
     samples = np.zeros(num)
     for harmonic in range(1, int(RATE / 2 / tone.max())):
-        away = (harmonic * tone[:, None] - formants) / (80 + 0.08 * formants)
-        samples += np.sin(harmonic * phase) * ((1 / (1 + away**2)) * (1, 0.6)).sum(1)
+        distance = (harmonic * tone[:, None] - formants) / (80 + 0.08 * formants)
+        samples += np.sin(harmonic * phase) * ((1 / (1 + distance**2)) * (1, 0.6)).sum(1)
     breath = generator.normal(0, 0.05, num)
     fade = np.minimum(1, np.minimum(np.arange(num), np.arange(num)[::-1]) / (0.03 * RATE))
     return (samples + breath) * fade

@@ -1,4 +1,4 @@
-"""Recordings with what is said in them: listed, not yet decoded. Every reader of a layout ends in this."""
+"""Recordings with their texts, listed and not yet decoded: what every reader of a layout returns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARED_BY_CONSTRUCTION = ("Free Spoken Digit Dataset", "yesno")
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording.
+    """A recording of a set, with its text.
 
     Attributes:
         name: of its file in the source.
@@ -36,7 +36,7 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class Recordings:
-    """N recordings with what is said in them.
+    """N recordings with their texts.
 
     Attributes:
         source: where their files are.
@@ -48,7 +48,7 @@ class Recordings:
         notes: what a person should know of how they were read.
         left_out: index to reason, for recordings that could be used and are not.
         drawn: the splits that the data do not name and that were drawn from them.
-        agreed: whether the person said that speakers may be in several splits.
+        agreed: whether the person agreed that speakers may be in several splits.
     """
 
     source: Source = field(repr=False)
@@ -67,12 +67,12 @@ class Recordings:
 
     @property
     def num_files(self) -> int:
-        """All that were found, used or not, without those that the texts are from."""
+        """Number of files, used or not, without those that the texts are from."""
         return len(self.items) + len(self.skipped)
 
     @property
     def shares_speakers(self) -> bool:
-        """Whether the same speakers are in all of its splits because it is published so, or was asked for so."""
+        """Whether speakers are meant to be in several splits: the data are published so, or the person agreed."""
         return self.agreed or self.layout in SHARED_BY_CONSTRUCTION
 
     def replace(self, **changes: Any) -> Recordings:
@@ -81,7 +81,7 @@ class Recordings:
 
 
 class RecordingListing:
-    """Recordings as they are found, and the files that are none."""
+    """Collects the recordings of a source, and the files that are not used."""
 
     def __init__(self, source: Source, name: str) -> None:
         self.source, self.name = source, name
@@ -92,7 +92,7 @@ class RecordingListing:
         self._named: set[str] = set()
 
     def add(self, file: str, text: str, split: Split = "", speaker: str = "", *, where: str = "") -> None:
-        """Add a recording; without a text, or where it is there already, it is skipped.
+        """Add a recording; one without a text, or that was added before, is skipped.
 
         Args:
             file: its name in the source.
@@ -112,7 +112,7 @@ class RecordingListing:
         self.items.append(Recording(file, text, split, printable(" ".join(speaker.split()))))
 
     def skip(self, name: str, reason: str) -> None:
-        """Add what is not used."""
+        """Add a file or row that is not used."""
         self._named.add(name)
         self.skipped.append(Skipped(name=printable(name), reason=reason))
 
@@ -122,7 +122,7 @@ class RecordingListing:
         Args:
             layout: how the files are arranged.
             expected: what to do where there is no recording at all.
-            otherwise: why sound is left out that nothing was said of.
+            otherwise: reason for sound without a text.
 
         Raises:
             UserError: no recording has a text.
@@ -143,7 +143,7 @@ class RecordingListing:
 
 
 class Finder:
-    """Finds the files that lists name: from the folder of the list, from the top, or below another machine's path.
+    """A search for files that lists name: from some folders, or below the last parts of another machine's path.
 
     Args:
         exists: whether there is a file of this name.
@@ -191,7 +191,7 @@ def split_named(name: str) -> Split:
 
 
 def split_above(parts: Iterable[str]) -> Split:
-    """The split that the first of some folders tells that tells one."""
+    """The split of the first folder that is named like one; "" if none is."""
     return next((SPLIT_WORDS[p.lower()] for p in parts if p.lower() in SPLIT_WORDS), "")
 
 
@@ -201,16 +201,16 @@ def texts_in(source: Source, names: Sequence[str], encoding: str) -> dict[str, s
     Raises:
         UserError: one can't be read, or is not text in this encoding.
     """
-    found = {}
+    texts = {}
     for name, content in source.read(names):
         if isinstance(content, OSError):
             raise UserError(f"{source.path / name} can't be read ({reason_of(content)}); get it anew")
-        found[name] = decoded_text(content, str(source.path / name), encoding)
-    return {name: found[name] for name in names}
+        texts[name] = decoded_text(content, str(source.path / name), encoding)
+    return {name: texts[name] for name in names}
 
 
 def decoded_text(content: bytes, where: str, encoding: str) -> str:
-    """The text of a file; see ``texts_in``."""
+    """The text of a file's content, without a byte order mark and with plain line ends."""
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
-"""Who is trained on, validated on and tested on: whole speakers where there are enough of them, else texts in turn.
+"""Splits of recordings: whole speakers where there are enough of them, else texts in proportion.
 
-What the data say stays, and what is drawn is drawn by content as in ``splits``: renaming files, or listing them in
-another order, changes nothing.
+Splits that the data name stay, and the others are drawn by content as in ``dolmen.data.splits``: renaming files, or
+listing them in another order, changes nothing.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from dolmen.tasks.speech_recognition.data.decoded import DecodedRecordings
 from dolmen.tasks.speech_recognition.data.set import Recordings
 from dolmen.types import UserError
 
-ENOUGH_SPEAKERS = 10
+MIN_SPEAKERS = 10
 """With fewer, whole speakers are too coarse a part: one that is hard to understand would decide every figure."""
-LARGEST = 0.25
+MAX_SPEAKER_SHARE = 0.25
 """A speaker with more than this share of the recordings could be in training only."""
-OFTEN = 10
-"""A text that is said so often is in each split in proportion."""
+MIN_TEXT_COUNT = 10
+"""A text that comes so often is in each split in proportion."""
 Speakers = Literal["apart", "shared"] | None
 
 
@@ -62,8 +62,8 @@ def assign_recording_splits(
         val_fraction: share of the training recordings; None for ``default_val_fraction``, 0 for no validation.
         test_fraction: share of all usable recordings; None for ``default_test_fraction``, 0 for no test.
         seed: another seed gives another split.
-        speakers: whether a speaker stays in one split of those that are drawn; None: where ``ENOUGH_SPEAKERS`` are
-            named, and none has more than ``LARGEST`` of the recordings.
+        speakers: whether a speaker stays in one split of those that are drawn; None: where ``MIN_SPEAKERS`` are
+            named, and none has more than ``MAX_SPEAKER_SHARE`` of the recordings.
 
     Raises:
         UserError: a fraction is not in [0, 1), or speakers are to be apart and there are too few of them.
@@ -71,10 +71,10 @@ def assign_recording_splits(
     check_fractions(val_fraction, test_fraction)
     usable = np.ones(len(recordings), np.bool_)
     usable[list(decoded.problems)] = False
-    said = np.array([item.split for item in recordings.items], dtype="U5")
-    named = set(said.tolist()) - {""}
-    draw = _Draw(recordings, decoded, usable, np.where(usable, said, ""), seed, speakers)
-    for unit in drawn_units(decoded.digests, draw.nobody, usable, seed):
+    given = np.array([item.split for item in recordings.items], dtype="U5")
+    named = set(given.tolist()) - {""}
+    draw = _Draw(recordings, decoded, usable, np.where(usable, given, ""), seed, speakers)
+    for unit in drawn_units(decoded.digests, draw.no_group, usable, seed):
         join_named_split(unit, draw.splits)
     draw.splits[usable & (draw.splits == "")] = "train"
     if not named:
@@ -90,16 +90,16 @@ def assign_recording_splits(
 
 
 class _Draw:
-    """Splits that are being filled."""
+    """Splits that are being drawn."""
 
     def __init__(
         self, recordings: Recordings, decoded: DecodedRecordings, usable: NDArray[np.bool_], splits: NDArray[np.str_],
         seed: int, speakers: Speakers,
     ) -> None:  # fmt: skip
-        self.decoded, self.usable, self.splits, self.seed, self.how = decoded, usable, splits, seed, speakers
+        self.decoded, self.usable, self.splits, self.seed, self.policy = decoded, usable, splits, seed, speakers
         self.name = recordings.name
         self.speakers = np.array([item.speaker for item in recordings.items], dtype=np.str_)
-        self.nobody = np.full(len(recordings), "", dtype=np.str_)
+        self.no_group = np.full(len(recordings), "", dtype=np.str_)
         self.texts = _text_numbers([item.text.lower() for item in recordings.items])
 
     def carve(self, split: Split, fraction: float | None, default: Callable[[int], float], *, leave: int) -> None:
@@ -110,28 +110,28 @@ class _Draw:
         if not num or not share:
             return
         apart = self._apart(in_train, leave)
-        groups, labels = (self.speakers, np.zeros_like(self.texts)) if apart else (self.nobody, self.texts)
+        groups, labels = (self.speakers, np.zeros_like(self.texts)) if apart else (self.no_group, self.texts)
         units = drawn_units(self.decoded.digests, groups, self.usable, self.seed)
         carve(split, self.splits, units, labels, share, default, leave=leave)
 
     def _apart(self, in_train: NDArray[np.bool_], leave: int) -> bool:
-        """Whether whole speakers are taken."""
+        """Whether whole speakers are drawn."""
         counts = Counter(s for s in self.speakers[in_train].tolist() if s)
-        if self.how == "apart" and len(counts) <= leave:
+        if self.policy == "apart" and len(counts) <= leave:
             known = f"{len(counts)} speaker" + ("" if len(counts) == 1 else "s")
             raise UserError(
                 f"{self.name} names {known} to draw from, and to keep them apart it takes {leave + 1} or more; "
                 "type --speakers shared, or name the splits"
             )
-        if self.how is not None:
-            return self.how == "apart"
+        if self.policy is not None:
+            return self.policy == "apart"
         num = int(in_train.sum())
         is_known = counts.total() > num / 2
-        return is_known and len(counts) >= ENOUGH_SPEAKERS and max(counts.values()) <= LARGEST * num
+        return is_known and len(counts) >= MIN_SPEAKERS and max(counts.values()) <= MAX_SPEAKER_SHARE * num
 
 
 def _text_numbers(texts: list[str]) -> NDArray[np.int64]:
-    """(N,) equal for equal texts that are said often, 0 for all others."""
-    often = sorted(text for text, n in Counter(texts).items() if n >= OFTEN)
+    """(N,) equal for equal texts that come often, 0 for all others."""
+    often = sorted(text for text, n in Counter(texts).items() if n >= MIN_TEXT_COUNT)
     numbers = {text: i for i, text in enumerate(often, start=1)}
     return np.array([numbers.get(text, 0) for text in texts], np.int64)

@@ -17,7 +17,7 @@ class LogMelFrames(nn.Module):
     Args:
         arrays: ``window`` (W,) and ``banks`` (K, W' / 2 + 1, F), the first of them without any warp.
         hop: samples from frame to frame.
-        preemphasis, scale, floor, remove_dc: as of ``LogMel``.
+        preemphasis, scale, floor, remove_dc: as in ``LogMel``.
     """
 
     window: Tensor
@@ -32,7 +32,7 @@ class LogMelFrames(nn.Module):
             self.register_buffer(name, torch.from_numpy(arrays[name]).float(), persistent=False)
 
     def num_frames(self, num_samples: Any) -> Any:
-        """Of recordings of so many samples."""
+        """Frames of recordings of so many samples."""
         return (num_samples - len(self.window)).clamp(min=0) // self.hop + 1
 
     def forward(self, audio: Tensor, banks: Tensor | None = None) -> Tensor:
@@ -57,15 +57,15 @@ class LogMelFrames(nn.Module):
 
 
 def below_level(features: Tensor, *, least: float, span: float, release: float) -> Tensor:
-    """What ``processors.level.Level.relative`` gives of whole recordings (B, T, F), side by side.
+    """Frames (B, T, F) by how far they are below the level, as ``Level.relative`` gives them of one recording.
 
     Args:
         features: nats of energy.
-        least: that the level never falls below.
-        span: below the level, where sound is cut off.
-        release: that the level falls by from frame to frame.
+        least: the level never falls below it.
+        span: nats below the level at which sound is cut off.
+        release: nats that the level falls by from frame to frame.
     """
     loudest = features.amax(2)
     fallen = torch.arange(1, features.shape[1] + 1, device=features.device) * release
-    at = (torch.cummax(loudest + fallen, 1).values - fallen).clamp(min=least)
-    return (features - at[:, :, None]).clamp(min=-span)
+    level = (torch.cummax(loudest + fallen, 1).values - fallen).clamp(min=least)
+    return (features - level[:, :, None]).clamp(min=-span)

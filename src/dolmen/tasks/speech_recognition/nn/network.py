@@ -17,7 +17,7 @@ from dolmen.nn.losses import Loss
 from dolmen.nn.recurrent.language_model import CELLS
 from dolmen.nn.recurrent.state import State
 
-KERNEL = 3
+KERNEL_FRAMES = 3
 """Frames that a convolution sees, none of them to come."""
 
 
@@ -25,12 +25,12 @@ class Recogniser(nn.Module):
     """A convolutional stem, recurrent layers, and a distribution over units for each step.
 
     Args:
-        num_features: F, of a frame.
+        num_features: F, values in a frame.
         num_units: V, the first of them CTC's blank.
         stride: S, frames that make a step.
         channels: feature maps of the two convolutions.
         hidden: units of a recurrent layer.
-        layers: of them.
+        layers: number of recurrent layers.
         cell: gru, lstm or rnn.
         bidirectional: recurrent layers also read backwards; then nothing streams.
         dropout: locked, before, between and after the recurrent layers.
@@ -46,9 +46,9 @@ class Recogniser(nn.Module):
         self.pace = 1 if stride % 2 else 2
         """Frames from one place of the first convolution to the next: sound changes little from frame to frame."""
         # Time is padded by what came before, by the caller; frequency by nothing.
-        self.stem = nn.Conv2d(1, first, (KERNEL, 5), padding=(0, 2), stride=(self.pace, 2), bias=False)
+        self.stem = nn.Conv2d(1, first, (KERNEL_FRAMES, 5), padding=(0, 2), stride=(self.pace, 2), bias=False)
         self.norm = BatchNorm2d(first)
-        self.deep = nn.Conv2d(first, second, (KERNEL, 3), padding=(0, 1), bias=False)
+        self.deep = nn.Conv2d(first, second, (KERNEL_FRAMES, 3), padding=(0, 1), bias=False)
         self.deep_norm = BatchNorm2d(second)
         self.bands = (num_features + 1) // 2
         self.recurrent = CELLS[cell](
@@ -58,15 +58,15 @@ class Recogniser(nn.Module):
         self.head = nn.Linear(hidden * (2 if bidirectional else 1), num_units)
         initialise(self.recurrent)
 
-    def begun(self, batch: int) -> tuple[Tensor, Tensor, State]:
-        """What a stream knows before its first step: (B, 1 or 2, F) frames, (B, C, 2, F / 2) maps, and the state."""
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor, State]:
+        """A stream before its first step: (B, 1 or 2, F) frames, (B, C, 2, F / 2) maps, and the recurrent state."""
         like = self.head.weight
-        frames = like.new_zeros(batch, KERNEL - self.pace, self.num_features)
-        maps = like.new_zeros(batch, self.stem.out_channels, KERNEL - 1, self.bands)
+        frames = like.new_zeros(batch, KERNEL_FRAMES - self.pace, self.num_features)
+        maps = like.new_zeros(batch, self.stem.out_channels, KERNEL_FRAMES - 1, self.bands)
         return frames, maps, self.recurrent.initial_state(batch)
 
     def features(self, frames: Tensor, before: Tensor, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, S, F) to what the recurrent layers take (B, T, C * F / 4), and what the next step has to know."""
+        """(B, T, S, F) to what the recurrent layers take (B, T, C * F / 4), and the next step's frames and maps."""
         b, t, s, f = frames.shape
         x = torch.cat([before, frames.reshape(b, t * s, f)], 1)
         before = x[:, -before.shape[1] :]
@@ -83,13 +83,13 @@ class Recogniser(nn.Module):
             frames: of S frames each, 0 behind a recording.
             lengths: (B,) steps of each recording; needed where the layers read backwards.
         """
-        before, maps, state = self.begun(frames.shape[0])
+        before, maps, state = self.initial_state(frames.shape[0])
         x, _, _ = self.features(frames, before, maps)
         out, _ = self.recurrent(x, state, lengths=lengths) if self.bidirectional else self.recurrent(x, state)
         return self.log_probabilities(out)
 
     def log_probabilities(self, out: Tensor) -> Tensor:
-        """(..., V) in fp32, from the outputs of the last layer."""
+        """Outputs of the last recurrent layer to (..., V) log-probabilities, in fp32."""
         return F.log_softmax(self.head(out).float(), -1)
 
 
@@ -100,7 +100,7 @@ def ctc_loss(log_probabilities: Tensor, steps: Tensor, units: Tensor, num_units:
 
     Args:
         log_probabilities: (B, T, V).
-        steps: (B,) that are of the recording.
+        steps: (B,) length of each recording.
         units: (B, U) from 1, any value behind the last.
         num_units: (B,).
     """
@@ -112,7 +112,7 @@ def ctc_loss(log_probabilities: Tensor, steps: Tensor, units: Tensor, num_units:
 
 
 class StreamGraph(nn.Module):
-    """A recogniser with all that it carries from step to step as plain tensors."""
+    """A recogniser whose state from step to step is plain tensors, for export."""
 
     def __init__(self, model: Recogniser) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class StreamGraph(nn.Module):
     def forward(
         self, frames: Tensor, before: Tensor, maps: Tensor, hidden: Tensor, cell: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """(B, T, S, F) steps and what a stream carries -> (B, T, V) log-probabilities, and what is carried on.
+        """(B, T, S, F) steps and the state of a stream -> (B, T, V) log-probabilities, and the new state.
 
         Args:
             frames: the steps.
@@ -132,12 +132,12 @@ class StreamGraph(nn.Module):
         """
         x, before, maps = self.model.features(frames, before, maps)
         out, after = self.model.recurrent(x, State(hidden, cell))
-        found = self.model.log_probabilities(out), before, maps, after.hidden
-        return found if after.cell is None else (*found, after.cell)
+        outputs = self.model.log_probabilities(out), before, maps, after.hidden
+        return outputs if after.cell is None else (*outputs, after.cell)
 
 
 class WholeGraph(nn.Module):
-    """A recogniser that reads recordings as a whole."""
+    """A recogniser that reads recordings as a whole, for export."""
 
     def __init__(self, model: Recogniser) -> None:
         super().__init__()
@@ -145,8 +145,8 @@ class WholeGraph(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """(B, T, S, F) steps and (B,) how many are of each recording -> (B, T, V) log-probabilities."""
-        found: Tensor = self.model(frames, lengths)
-        return found
+        log_probabilities: Tensor = self.model(frames, lengths)
+        return log_probabilities
 
 
 def stacked(features: Tensor, stride: int) -> Tensor:

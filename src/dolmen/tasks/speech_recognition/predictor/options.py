@@ -1,4 +1,4 @@
-"""What can be chosen for what is heard in speech, and what it comes to."""
+"""Options of decoding speech, and the decoder's settings that they come to."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from dolmen.tasks.speech_recognition.processors.text_rules import normalise
 from dolmen.tasks.speech_recognition.processors.transcribing import Decoding
 from dolmen.types import UserError
 
-WIDTH = 16
+BEAM_WIDTH = 16
 """Hypotheses that are followed where a language model, hot words or several readings want some."""
-HOT = 4.0
+HOT_WORD_NATS = 4.0
 """Nats by which a hot word is preferred."""
 OF_LANGUAGE_MODEL = NotServed("list words as hot instead", "is of a language model, which is not served")
 
 
 class DecodeOptions(BaseModel):
-    """What can be chosen for what is heard."""
+    """Options of decoding a recording."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,7 +85,7 @@ class DecodeOptions(BaseModel):
 
 
 class StreamOptions(DecodeOptions):
-    """What can be chosen for a stream."""
+    """Options of decoding a stream."""
 
     partial: Annotated[bool, Served()] = Field(
         False, description="also give what is heard while a stretch of speech goes on"
@@ -93,11 +93,11 @@ class StreamOptions(DecodeOptions):
 
 
 def decoding(p: SpeechProcessor, options: DecodeOptions, open_model: Callable[[Path], Any] | None) -> Decoding:
-    """How words are found, with the files that options name read.
+    """The decoder's settings, with the files that options name read.
 
     Args:
         p: of the network.
-        options: that were chosen.
+        options: as given.
         open_model: opens a run or a bundle.
 
     Raises:
@@ -105,16 +105,16 @@ def decoding(p: SpeechProcessor, options: DecodeOptions, open_model: Callable[[P
     """
     hot = dict(_hot(text, p) for text in options.hot)
     commands = _commands(p, options)
-    words = {"--lm": options.lm, "--hot": options.hot, "--word-bonus": options.word_bonus}
-    chosen = [name for name, value in words.items() if value]
+    language = {"--lm": options.lm, "--hot": options.hot, "--word-bonus": options.word_bonus}
+    chosen = [name for name, value in language.items() if value]
     if commands and (chosen or options.beam):
-        left = chosen[0] if chosen else "--beam"
-        raise UserError(f"--command leaves nothing to choose for {left}; give one or the other")
+        other = chosen[0] if chosen else "--beam"
+        raise UserError(f"--command leaves nothing to choose for {other}; give one or the other")
     chosen += ["--n-best"] if options.n_best > 1 else []
     if options.beam == 1 and chosen:
         raise UserError(f"--beam 1 takes the best unit of each step and leaves {chosen[0]} no say; try --beam 16")
     return Decoding(
-        width=options.beam or (WIDTH if chosen else 1), scorer=_scorer(p, options, open_model),
+        width=options.beam or (BEAM_WIDTH if chosen else 1), scorer=_scorer(p, options, open_model),
         weight=options.lm_weight, bonus=options.word_bonus, hot=hot,
         grammar=Grammar(commands, p.units) if commands else None, reject=options.reject,
         threshold=p.threshold if options.threshold is None else options.threshold, n_best=options.n_best,
@@ -123,19 +123,18 @@ def decoding(p: SpeechProcessor, options: DecodeOptions, open_model: Callable[[P
 
 
 def _commands(p: SpeechProcessor, options: DecodeOptions) -> list[str]:
-    """Sentences that may be said."""
+    """The commands of both options, normalised."""
     lines = list(options.command)
     if options.commands is not None:
-        found = [
-            line for line in read_text_file(Path(options.commands), "a sentence a line").splitlines() if line.strip()
-        ]
-        if not found:
+        content = read_text_file(Path(options.commands), "a sentence a line")
+        listed = [line for line in content.splitlines() if line.strip()]
+        if not listed:
             raise UserError(f"{options.commands} holds no sentence; give one a line")
-        lines += found
-    said = [normalise(line, p.rules) for line in lines]
-    if "" in said:
-        raise UserError(f"the command {lines[said.index('')]!r} holds no word; give one, or leave it out")
-    return said
+        lines += listed
+    commands = [normalise(line, p.rules) for line in lines]
+    if "" in commands:
+        raise UserError(f"the command {lines[commands.index('')]!r} holds no word; give one, or leave it out")
+    return commands
 
 
 def _scorer(p: SpeechProcessor, options: DecodeOptions, open_model: Callable[[Path], Any] | None) -> Scorer | None:
@@ -145,27 +144,27 @@ def _scorer(p: SpeechProcessor, options: DecodeOptions, open_model: Callable[[Pa
         return None
     path = Path(options.lm)
     head = _head(path)
-    made_already = head is None or head.startswith(b"\x1f\x8b") or re.search(rb"^\s*\\data\\\s*$", head, re.M)
-    if made_already and options.lm_out is not None:
+    is_model = head is None or head.startswith(b"\x1f\x8b") or re.search(rb"^\s*\\data\\\s*$", head, re.M)
+    if is_model and options.lm_out is not None:
         raise UserError(f"--lm-out writes what is made of a text, and {path} is a language model; leave it out")
     if head is None:
         return _text_generation(path, open_model)
-    if made_already:
-        read = NGrams.read_arpa(path)
-        if not any(word == normalise(word, p.rules) for word in read.words):
+    if is_model:
+        model = NGrams.read_arpa(path)
+        if not any(word == normalise(word, p.rules) for word in model.words):
             raise UserError(
                 f"no word of {path} is written as this model writes words ({p.rules.sentence()}); write them so"
             )
-        return read
+        return model
     lines = (normalise(line, p.rules) for line in read_text_file(path, "an ARPA file, or a text").splitlines())
-    made = NGrams.train([line for line in lines if line], options.lm_order)
+    model = NGrams.train([line for line in lines if line], options.lm_order)
     if options.lm_out is not None:
-        write_whole(Path(options.lm_out), made.to_arpa().encode(), otherwise="choose another --lm-out")
-    return made
+        write_whole(Path(options.lm_out), model.to_arpa().encode(), otherwise="choose another --lm-out")
+    return model
 
 
 def _head(path: Path) -> bytes | None:
-    """How a file begins; None of a run or a bundle."""
+    """The first bytes of a file; None of a run or a bundle."""
     from dolmen.runtime.bundle import SUFFIX  # which knows all predictors
 
     if path.is_dir() or path.suffix == SUFFIX:
@@ -187,12 +186,12 @@ def _text_generation(path: Path, open_model: Callable[[Path], Any] | None) -> Wo
 
 
 def _hot(text: str, p: SpeechProcessor) -> tuple[str, float]:
-    word, equals, nats = text.rpartition("=")
+    name, equals, nats = text.rpartition("=")
     try:
-        value = float(nats) if equals else HOT
+        value = float(nats) if equals else HOT_WORD_NATS
     except ValueError:
         value = math.nan
-    said = normalise(word if equals else text, p.rules)
-    if not said or not math.isfinite(value):
+    word = normalise(name if equals else text, p.rules)
+    if not word or not math.isfinite(value):
         raise UserError(f"--hot {text} is neither WORD nor WORD=NATS; type for example --hot dolmen=5")
-    return said, value
+    return word, value

@@ -1,4 +1,4 @@
-"""A language model of characters, words or pieces of words as one of words, to say what was heard."""
+"""A text-generation model as a language model of words, for the beam search."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class History:
     Attributes:
         tokens: of the last word.
         before: the words before it, until the network has read these tokens.
-        inside: log of the probability of all tokens but the first.
+        inside: log-probability of all tokens but the first.
         state: of the network.
-        logs: (V,) of the probabilities of the next token; None until the network has read these.
+        logs: (V,) log-probabilities of the next token; None until the network has read these.
         after: histories that are one word longer, with the log of the probability of that word.
     """
 
@@ -35,11 +35,11 @@ class WordScorer:
     """A ``Scorer`` for ``PrefixBeam``: sentences are lines of a text, with a space between two words.
 
     The network reads each word once for all hypotheses with the same words before it, and the last token of a
-    word not before another word follows. What is remembered is that of one sentence.
+    word only once another word follows. Memory is that of one sentence.
 
     Args:
         processor: of the language model.
-        network: it.
+        network: of the language model.
     """
 
     def __init__(self, processor: TextProcessor, network: Network) -> None:
@@ -56,8 +56,8 @@ class WordScorer:
         """The state after a word, and the natural log of its probability."""
         if word not in state.after:
             first_of_line = state.tokens is self.begin
-            apart = "" if first_of_line or self.processor.units == "words" else " "
-            longer = History(state, self.processor.encode_text(apart + word).astype(np.int64))
+            separator = "" if first_of_line or self.processor.units == "words" else " "
+            longer = History(state, self.processor.encode_text(separator + word).astype(np.int64))
             log = float(self._next(state)[longer.tokens[0]])
             if len(longer.tokens) > 1:
                 self._next(longer)
@@ -69,7 +69,7 @@ class WordScorer:
         return 0.0 if self.line is None else float(self._next(state)[self.line])
 
     def _next(self, history: History) -> NDArray[np.float32]:
-        """(V,) logs of the probabilities of the token behind a history."""
+        """(V,) log-probabilities of the token behind a history."""
         if history.logs is None:
             if history.before is None:
                 self.steps.reset()
@@ -77,8 +77,8 @@ class WordScorer:
                 self._next(history.before)
                 self.steps.state = history.before.state
             logits = self.steps.read(history.tokens)
-            most = logits.max(1, keepdims=True)
-            logs: NDArray[np.float32] = logits - most - np.log(np.exp(logits - most).sum(1, keepdims=True))
+            largest = logits.max(1, keepdims=True)
+            logs: NDArray[np.float32] = logits - largest - np.log(np.exp(logits - largest).sum(1, keepdims=True))
             later = history.tokens[1:]
             history.inside = float(logs[np.arange(len(later)), later].sum())
             history.logs, history.state, history.before = logs[-1].copy(), self.steps.state, None

@@ -1,7 +1,7 @@
 """Prefix beam search (Hannun et al., 2014): the most probable units, not the most probable path.
 
-Many paths spell the same units, and their probabilities are summed. A language model and favoured words have their say
-while the search runs, so that what they want is not lost to the beam.
+Many paths spell the same units, and their probabilities are summed. A language model and favoured words count while
+the search runs, so that what they prefer is not lost to the beam.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from dolmen.tasks.speech_recognition.processors.grammar import BLANK, SPACE, Floats, Ints, spell
 
-QUIET = math.log(0.9999)
+QUIET_LOG = math.log(0.9999)
 """Log-probability of the blank above which nothing new is tried in a frame."""
-BEHIND = 20.0
+BEAM_NATS = 20.0
 """Nats by which a prefix may fall behind the best before it is dropped."""
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What may have been said.
+    """A candidate for the units of a recording.
 
     Attributes:
         units: without blanks.
@@ -52,7 +52,7 @@ class Scorer(Protocol):
 
 
 class PrefixBeam:
-    """Takes frames as they come; what it finds does not depend on how they were cut.
+    """A search that takes frames as they come; its result does not depend on how they were cut.
 
     Args:
         pieces: (V,) the text of each unit, "" for the blank, unit 0.
@@ -101,8 +101,8 @@ class PrefixBeam:
         rows = {id(prefix): row for row, prefix in enumerate(prefixes)}
         self._last: Ints = np.array([prefix.unit for prefix in prefixes], np.int64)
         self._parents: Ints = np.array([rows.get(id(prefix.parent), -1) for prefix in prefixes], np.int64)
-        self._said = np.array([prefix.said.score for prefix in prefixes])
-        self._kept = np.array([prefix.said.kept for prefix in prefixes])
+        self._language_scores = np.array([prefix.language.score for prefix in prefixes])
+        self._settled = np.array([prefix.language.settled for prefix in prefixes])
 
     def feed(self, logp: NDArray[np.floating]) -> None:
         """Take in the next frames.
@@ -122,7 +122,7 @@ class PrefixBeam:
     def _advance(self, frame: Floats) -> None:
         total = np.logaddexp(self._blank, self._unit)
         blank, unit = total + frame[BLANK], self._unit + frame[self._last]
-        if frame[BLANK] > QUIET:
+        if frame[BLANK] > QUIET_LOG:
             self._blank, self._unit = blank, unit
             return
         units = self._most_probable(frame)
@@ -130,10 +130,10 @@ class PrefixBeam:
         longer = np.where(repeated, self._blank[:, None], total[:, None]) + frame[units]
         self._merge(total, unit, longer, frame, units)
 
-        stay = np.logaddexp(blank, unit) + self._said
+        stay = np.logaddexp(blank, unit) + self._language_scores
         scores = np.concatenate([stay, self._scores(longer, units, stay).ravel()])
         kept = np.argsort(-scores, kind="stable")[: self.width]
-        kept = kept[(scores[kept] > -np.inf) & (scores[kept] >= scores[kept[0]] - BEHIND)]
+        kept = kept[(scores[kept] > -np.inf) & (scores[kept] >= scores[kept[0]] - BEAM_NATS)]
         if not len(kept):  # the beam can't get better by being empty
             raise ValueError("a frame has no probability for anything that could come next")
         blank = np.concatenate([blank, np.full(longer.size, -np.inf)])[kept]
@@ -159,16 +159,16 @@ class PrefixBeam:
 
     def _scores(self, longer: Floats, units: Ints, stay: Floats) -> Floats:
         """(W, K) total scores of prefixes made longer; -inf for what can't be among the best."""
-        base: Floats = longer + self._said[:, None]
+        base: Floats = longer + self._language_scores[:, None]
         if self._plain:
             return base
         language = self._language
-        nats = np.array([language.without_scorer(prefix.said)[units] for prefix in self._prefixes])
-        scores: Floats = longer + (self._kept[:, None] + nats)
+        nats = np.array([language.without_scorer(prefix.language)[units] for prefix in self._prefixes])
+        scores: Floats = longer + (self._settled[:, None] + nats)
         if language.scorer is None:
             return scores
-        # The scorer only takes away: whatever is below this without it falls behind all that are there already.
-        limit = max(stay.min() if len(stay) == self.width else -np.inf, stay.max() - BEHIND)
+        # The scorer only takes away: what is below this without it falls behind the whole present beam.
+        limit = max(stay.min() if len(stay) == self.width else -np.inf, stay.max() - BEAM_NATS)
         begins = language.begins[units]
         asked = np.argwhere((scores > limit) & begins).tolist()
         scores[:, begins] = -np.inf
@@ -176,9 +176,9 @@ class PrefixBeam:
             scores[row, column] = longer[row, column] + self._extended(self._prefixes[row], int(units[column])).score
         return scores
 
-    def _extended(self, prefix: _Prefix, unit: int) -> _Said:
+    def _extended(self, prefix: _Prefix, unit: int) -> _LanguageState:
         if unit not in prefix.next:
-            prefix.next[unit] = self._language.extend(prefix.said, unit)
+            prefix.next[unit] = self._language.extend(prefix.language, unit)
         return prefix.next[unit]
 
     def _chosen(self, kept: Ints, units: Ints) -> list[_Prefix]:
@@ -201,16 +201,16 @@ class PrefixBeam:
         link = prefix.children.get(unit)
         child = link() if link else None
         if child is None:
-            said = prefix.said if self._plain else self._extended(prefix, unit)
-            child = _Prefix(prefix, unit, said)
+            state = prefix.language if self._plain else self._extended(prefix, unit)
+            child = _Prefix(prefix, unit, state)
             prefix.children[unit] = weakref.ref(child)
         return child
 
     def best(self, n: int = 1, *, final: bool = False) -> list[Hypothesis]:
-        """The best that were found so far. It changes nothing.
+        """The best hypotheses of the frames so far; the beam stays as it is.
 
         Args:
-            n: how many; there may be less.
+            n: how many; there may be fewer.
             final: the sound is over: the last word and the end of the sentence are scored too, and what was lent for
                 hot words that stayed incomplete is taken back.
 
@@ -218,8 +218,10 @@ class PrefixBeam:
             The best first.
         """
         acoustic = np.logaddexp(self._blank, self._unit)
-        said = np.array([self._language.finished(p.said) for p in self._prefixes]) if final else self._said
-        scores = acoustic + said
+        language_scores = (
+            np.array([self._language.finished(p.language) for p in self._prefixes]) if final else self._language_scores
+        )
+        scores = acoustic + language_scores
         rows = [int(row) for row in np.argsort(-scores, kind="stable")[:n] if scores[row] > -np.inf]
         return [Hypothesis(self._prefixes[r].units(), float(scores[r]), float(acoustic[r])) for r in rows]
 
@@ -227,46 +229,47 @@ class PrefixBeam:
 class _Prefix:
     """Units from the beginning: those of the parent, and one more."""
 
-    __slots__ = ("__weakref__", "children", "next", "parent", "said", "unit")
+    __slots__ = ("__weakref__", "children", "language", "next", "parent", "unit")
 
-    def __init__(self, parent: _Prefix | None, unit: int, said: _Said) -> None:
-        self.parent, self.unit, self.said = parent, unit, said
+    def __init__(self, parent: _Prefix | None, unit: int, language: _LanguageState) -> None:
+        self.parent, self.unit, self.language = parent, unit, language
         self.children: dict[int, weakref.ref[_Prefix]] = {}
-        self.next: dict[int, _Said] = {}
+        self.next: dict[int, _LanguageState] = {}
 
     def units(self) -> tuple[int, ...]:
-        found, prefix = [], self
+        """All units, from the beginning."""
+        units, prefix = [], self
         while prefix.parent:
-            found.append(prefix.unit)
+            units.append(prefix.unit)
             prefix = prefix.parent
-        return tuple(reversed(found))
+        return tuple(reversed(units))
 
 
 @dataclass(slots=True)
-class _Said:
+class _LanguageState:
     """The words of a prefix, as far as they matter for what may follow.
 
     Attributes:
-        word: the last one, as far as it is there; "" after a space.
-        counted: the scorer has judged it.
-        state: of the scorer, before the word, or behind it if it is counted.
-        kept: nats that can't be lost any more.
-        score: with those lent for hot words.
+        word: the last one, as far as it is spelled; "" after a space.
+        counted: whether the scorer has judged it.
+        scorer_state: before the word, or behind it if it is counted.
+        settled: nats that can't be lost any more.
+        score: ``settled`` with the nats lent for hot words.
         hot: place among the hot words.
-        after: state and nats behind the word, once they were asked for.
+        after: scorer's state and nats behind the word, once they were asked for.
     """
 
     word: str
     counted: bool
-    state: Any
-    kept: float
+    scorer_state: Any
+    settled: float
     score: float
     hot: int
     after: tuple[Any, float] | None = None
 
 
 class _Language:
-    """All that is known about words."""
+    """The scores of words: language model, bonuses and hot words."""
 
     def __init__(
         self, pieces: Sequence[str], scorer: Scorer | None, weight: float, bonus: float, hot: _HotWords
@@ -278,37 +281,37 @@ class _Language:
         self.whole_words = all(piece.startswith(SPACE) for piece in pieces[1:])
         self._nats: dict[tuple[int, bool], Floats] = {}
 
-    def start(self) -> _Said:
-        """Nothing was said; a word may begin."""
+    def start(self) -> _LanguageState:
+        """The state before any unit; a word may begin."""
         hot = self.hot.begin
         state = None if self.scorer is None else self.scorer.start()
-        return _Said("", False, state, 0.0, self.hot.lent[hot], hot)
+        return _LanguageState("", False, state, 0.0, self.hot.lent[hot], hot)
 
-    def extend(self, said: _Said, unit: int) -> _Said:
-        """What is said with one more unit."""
-        word, counted, state, kept, hot = said.word, said.counted, said.state, said.kept, said.hot
+    def extend(self, state: _LanguageState, unit: int) -> _LanguageState:
+        """The state after one more unit."""
+        word, counted, scorer_state = state.word, state.counted, state.scorer_state
+        settled, hot = state.settled, state.hot
         for number, part in enumerate(self.parts[unit]):
             if number and word:
                 if not counted:
-                    state, nats = (
-                        self._after(said) if number == 1 and not self.parts[unit][0] else self._count(state, word)
-                    )
-                    kept += nats
-                kept += self.hot.ended[hot]
+                    is_last_word = number == 1 and not self.parts[unit][0]
+                    scorer_state, nats = self._after(state) if is_last_word else self._count(scorer_state, word)
+                    settled += nats
+                settled += self.hot.ended[hot]
                 word, counted, hot = "", False, self.hot.begin_after(hot)
             word, hot = word + part, self.hot.read(hot, part)
         if self.whole_words and word:
-            (state, nats), counted = self._count(state, word), True
-            kept += nats
-        return _Said(word, counted, state, kept, kept + self.hot.lent[hot], hot)
+            (scorer_state, nats), counted = self._count(scorer_state, word), True
+            settled += nats
+        return _LanguageState(word, counted, scorer_state, settled, settled + self.hot.lent[hot], hot)
 
-    def without_scorer(self, said: _Said) -> Floats:
-        """(V,) nats of hot words and bonuses on top of those that are kept, after each unit."""
-        key = said.hot, bool(said.word)
+    def without_scorer(self, state: _LanguageState) -> Floats:
+        """(V,) nats of hot words and bonuses on top of those that are settled, after each unit."""
+        key = state.hot, bool(state.word)
         if key not in self._nats:
             silent = _Language(self.pieces, None, self.weight, self.bonus, self.hot)
-            begun = _Said("x" if said.word else "", self.whole_words, None, 0.0, 0.0, said.hot)
-            self._nats[key] = np.array([silent.extend(begun, unit).score for unit in range(len(self.parts))])
+            start = _LanguageState("x" if state.word else "", self.whole_words, None, 0.0, 0.0, state.hot)
+            self._nats[key] = np.array([silent.extend(start, unit).score for unit in range(len(self.parts))])
         return self._nats[key]
 
     def _count(self, state: Any, word: str) -> tuple[Any, float]:
@@ -317,25 +320,26 @@ class _Language:
         state, log = self.scorer.step(state, word)
         return state, self.weight * log + self.bonus
 
-    def _after(self, said: _Said) -> tuple[Any, float]:
+    def _after(self, state: _LanguageState) -> tuple[Any, float]:
         """State and nats behind the last word: asked for by every unit that begins another."""
-        if said.after is None:
-            said.after = self._count(said.state, said.word)
-        return said.after
+        if state.after is None:
+            state.after = self._count(state.scorer_state, state.word)
+        return state.after
 
-    def finished(self, said: _Said) -> float:
-        """Score of the whole sentence, should it end here."""
-        state, nats = self._after(said) if said.word and not said.counted else (said.state, 0.0)
-        end = 0.0 if self.scorer is None else self.weight * self.scorer.end(state)
-        return said.kept + nats + self.hot.ended[said.hot] + end
+    def finished(self, state: _LanguageState) -> float:
+        """Score of the whole sentence if it ends here."""
+        pending = state.word and not state.counted
+        scorer_state, nats = self._after(state) if pending else (state.scorer_state, 0.0)
+        end = 0.0 if self.scorer is None else self.weight * self.scorer.end(scorer_state)
+        return state.settled + nats + self.hot.ended[state.hot] + end
 
 
 class _HotWords:
-    """Hot words as an automaton over letters (Aho & Corasick, 1975): where in which of them does a text stand?
+    """Hot words as an automaton over letters (Aho & Corasick, 1975); a place is a position in one or more of them.
 
     Attributes:
-        ended: of each place, nats of the hot words that end here, if the word does.
-        lent: of each place, nats while nobody knows how it goes on.
+        ended: for each place, nats of the hot words that end there, if the word does.
+        lent: for each place, nats while it is open how the text goes on.
         begin: the place at the beginning of a word.
     """
 
@@ -373,11 +377,11 @@ class _HotWords:
         return self._next[place].get(letter, 0)
 
     def read(self, place: int, letters: str) -> int:
-        """Where a text stands after these letters, which have no space."""
+        """The place after these letters, which have no space."""
         for letter in letters:
             place = self._step(place, letter)
         return place
 
     def begin_after(self, place: int) -> int:
-        """Where it stands when another word begins."""
+        """The place when another word begins."""
         return self._step(place, SPACE)

@@ -1,4 +1,4 @@
-"""What a CTC network says: the text of its units, when each of them came, and how sure it is (Graves et al., 2006).
+"""CTC decoding: the text of units, when each of them came, and how sure it is (Graves et al., 2006).
 
 Blank is unit 0. A unit's text is its piece; a piece that begins with ``SPACE`` begins a word.
 """
@@ -46,7 +46,7 @@ def text_of(units: Sequence[int], pieces: Sequence[str]) -> str:
 
 
 def log_probability(logp: NDArray[np.floating], units: Sequence[int]) -> float:
-    """How likely the units are, over all their alignments: the CTC forward algorithm.
+    """Log-probability of units over all their alignments: the CTC forward algorithm.
 
     Args:
         logp: (T, V) log-probabilities.
@@ -70,7 +70,7 @@ def log_probability(logp: NDArray[np.floating], units: Sequence[int]) -> float:
 
 
 def force_align(logp: NDArray[np.floating], units: Sequence[int]) -> tuple[Ints, Ints, Floats]:
-    """When did each unit come? The most probable alignment (Viterbi).
+    """First frame, last frame and confidence of each unit in the most probable alignment (Viterbi).
 
     It takes T * U time and T * (U + 1) bytes; for the units of the best path, whose alignment that path is, T time.
 
@@ -112,14 +112,14 @@ def _viterbi(logp: NDArray[np.floating], labels: Ints, skips: NDArray[np.bool_])
     blank[0] = 0.0
     for t in range(len(logp)):
         frame = logp[t].astype(np.float64)
-        best, came = unit.copy(), np.full(n, STAY, np.uint8)
-        for where, ways, way in ((slice(0, n), blank[:-1], AFTER_BLANK), (slice(1, n), unit[:-1], AFTER_UNIT)):
-            better = ways > best[where]
-            if way == AFTER_UNIT:
+        best, origin = unit.copy(), np.full(n, STAY, np.uint8)
+        for span, candidates, move in ((slice(0, n), blank[:-1], AFTER_BLANK), (slice(1, n), unit[:-1], AFTER_UNIT)):
+            better = candidates > best[span]
+            if move == AFTER_UNIT:
                 better &= skips
-            best[where][better], came[where][better] = ways[better], way
+            best[span][better], origin[span][better] = candidates[better], move
         from_unit = unit > blank[1:]
-        moves[t, :n] = came << 1
+        moves[t, :n] = origin << 1
         moves[t, 1:] |= from_unit
         blank[1:] = np.where(from_unit, unit, blank[1:])
         blank, unit = blank + frame[BLANK], best + frame[labels]
@@ -130,7 +130,7 @@ def _viterbi(logp: NDArray[np.floating], labels: Ints, skips: NDArray[np.bool_])
 
 
 def _trace(moves: NDArray[np.uint8], at: int, in_unit: bool) -> Ints:
-    """The way back from the end of an alignment."""
+    """(T,) the unit of each frame, traced back from the end of an alignment."""
     owners = np.full(len(moves), -1, np.int64)
     for t in reversed(range(len(moves))):
         move = int(moves[t, at])
@@ -145,7 +145,7 @@ def _trace(moves: NDArray[np.uint8], at: int, in_unit: bool) -> Ints:
 def words_of(
     logp: NDArray[np.floating], units: Sequence[int], pieces: Sequence[str]
 ) -> list[tuple[str, int, int, float]]:
-    """When did each word come, and how sure is it?
+    """The words of units with their frames and confidence.
 
     Args:
         logp: (T, V) log-probabilities.

@@ -1,4 +1,4 @@
-"""Closed lists of sentences, such as commands: how likely is each of them, given what a CTC network heard?
+"""Closed lists of sentences, such as commands, and how likely each of them is by a CTC network.
 
 The sentences become an automaton over the network's units in which common beginnings stand once; the CTC forward
 algorithm runs over all of it together, so that no sentence is lost to a beam.
@@ -28,12 +28,12 @@ class Grammar:
     """A closed list of sentences, in every spelling that the units allow.
 
     Args:
-        sentences: words with spaces between; what is there twice counts once.
+        sentences: words with spaces between; a repeated one counts once.
         pieces: the text of each unit, "" for the blank; ``SPACE`` begins a word, and may be missing before the first.
 
     Attributes:
         sentences: with single spaces.
-        moves: of each place in the automaton, unit -> the next place. Place 0 is the beginning.
+        moves: for each place in the automaton, unit -> the next place. Place 0 is the beginning.
         ends: place -> the number of the sentence that is complete there.
 
     Raises:
@@ -65,13 +65,13 @@ class Grammar:
         self._ends = _Groups([[place, *into[place]] for place in self.ends])
 
     def start(self) -> Alpha:
-        """What is known before the first frame."""
+        """The forward probabilities before the first frame."""
         shares = np.zeros(len(self._units))
         shares[0] = 1.0
         return shares, 0.0
 
     def step(self, alpha: Alpha, logp: NDArray[np.floating]) -> Alpha:
-        """What is known after (T, V) log-probabilities of the next frames."""
+        """The forward probabilities after (T, V) log-probabilities of the next frames."""
         shares, log = alpha
         most = logp.max(1, keepdims=True).astype(np.float64)
         log += float(most.sum())
@@ -83,20 +83,20 @@ class Grammar:
         return shares, log
 
     def read(self, alpha: Alpha) -> list[tuple[str, float]]:
-        """How likely is each sentence, over all its spellings and alignments, if nothing more is said?
+        """The log-probability of each sentence, over all its spellings and alignments, if the recording ends here.
 
         Args:
-            alpha: see ``step``.
+            alpha: as ``step`` returns it.
 
         Returns:
-            Sentences with their log-probabilities, the best first; -inf for what is too long for the frames, and for
-            what is some 700 nats behind another beginning.
+            Sentences with their log-probabilities, the best first; -inf for one that is too long for the frames, and
+            for one that is some 700 nats behind another beginning.
         """
         with np.errstate(divide="ignore"):
             logs = np.log(self._ends.sums(alpha[0])) + alpha[1]
-        found = dict(zip(self.ends.values(), logs.tolist(), strict=True))
-        best = sorted(found, key=lambda number: (-found[number], number))
-        return [(self.sentences[number], found[number]) for number in best]
+        log_of = dict(zip(self.ends.values(), logs.tolist(), strict=True))
+        best = sorted(log_of, key=lambda number: (-log_of[number], number))
+        return [(self.sentences[number], log_of[number]) for number in best]
 
 
 class _Groups:
@@ -108,8 +108,9 @@ class _Groups:
         self.starts: Ints = np.cumsum(sizes) - sizes
 
     def sums(self, values: Floats) -> Floats:
-        found: Floats = np.add.reduceat(values[self.states], self.starts)
-        return found
+        """(G,) the sum of the values (S,) of each group's states."""
+        sums: Floats = np.add.reduceat(values[self.states], self.starts)
+        return sums
 
 
 def spell(text: str, pieces: Sequence[str]) -> tuple[int, ...]:
@@ -130,11 +131,11 @@ def spell(text: str, pieces: Sequence[str]) -> tuple[int, ...]:
     whole = SPACE + SPACE.join(words)
     units = _units_of(pieces)
     joined = any(len(piece) > 1 and piece.startswith(SPACE) for piece in units)
-    for spelled in (whole, whole[1:]) if joined else (whole[1:], whole):
-        found = _fewest(spelled, units)
-        if found is not None:
-            return found
-    raise UserError(_why_not(text, words, units))
+    for candidate in (whole, whole[1:]) if joined else (whole[1:], whole):
+        spelling = _fewest(candidate, units)
+        if spelling is not None:
+            return spelling
+    raise UserError(_spelling_problem(text, words, units))
 
 
 def _units_of(pieces: Sequence[str]) -> dict[str, list[int]]:
@@ -146,35 +147,34 @@ def _units_of(pieces: Sequence[str]) -> dict[str, list[int]]:
 
 
 def _fewest(text: str, units: dict[str, list[int]]) -> tuple[int, ...] | None:
-    """The shortest way from one end of the text to the other, piece by piece."""
+    """The spelling of a text with the fewest units; None where there is none."""
     longest = max(map(len, units), default=0)
-    steps: list[tuple[int, int] | None] = [(0, 0)] + [None] * len(
-        text
-    )  # number of units up to here, length of the last
+    # Of each position: number of units up to it, length of the last.
+    steps: list[tuple[int, int] | None] = [(0, 0), *[None] * len(text)]
     for start in range(len(text)):
-        here = steps[start]
-        for stop in range(start + 1, min(start + longest, len(text)) + 1) if here else ():
-            there = steps[stop]
-            if text[start:stop] in units and here and (there is None or here[0] + 1 < there[0]):
-                steps[stop] = here[0] + 1, stop - start
-    found, stop = [], len(text)
+        before = steps[start]
+        for stop in range(start + 1, min(start + longest, len(text)) + 1) if before else ():
+            known = steps[stop]
+            if text[start:stop] in units and before and (known is None or before[0] + 1 < known[0]):
+                steps[stop] = before[0] + 1, stop - start
+    spelling, stop = [], len(text)
     while stop:
         step = steps[stop]
         if step is None:
             return None
-        found.append(units[text[stop - step[1] : stop]][0])
+        spelling.append(units[text[stop - step[1] : stop]][0])
         stop -= step[1]
-    return tuple(reversed(found))
+    return tuple(reversed(spelling))
 
 
-def _why_not(text: str, words: Iterable[str], units: dict[str, list[int]]) -> str:
+def _spelling_problem(text: str, words: Iterable[str], units: dict[str, list[int]]) -> str:
     known = set("".join(units))
     if all(len(piece) > 1 and piece.startswith(SPACE) for piece in units):
         word = next(word for word in words if SPACE + word not in units)
         others = sorted(piece.removeprefix(SPACE) for piece in units)
-        shown = ", ".join(others[:10]) + (" ..." if len(others) > 10 else "")
+        listed = ", ".join(others[:10]) + (" ..." if len(others) > 10 else "")
         return (
-            f"{word!r} is not among the words that this model knows ({shown}); leave it out, or train with "
+            f"{word!r} is not among the words that this model knows ({listed}); leave it out, or train with "
             "recordings of it"
         )
     for word in words:
@@ -190,10 +190,10 @@ def _why_not(text: str, words: Iterable[str], units: dict[str, list[int]]) -> st
 
 def _automaton(sentences: Sequence[str], pieces: Sequence[str]) -> tuple[list[dict[int, int]], dict[int, int]]:
     """Places that lie on the way from the beginning to an end, the moves between them, and the ends."""
-    letters, ends = _letters(sentences)
+    letters, ends = _trie(sentences)
     units = _units_of(pieces)
     beginnings = {piece[:n] for piece in units for n in range(1, len(piece))}
-    moves = [_moves(letters, place, units, beginnings) for place in range(len(letters))]
+    moves = [_moves_from(letters, place, units, beginnings) for place in range(len(letters))]
     moves[0] |= moves[letters[0][SPACE]]  # the first word may come without its space
     for place in reversed(range(len(moves))):  # all moves lead to later places
         moves[place] = {unit: to for unit, to in moves[place].items() if to in ends or moves[to]}
@@ -207,7 +207,7 @@ def _automaton(sentences: Sequence[str], pieces: Sequence[str]) -> tuple[list[di
     return reached, {numbers[place]: sentence for place, sentence in ends.items()}
 
 
-def _letters(sentences: Sequence[str]) -> tuple[list[dict[str, int]], dict[int, int]]:
+def _trie(sentences: Sequence[str]) -> tuple[list[dict[str, int]], dict[int, int]]:
     """A trie of the sentences' characters, and where each of them ends."""
     letters: list[dict[str, int]] = [{}]
     ends: dict[int, int] = {}
@@ -222,16 +222,16 @@ def _letters(sentences: Sequence[str]) -> tuple[list[dict[str, int]], dict[int, 
     return letters, ends
 
 
-def _moves(
+def _moves_from(
     letters: list[dict[str, int]], place: int, units: dict[str, list[int]], beginnings: set[str]
 ) -> dict[int, int]:
-    """Unit -> where its piece leads to from here."""
-    found: dict[int, int] = {}
-    ways = [(place, "")]
-    for here, text in ways:
-        for letter, to in letters[here].items():
+    """Unit -> the place in the trie that its piece leads to from a place."""
+    moves: dict[int, int] = {}
+    paths = [(place, "")]
+    for node, text in paths:
+        for letter, to in letters[node].items():
             piece = text + letter
-            found.update(dict.fromkeys(units.get(piece, ()), to))
+            moves.update(dict.fromkeys(units.get(piece, ()), to))
             if piece in beginnings:
-                ways.append((to, piece))
-    return found
+                paths.append((to, piece))
+    return moves

@@ -1,4 +1,4 @@
-"""How loud it has been of late, which is taken off what is heard: a quiet voice then looks like a loud one. numpy only.
+"""Automatic gain control: the recent level is subtracted, so that a quiet voice looks like a loud one. numpy only.
 
 The gain control looks back only, so that a stream gives what the whole recording gives, to the bit.
 """
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 Floats = NDArray[np.float32]
-DB = float(np.log(10) / 10)
-"""A decibel in nats of energy."""
-SOFTEST, BELOW = 5, 20 * DB
-"""The level is never more than so many nats below the peaks of this percentile of the recordings."""
+NATS_PER_DB = float(np.log(10) / 10)
+"""A decibel, in nats of energy."""
+SOFT_PERCENTILE, BELOW_SOFT_NATS = 5, 20 * NATS_PER_DB
+"""The level is never more than so many nats below this percentile of the recordings' peaks."""
 
 
 class Level(BaseModel):
@@ -29,18 +29,20 @@ class Level(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    least: float = 60 * DB
-    span: float = Field(40 * DB, gt=0)
-    release: float = Field(0.1 * DB, ge=0)
+    least: float = 60 * NATS_PER_DB
+    span: float = Field(40 * NATS_PER_DB, gt=0)
+    release: float = Field(0.1 * NATS_PER_DB, ge=0)
 
     @classmethod
     def fitted(cls, peaks: NDArray[np.floating]) -> Level:
-        """One that is never much below the softest recordings.
+        """A level that is never much below the softest recordings.
 
         Args:
             peaks: (N,) nats of energy of the loudest band in each of them.
         """
-        return cls(least=round(float(np.percentile(peaks, SOFTEST)) - BELOW, 5)) if len(peaks) else cls()
+        return (
+            cls(least=round(float(np.percentile(peaks, SOFT_PERCENTILE)) - BELOW_SOFT_NATS, 5)) if len(peaks) else cls()
+        )
 
     def relative(self, features: Floats, last: float) -> tuple[Floats, float]:
         """Frames by how far they are below the level.
@@ -56,6 +58,6 @@ class Level(BaseModel):
             return features, last
         loudest: list[float] = features.max(1).tolist()
         levels = itertools.accumulate(loudest, lambda level, e: max(e, level - self.release, self.least), initial=last)
-        at = np.fromiter(itertools.islice(levels, 1, None), np.float64, len(loudest))
-        found = np.maximum(features - at[:, None].astype(np.float32), np.float32(-self.span))
-        return found, float(at[-1])
+        levels_after = np.fromiter(itertools.islice(levels, 1, None), np.float64, len(loudest))
+        relative = np.maximum(features - levels_after[:, None].astype(np.float32), np.float32(-self.span))
+        return relative, float(levels_after[-1])

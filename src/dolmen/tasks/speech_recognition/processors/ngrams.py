@@ -68,7 +68,8 @@ class NGrams:
             source: a file, packed with gzip or not; or the text of one.
 
         Raises:
-            UserError: it is damaged; the number of the line is said. OSError: the file can't be read.
+            UserError: it is damaged; the sentence names the line.
+            OSError: the file can't be read.
         """
         if isinstance(source, str) and "\n" in source:
             return cls(_read(iter(source.split("\n")), "the text"))
@@ -93,7 +94,7 @@ class NGrams:
 
     @property
     def words(self) -> Iterator[str]:
-        """Those that are known."""
+        """The known words, without the marks."""
         return (word for (word,) in self._tables[0] if word in self)
 
     def __contains__(self, word: object) -> bool:
@@ -118,9 +119,9 @@ class NGrams:
         """Natural log of a word's probability; that of ``NEVER`` for unknown words if the model has none for them."""
         weights = 0.0
         while True:
-            found = self._tables[len(context)].get((*context, word))
-            if found:
-                return weights + found[0]
+            entry = self._tables[len(context)].get((*context, word))
+            if entry:
+                return weights + entry[0]
             if not context:
                 return weights + NEVER * math.log(10)
             weights += self._tables[len(context) - 1].get(context, (0.0, 0.0))[1]
@@ -181,37 +182,37 @@ def _kneser_ney(counts: list[Counter[Words]], num_words: int) -> list[Table]:
             totals[context] += count
             freed[context] = freed.get(context, 0.0) + discounts[min(count, 3)]
         weight = {context: mass / totals[context] for context, mass in freed.items()}
-        found = {}
+        smoothed = {}
         for words, count in level.items():
             context = words[:-1]
             shorter = probabilities[-1][words[1:]] if probabilities else 1 / num_words
-            found[words] = (count - discounts[min(count, 3)]) / totals[context] + weight[context] * shorter
+            smoothed[words] = (count - discounts[min(count, 3)]) / totals[context] + weight[context] * shorter
         if not probabilities:
-            found.setdefault((UNKNOWN,), weight[()] / num_words)
-        probabilities.append(found)
+            smoothed.setdefault((UNKNOWN,), weight[()] / num_words)
+        probabilities.append(smoothed)
         weights.append(weight)
     return _tables(probabilities, [*weights[1:], {}])
 
 
 def _tables(probabilities: list[dict[Words, float]], weights: list[dict[Words, float]]) -> list[Table]:
     tables: list[Table] = []
-    for found, weight in zip(probabilities, weights, strict=True):
-        logs = {words: math.log(p) for words, p in found.items()}
+    for level, weight in zip(probabilities, weights, strict=True):
+        logs = {words: math.log(p) for words, p in level.items()}
         tables.append({words: (log, math.log(weight.get(words, 1.0))) for words, log in logs.items()})
     tables[0][BEGIN,] = NEVER * math.log(10), math.log(weights[0].get((BEGIN,), 1.0))
     return tables
 
 
 def _discounts(counts: Mapping[Words, int]) -> tuple[float, float, float, float]:
-    """What is taken from counts of 0, 1, 2, and 3 or more."""
-    of = Counter(counts.values())
-    n1, n2, n3, n4 = (of[k] for k in (1, 2, 3, 4))
+    """The discounts of counts of 0, 1, 2, and 3 or more."""
+    num_with_count = Counter(counts.values())
+    n1, n2, n3, n4 = (num_with_count[k] for k in (1, 2, 3, 4))
     if n1 and n2 and n3:
         share = n1 / (n1 + 2 * n2)
-        found = (0.0, 1 - 2 * share * n2 / n1, 2 - 3 * share * n3 / n2, 3 - 4 * share * n4 / n3)
-        if all(0 < d < k for k, d in enumerate(found) if k):
-            return found
-    return 0.0, 0.5, 1.0, 1.5  # counts of a small or made-up text do not allow the estimate
+        discounts = (0.0, 1 - 2 * share * n2 / n1, 2 - 3 * share * n3 / n2, 3 - 4 * share * n4 / n3)
+        if all(0 < d < k for k, d in enumerate(discounts) if k):
+            return discounts
+    return 0.0, 0.5, 1.0, 1.5  # counts of a small or artificial text do not allow the estimate
 
 
 def _read(lines: Iterator[str], name: str) -> list[Table]:
@@ -266,5 +267,5 @@ def _check_size(sizes: list[int], tables: list[Table], place: str) -> None:
         raise _damaged(place, f"{len(tables[-1])} {n}-grams before it where {sizes[n - 1]} were announced")
 
 
-def _damaged(place: str, found: str) -> UserError:
-    return UserError(f"{place} of the ARPA file is damaged: it has {found}; write or download it again")
+def _damaged(place: str, content: str) -> UserError:
+    return UserError(f"{place} of the ARPA file is damaged: it has {content}; write or download it again")

@@ -20,9 +20,9 @@ from dolmen.types import Arrays, UserError
 
 BOUNDARY = "\u2581"
 """A unit that begins with it begins a word."""
-Kind = Literal["words", "characters", "bpe"]
-MOST_WORDS, FREQUENT = 200, 5
-"""A vocabulary of at most so many words, each said so often in the mean, is learned as words."""
+UnitType = Literal["words", "characters", "bpe"]
+MAX_WORD_UNITS, MIN_MEAN_COUNT = 200, 5
+"""A vocabulary of at most so many words, each of which comes so often in the mean, is learned as words."""
 
 
 class SpeechProcessor(BaseModel):
@@ -33,11 +33,11 @@ class SpeechProcessor(BaseModel):
         units: V of them as text; the first is CTC's blank, and one that begins with ``BOUNDARY`` begins a word.
         rules: what is done to a transcript before it is learned.
         front: samples to log-mel frames.
-        level: how loud it has been of late; what networks see is how far below it each band is.
+        level: gain control; networks see how far below the level each band is.
         mean: (F,) of that in the training recordings.
-        deviation: (F,) of them.
+        deviation: (F,) of the same.
         stride: frames that make a step.
-        tail_s: silence that is put behind a recording, so that its last word can be told.
+        tail_s: silence that is put behind a recording, so that its last word is recognised.
         streams: whether the network reads forwards only.
         bpe: sentencepiece's model, base64, of BPE.
         threshold: words less sure than this are left out.
@@ -45,7 +45,7 @@ class SpeechProcessor(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Kind
+    kind: UnitType
     units: tuple[str, ...]
     rules: TextRules = TextRules()
     front: LogMel = LogMel()
@@ -88,7 +88,7 @@ class SpeechProcessor(BaseModel):
         return mean, np.asarray(self.deviation or np.ones(self.front.num_mels), np.float32)
 
     def num_steps(self, num_samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Of recordings of so many samples (the silence behind them is added here)."""
+        """Steps of recordings of so many samples (the silence behind them is added here)."""
         frames = [self.front.num_frames(int(n) + self.tail) for n in num_samples]
         return -(-np.array(frames, np.int64) // self.stride)
 
@@ -98,18 +98,20 @@ class SpeechProcessor(BaseModel):
         Raises:
             UserError: it holds what no unit stands for.
         """
-        said = normalise(text, self.rules)
+        spelled = normalise(text, self.rules)
         if self.kind == "bpe":
-            found = tuple(self._pieces.encode(said))
-            if 0 in found:
+            pieces = tuple(self._pieces.encode(spelled))
+            if 0 in pieces:
                 raise UserError(f"{text!r} holds a character that is not among the units")
-            return found
-        parts = [BOUNDARY + word for word in said.split()] if self.kind == "words" else said.replace(" ", BOUNDARY)
+            return pieces
+        parts = (
+            [BOUNDARY + word for word in spelled.split()] if self.kind == "words" else spelled.replace(" ", BOUNDARY)
+        )
         numbers = self._numbers
         missing = [part for part in parts if part not in numbers]
         if missing:
-            what = "word" if self.kind == "words" else "character"
-            raise UserError(f"the {what} {missing[0].replace(BOUNDARY, '')!r} in {text!r} is not among the units")
+            noun = "word" if self.kind == "words" else "character"
+            raise UserError(f"the {noun} {missing[0].replace(BOUNDARY, '')!r} in {text!r} is not among the units")
         return tuple(numbers[part] for part in parts)
 
     @functools.cached_property
@@ -126,7 +128,7 @@ class SpeechProcessor(BaseModel):
         return np.concatenate([stream.feed(samples), stream.finish()])
 
     def normalised(self, features: NDArray[np.float32], last: float | None = None) -> tuple[NDArray[np.float32], float]:
-        """Take off the level of late, and bring to mean 0 and deviation 1 over the training recordings.
+        """Subtract the level, and bring features to mean 0 and deviation 1 over the training recordings.
 
         Args:
             features: (T, F) of ``front``.
@@ -137,8 +139,8 @@ class SpeechProcessor(BaseModel):
         """
         mean, deviation = self._scaling
         below, last = self.level.relative(features, self.level.least if last is None else last)
-        found: NDArray[np.float32] = (below - mean) / deviation
-        return found, last
+        scaled: NDArray[np.float32] = (below - mean) / deviation
+        return scaled, last
 
     def encode(self, raw: Any) -> Arrays:
         """``{"frames": (T, S, F)}`` of (N,) samples at ``rate``."""
@@ -169,21 +171,21 @@ class StepStream:
     def finish(self) -> NDArray[np.float32]:
         """The steps of the silence behind a recording, the last filled up with zeros; it begins anew after it."""
         p = self.processor
-        found = [self._cut(self.frames.feed(np.zeros(p.tail, np.float32))), self._cut(self.frames.finish())]
+        steps = [self._cut(self.frames.feed(np.zeros(p.tail, np.float32))), self._cut(self.frames.finish())]
         if len(self.held):
             filled = np.zeros((1, p.stride, self.held.shape[1]), np.float32)
             filled[0, : len(self.held)] = self.held
-            found.append(filled)
+            steps.append(filled)
         self.reset()
-        return np.concatenate(found)
+        return np.concatenate(steps)
 
     def _cut(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         stride = self.processor.stride
-        found, self.level = self.processor.normalised(features, self.level)
-        both = np.concatenate([self.held, found])
-        steps = len(both) // stride
-        self.held = both[steps * stride :].copy()
-        return both[: steps * stride].reshape(steps, stride, both.shape[1])
+        normalised, self.level = self.processor.normalised(features, self.level)
+        frames = np.concatenate([self.held, normalised])
+        steps = len(frames) // stride
+        self.held = frames[steps * stride :].copy()
+        return frames[: steps * stride].reshape(steps, stride, frames.shape[1])
 
     def reset(self) -> None:
         """Begin anew."""
@@ -192,7 +194,7 @@ class StepStream:
 
     @property
     def state(self) -> Arrays:
-        """All that it has in mind. Setting it raises ValueError, KeyError or TypeError where it can't be one."""
+        """Held frames, level and front end; a damaged one raises ValueError, KeyError or TypeError when set."""
         return {"held_frames": self.held.copy(), "level": np.array([self.level]), **self.frames.state}
 
     @state.setter
@@ -205,30 +207,30 @@ class StepStream:
         self.held, self.level = held, level
 
 
-def choose_kind(texts: Sequence[str]) -> Kind:
-    """Words where there are few and each is said often; else characters."""
+def choose_unit_type(texts: Sequence[str]) -> UnitType:
+    """Words where there are few and each comes often; else characters."""
     counts = Counter(word for text in texts for word in text.split())
-    few = 0 < len(counts) <= MOST_WORDS
-    return "words" if few and sum(counts.values()) >= FREQUENT * len(counts) else "characters"
+    few = 0 < len(counts) <= MAX_WORD_UNITS
+    return "words" if few and sum(counts.values()) >= MIN_MEAN_COUNT * len(counts) else "characters"
 
 
-def fit_units(kind: Kind, texts: Sequence[str], num_units: int) -> tuple[tuple[str, ...], str]:
+def fit_units(unit_type: UnitType, texts: Sequence[str], num_units: int) -> tuple[tuple[str, ...], str]:
     """The units of transcripts, and sentencepiece's model of BPE.
 
     Args:
-        kind: of the units.
+        unit_type: what a unit is.
         texts: normalised.
-        num_units: of BPE.
+        num_units: pieces of BPE.
 
     Raises:
         UserError: the texts are too small for BPE, or its library is missing.
     """
-    if kind == "words":
+    if unit_type == "words":
         return ("", *(BOUNDARY + w for w in sorted({word for text in texts for word in text.split()}))), ""
-    if kind == "characters":
+    if unit_type == "characters":
         return ("", *sorted({c for text in texts for c in text.replace(" ", BOUNDARY)})), ""
     library, model = _sentencepiece(), io.BytesIO()
-    least = len({c for text in texts for c in text.replace(" ", BOUNDARY)}) + 2  # what is unknown, and the boundary
+    least = len({c for text in texts for c in text.replace(" ", BOUNDARY)}) + 2  # the unknown piece, and the boundary
     if texts and num_units < least:
         raise UserError(
             f"--vocabulary {num_units} is too small for BPE: the {least - 2} characters of these transcripts take "
@@ -246,9 +248,9 @@ def fit_units(kind: Kind, texts: Sequence[str], num_units: int) -> tuple[tuple[s
             f"BPE can't be learned from these transcripts ({reason}); try --vocabulary 60, or --units characters"
         ) from None
     pieces = library.SentencePieceProcessor(model_proto=model.getvalue())
-    found = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
-    # What is unknown has the blank's number, and is refused.
-    return ("", *found[1:]), base64.b64encode(model.getvalue()).decode()
+    units = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
+    # The unknown piece has the blank's number, and is refused.
+    return ("", *units[1:]), base64.b64encode(model.getvalue()).decode()
 
 
 def _sentencepiece() -> Any:

@@ -1,4 +1,4 @@
-"""Transcripts as they are learned and as they are heard: what is done to a text, once, in one place."""
+"""Normalisation of transcripts: the same rules for learned texts, references, hot words and commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TAG = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]|\([^\s()]+\)")
 
 
 class TextRules(BaseModel):
-    """What is done to a transcript before it is learned; the same is done to references, hot words and commands.
+    """Rules by which a transcript is normalised before it is learned, or compared with what is heard.
 
     It is brought to Unicode's composed form (NFC), each stretch of white space becomes one space, and what can't be
     printed goes.
@@ -36,11 +36,11 @@ class TextRules(BaseModel):
     tags: bool = False
 
     def sentence(self) -> str:
-        """What is done, as a person reads it."""
-        said = {"lower": "small letters", "upper": "great letters", "keep": "letters as they are"}[self.case]
+        """The rules in words, for a person."""
+        letters = {"lower": "small letters", "upper": "great letters", "keep": "letters as they are"}[self.case]
         return ", ".join(
             (
-                said,
+                letters,
                 "punctuation kept" if self.punctuation else "no punctuation",
                 *(() if self.tags else ("no <tags>, [tags] and (tags)",)),
             )
@@ -66,16 +66,16 @@ def _printable(character: str) -> bool:
 
 
 def _without_punctuation(text: str) -> str:
-    made: list[str] = []
+    kept: list[str] = []
     for i, c in enumerate(text):
-        kind = unicodedata.category(c)
+        category = unicodedata.category(c)
         inside = 0 < i < len(text) - 1 and text[i - 1].isalnum() and text[i + 1].isalnum()
-        if kind[0] in "LMN" or c.isspace() or c in JOINERS:
-            made.append(c)
+        if category[0] in "LMN" or c.isspace() or c in JOINERS:
+            kept.append(c)
         elif inside and c in APOSTROPHES:
-            made.append("'")
+            kept.append("'")
         elif inside and c in DASHES:
-            made.append("-")
+            kept.append("-")
         else:
-            made.append(" ")
-    return "".join(made)
+            kept.append(" ")
+    return "".join(kept)

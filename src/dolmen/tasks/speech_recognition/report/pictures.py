@@ -1,4 +1,4 @@
-"""Sound in the report: players, what a CTC network said from step to step, error rates with their intervals."""
+"""Sound in the report: players, posteriorgrams, error rates with their intervals, false alarms."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from dolmen.wording import count
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH = 900
-SHOWN_S = 20.0
-"""Of a longer recording its beginning is drawn."""
-ROWS, LEAST = 16, 0.1
+WIDTH_PX = 900
+MAX_DRAWN_S = 20.0
+"""Only the beginning of a longer recording is drawn."""
+MAX_ROWS, MIN_PROBABILITY = 16, 0.1
 """Units that are drawn, and the probability that makes one worth a row."""
-LETTER = 0.64
+LETTER_EM = 0.64
 """Width of a letter in sizes of its font; a little more than the mean, so that labels keep apart."""
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
-    """An utterance that is looked at.
+class Utterance:
+    """An utterance of the report, with what there is to draw and play.
 
     Attributes:
         name: of the recording.
-        confidence: 0..1, how surely all that was heard is right.
+        confidence: 0..1, of the transcript.
         duration_s: how long the recording is.
-        words: that were heard, with their times; may be empty where these are not known.
+        words: of the transcript, with their times; may be empty where these are not known.
         speaker: who said it; empty where that is not known.
         samples: (N,) -1..1 at ``rate``, for the player; None for none.
         rate: samples a second.
@@ -78,16 +78,16 @@ def wav_uri(samples: NDArray[np.floating[Any]], rate: int) -> str:
 
 def fair_cut(sizes: Sequence[int], budget: int) -> int:
     """The size to which the largest are cut so that all together fit into the budget; the others stay whole."""
-    left = budget
-    for done, size in enumerate(sorted(sizes)):
-        share = left // (len(sizes) - done)
+    remaining = budget
+    for num_done, size in enumerate(sorted(sizes)):
+        share = remaining // (len(sizes) - num_done)
         if size > share:
             return share
-        left -= size
+        remaining -= size
     return max(sizes, default=0)
 
 
-# ---- what the network said
+# ---- what the network gave
 
 
 def unit_text(unit: str) -> str:
@@ -95,12 +95,12 @@ def unit_text(unit: str) -> str:
     return "␣" if unit == SPACE else unit.removeprefix(SPACE)
 
 
-def shown_units(logp: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """Units but blank that are likely at some time, the strongest of them, in the order in which they come."""
+def likely_units(logp: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """The likeliest units but blank, in the order in which they come."""
     p = np.exp(logp)
     p[:, BLANK] = 0
-    likely = np.flatnonzero(p.max(0) >= LEAST)
-    chosen = likely[np.argsort(-p[:, likely].max(0), kind="stable")[:ROWS]]
+    likely = np.flatnonzero(p.max(0) >= MIN_PROBABILITY)
+    chosen = likely[np.argsort(-p[:, likely].max(0), kind="stable")[:MAX_ROWS]]
     return chosen[np.argsort(p[:, chosen].argmax(0), kind="stable")]
 
 
@@ -114,61 +114,61 @@ def spikes(logp: NDArray[np.floating[Any]]) -> list[tuple[int, int]]:
 
 def ems(text: str) -> float:
     """About how wide a text is, in sizes of its font."""
-    return sum(1.0 if unicodedata.east_asian_width(c) in "WF" else LETTER for c in text)
+    return sum(1.0 if unicodedata.east_asian_width(c) in "WF" else LETTER_EM for c in text)
 
 
-def levels(spans: Sequence[tuple[float, float]], most: int) -> list[int | None]:
-    """On which line each label stands, so that none covers another; None where there is no room left.
+def label_lines(spans: Sequence[tuple[float, float]], num_lines: int) -> list[int | None]:
+    """The line of each label, so that none covers another; None where there is no room left.
 
     Args:
         spans: begin and end of each, begins rising.
-        most: lines.
+        num_lines: number of lines.
     """
-    ends = [-np.inf] * most
-    found: list[int | None] = []
+    ends = [-np.inf] * num_lines
+    lines: list[int | None] = []
     for begin, end in spans:
-        level = next((i for i, taken in enumerate(ends) if begin >= taken), None)
-        if level is not None:
-            ends[level] = end
-        found.append(level)
-    return found
+        line = next((i for i, taken in enumerate(ends) if begin >= taken), None)
+        if line is not None:
+            ends[line] = end
+        lines.append(line)
+    return lines
 
 
-def posteriorgram(heard: Heard, units: Sequence[str], wrong: Sequence[bool] = ()) -> str:
+def posteriorgram(utterance: Utterance, units: Sequence[str], wrong: Sequence[bool] = ()) -> str:
     """Log-mel frames with the words that were heard, and below them each unit's probability from step to step.
 
     Args:
-        heard: with features or logp, or both.
+        utterance: with features or logp, or both.
         units: V texts of the units.
-        wrong: of each of its words whether it is a mistake.
+        wrong: whether each of its words is a mistake.
     """
-    logp, features = (None if v is None or not len(v) else v for v in (heard.logp, heard.features))
+    logp, features = (None if v is None or not len(v) else v for v in (utterance.logp, utterance.features))
     assert logp is not None or features is not None
-    # What lies behind the recording is there for its last word to be told, so that it may be told there.
-    whole = max(heard.duration_s, 0 if logp is None else len(logp) * heard.step_s)
-    end = min(SHOWN_S, whole)
+    # The last word may be named in the silence behind the recording only.
+    whole_s = max(utterance.duration_s, 0 if logp is None else len(logp) * utterance.step_s)
+    end_s = min(MAX_DRAWN_S, whole_s)
     if logp is not None:
-        logp = logp[: max(1, round(end / heard.step_s))]
-    rows = np.zeros(0, np.int64) if logp is None else shown_units(logp)
+        logp = logp[: max(1, round(end_s / utterance.step_s))]
+    rows = np.zeros(0, np.int64) if logp is None else likely_units(logp)
     heights = [110.0] * (features is not None) + [20.0 * max(1, len(rows))] * (logp is not None)
     grid: dict[str, Any] = {
         "nrows": len(heights), "sharex": True, "squeeze": False, "gridspec_kw": {"height_ratios": heights}
     }  # fmt: skip
-    with drawing(WIDTH, sum(heights) + 92, **grid) as (figure, axes):
-        places = list(axes[:, 0])
-        top = places[0]
+    with drawing(WIDTH_PX, sum(heights) + 92, **grid) as (figure, axes):
+        panels = list(axes[:, 0])
+        top = panels[0]
         if features is not None:
-            draw_mels(top, features[: round(end / heard.hop_s)], heard.hop_s)
+            draw_mels(top, features[: round(end_s / utterance.hop_s)], utterance.hop_s)
             top.set_ylabel("log-mel")
         if logp is not None:
             for step, _ in spikes(logp) if features is not None else []:
-                top.axvline((step + 0.5) * heard.step_s, color="white", alpha=0.55, linewidth=0.8)
-            _draw_units(places[-1], logp, rows, heard.step_s, units)
-        _draw_words(top, [w for w in heard.words if w.start_s < end], wrong, end)
-        top.set_xlim(0, end)
-        places[-1].set_xlabel("seconds" if end == whole else f"seconds; the first {end:g} of them")
-        said = ", ".join(unit_text(units[unit]) for unit in rows)
-        return svg(figure, f"{count(len(rows), 'unit')} over {end:.1f} seconds: {said}", scroll=True)
+                top.axvline((step + 0.5) * utterance.step_s, color="white", alpha=0.55, linewidth=0.8)
+            _draw_units(panels[-1], logp, rows, utterance.step_s, units)
+        _draw_words(top, [w for w in utterance.words if w.start_s < end_s], wrong, end_s)
+        top.set_xlim(0, end_s)
+        panels[-1].set_xlabel("seconds" if end_s == whole_s else f"seconds; the first {end_s:g} of them")
+        names = ", ".join(unit_text(units[unit]) for unit in rows)
+        return svg(figure, f"{count(len(rows), 'unit')} over {end_s:.1f} seconds: {names}", scroll=True)
 
 
 def draw_mels(axes: Axes, features: NDArray[np.floating[Any]], hop_s: float) -> None:
@@ -200,11 +200,11 @@ def _draw_units(
 
 def _draw_words(axes: Axes, words: Sequence[Word], wrong: Sequence[bool], end: float) -> None:
     """Words on two lines above the axes; those for which there is no room are left out."""
-    wide = end / (WIDTH - 110) * SMALL
+    seconds_per_em = end / (WIDTH_PX - 110) * SMALL
     middles = [min(end, (w.start_s + w.end_s) / 2) for w in words]
-    halves = [(ems(w.text) + 1) * wide / 2 for w in words]
+    halves = [(ems(w.text) + 1) * seconds_per_em / 2 for w in words]
     spans = [(m - half, m + half) for m, half in zip(middles, halves, strict=True)]
-    for i, (word, middle, level) in enumerate(zip(words, middles, levels(spans, 2), strict=True)):
+    for i, (word, middle, level) in enumerate(zip(words, middles, label_lines(spans, 2), strict=True)):
         if level is not None:
             mistaken = i < len(wrong) and wrong[i]
             axes.annotate(
@@ -237,9 +237,9 @@ def rate_bars(rows: Sequence[Mapping[str, Any]], title: str, overall: float) -> 
         axes.plot(rates, y, "o", color=BLUE, markersize=6)
         axes.axvline(overall, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_yticks(y, names)
-        for place, row in zip(y, rows, strict=True):
-            told = f"{percent(row['error_rate'])}, {count(row['num'], 'utterance')}"
-            axes.annotate(told, (1.01, place), xycoords=("axes fraction", "data"), va="center", color=MUTED)
+        for row_y, row in zip(y, rows, strict=True):
+            label = f"{percent(row['error_rate'])}, {count(row['num'], 'utterance')}"
+            axes.annotate(label, (1.01, row_y), xycoords=("axes fraction", "data"), va="center", color=MUTED)
         axes.set(xlim=(0, high), ylim=(len(rows) - 0.4, -0.6), xlabel=title)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g}%"))
         axes.xaxis.set_major_locator(MaxNLocator(5))

@@ -1,4 +1,4 @@
-"""What the report shows of speech recognition: numbers, mistakes, utterances to listen to, and who is misheard."""
+"""The report's sections of speech recognition: numbers, mistakes, utterances to listen to, weak groups."""
 
 from __future__ import annotations
 
@@ -11,35 +11,42 @@ import numpy as np
 from dolmen.report import figures
 from dolmen.report.numbers import interval_text, percent, sentence
 from dolmen.report.tables import bar
-from dolmen.tasks.speech_recognition.report.pictures import Heard, alarms, fair_cut, posteriorgram, rate_bars, wav_uri
+from dolmen.tasks.speech_recognition.report.pictures import (
+    Utterance,
+    alarms,
+    fair_cut,
+    posteriorgram,
+    rate_bars,
+    wav_uri,
+)
 from dolmen.types import Evaluation, Section
 from dolmen.wording import count
 
-__all__ = ["Heard", "sections"]
+__all__ = ["Utterance", "sections"]
 
 Pairs = Sequence[Sequence[str]]
 
-PLAYERS, BYTES = 10, 2_000_000
+MAX_PLAYERS, MAX_PLAYER_BYTES = 10, 2_000_000
 """Players, and what all of them may take as base64."""
-BARS = 20
+MAX_BARS = 20
 """Groups in a chart."""
-LONG = 120
+MAX_SHOWN_WORDS = 120
 """Words of an utterance that are shown."""
 NOTHING = "–"
 RATES = {"words": ("WER", "word"), "characters": ("CER", "character")}
-CLASSES = {True: "hit", False: "sub"}
+CSS_CLASSES = {True: "hit", False: "sub"}
 
 
 def sections(
-    evaluations: dict[str, Evaluation], *, heard: Callable[[str, int], Heard], units: Sequence[str]
+    evaluations: dict[str, Evaluation], *, utterance_of: Callable[[str, int], Utterance], units: Sequence[str]
 ) -> list[Section]:
-    """Return what the report shows for this task; drawn from the test split where there is one.
+    """Return the sections for this task, of the test split where there is one.
 
     Args:
-        evaluations: by split, as ``metrics.transcription.evaluate`` makes them. A table ``alarms``, of
+        evaluations: by split, as ``metrics.evaluate`` returns them. A table ``alarms``, of
             ``metrics.alarms.alarm_curve`` with "num_said", "hours" and "point" (of ``threshold_for``, or None), adds a
             section.
-        heard: (split, number of an utterance) to what there is of it; asked for a few only.
+        utterance_of: (split, index) to an utterance with its sound; called for a few only.
         units: V texts of the network's units.
     """
     split = "test" if "test" in evaluations else next(iter(evaluations))
@@ -50,20 +57,20 @@ def sections(
     name = next((s for s in (split, *evaluations) if "alarms" in evaluations[s].tables), None)
     alarms_of = None if name is None else evaluations[name].tables["alarms"]
     threshold = ((alarms_of or {}).get("point") or {}).get("threshold", 0.0)
-    shown = [
+    parts = [
         _errors(evaluation, split, threshold),
         _confusions(evaluation, split),
-        _worst(evaluation, split, heard, units),
+        _worst(evaluation, split, utterance_of, units),
     ]
     titles = {"speakers": "By speaker", "durations": "By duration"}
     for table, title in titles.items():
         if evaluation.tables.get(table, {}).get("num_groups", 0) > 1:
-            shown.append(_groups(evaluation, split, table, title))
+            parts.append(_groups(evaluation, split, table, title))
     if evaluation.tables.get("calibration", {}).get("bins"):
-        shown.append(_confidences(evaluation, split))
+        parts.append(_confidences(evaluation, split))
     if name is not None and alarms_of is not None:
-        shown.append(_alarms(alarms_of, name))
-    return shown
+        parts.append(_alarms(alarms_of, name))
+    return parts
 
 
 # ---- numbers
@@ -71,20 +78,20 @@ def sections(
 
 def _errors(evaluation: Evaluation, split: str, threshold: float) -> Section:
     rows, sums = "", evaluation.tables["errors"]
-    for kind, (name, thing) in RATES.items():
-        found = sums[kind]
-        said = found["hits"] + found["substitutions"] + found["deletions"]
+    for unit, (name, thing) in RATES.items():
+        counts = sums[unit]
+        num_said = counts["hits"] + counts["substitutions"] + counts["deletions"]
         metric = name.lower()
         interval = interval_text(evaluation.intervals.get(metric), percentages=True)
         small = f"<small>{interval}</small>" if interval else ""
         rows += (
-            f'<tr><th scope="row">{name}<small>of {count(said, thing)}</small></th>'
+            f'<tr><th scope="row">{name}<small>of {count(num_said, thing)}</small></th>'
             f'<td class="number">{percent(evaluation.metrics[metric])}{small}</td>'
         )
         for part in ("substitutions", "deletions", "insertions"):
-            share = percent(found[part] / max(1, said))
-            rows += f'<td class="number">{found[part]:,}<small>{share}</small></td>'
-        rows += f'<td class="number">{found["hits"]:,}</td></tr>'
+            share = percent(counts[part] / max(1, num_said))
+            rows += f'<td class="number">{counts[part]:,}<small>{share}</small></td>'
+        rows += f'<td class="number">{counts["hits"]:,}</td></tr>'
     names = ("rate", "taken for another", "left out", "put in", "right")
     head = "".join(f'<th scope="col" class="number">{n}</th>' for n in names)
     html = f'<table class="classes"><thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{rows}</tbody></table>'
@@ -93,15 +100,15 @@ def _errors(evaluation: Evaluation, split: str, threshold: float) -> Section:
     lead = (
         f"{exact:,} of {count(evaluation.num_examples, 'utterance')} are right to the word "
         f"({percent(evaluation.metrics['exact'])}, 95 % interval {interval}). Mistakes are those of the alignment with "
-        f"the fewest; what is put in makes rates over 100 % possible. {_kind_of_mistakes(evaluation, threshold)}"
+        f"the fewest; what is put in makes rates over 100 % possible. {_advice(evaluation, threshold)}"
     )
     return Section(f"Errors ({split})", html, lead.rstrip())
 
 
-def _kind_of_mistakes(evaluation: Evaluation, threshold: float) -> str:
-    """What helps, where one kind of mistake outweighs the others."""
-    found = evaluation.tables["errors"][evaluation.tables["unit"]]
-    deletions, insertions, substitutions = (found[k] for k in ("deletions", "insertions", "substitutions"))
+def _advice(evaluation: Evaluation, threshold: float) -> str:
+    """Advice where deletions or insertions outweigh the other mistakes; else empty."""
+    counts = evaluation.tables["errors"][evaluation.tables["unit"]]
+    deletions, insertions, substitutions = (counts[k] for k in ("deletions", "insertions", "substitutions"))
     if deletions > 2 * (insertions + substitutions) and deletions >= 5:
         if threshold:
             return (
@@ -144,25 +151,28 @@ def _confusions(evaluation: Evaluation, split: str) -> Section:
 
 
 def _mistake(pair: Mapping[str, Any]) -> str:
-    said, heard = pair["said"], pair["heard"]
-    if not said:
-        return f"“{heard}” where nothing was said"
-    return f"“{said}” taken for “{heard}”" if heard else f"“{said}” left out"
+    reference, hypothesis = pair["said"], pair["heard"]
+    if not reference:
+        return f"“{hypothesis}” where nothing was said"
+    return f"“{reference}” taken for “{hypothesis}”" if hypothesis else f"“{reference}” left out"
 
 
 # ---- utterances to listen to
 
 
-def _worst(evaluation: Evaluation, split: str, heard: Callable[[str, int], Heard], units: Sequence[str]) -> Section:
-    told = evaluation.tables["worst"][:PLAYERS]
+def _worst(
+    evaluation: Evaluation, split: str, utterance_of: Callable[[str, int], Utterance], units: Sequence[str]
+) -> Section:
+    rows = evaluation.tables["worst"][:MAX_PLAYERS]
     title = f"The worst utterances ({split})"
-    if not told:
+    if not rows:
         return Section(title, "", "There is no mistake.")
-    found = [heard(split, row["utterance"]) for row in told]
+    utterances = [utterance_of(split, row["utterance"]) for row in rows]
     # Base64 takes 4 characters for 3 bytes, and a sample takes 2 bytes.
-    most = fair_cut([len(h.samples) for h in found if h.samples is not None], BYTES * 3 // 4 // 2)
+    sizes = [len(u.samples) for u in utterances if u.samples is not None]
+    max_samples = fair_cut(sizes, MAX_PLAYER_BYTES * 3 // 4 // 2)
     unit = evaluation.tables["unit"]
-    items = [_utterance(h, row, unit, units, most) for h, row in zip(found, told, strict=True)]
+    items = [_player(u, row, unit, units, max_samples) for u, row in zip(utterances, rows, strict=True)]
     lead = (
         f"The {count(len(items), 'utterance')} with the most mistakes; of those with as many, the surest first. Is "
         "what was “said” to be heard? Underlined in orange: heard, but wrong (dotted: put in). Struck through in "
@@ -171,31 +181,37 @@ def _worst(evaluation: Evaluation, split: str, heard: Callable[[str, int], Heard
     return Section(title, "".join(items), lead)
 
 
-def _utterance(heard: Heard, row: Mapping[str, Any], unit: str, units: Sequence[str], most: int) -> str:
+def _player(utterance: Utterance, row: Mapping[str, Any], unit: str, units: Sequence[str], max_samples: int) -> str:
     thing = RATES[unit][1]
-    about = [f"{count(row['errors'], f'wrong {thing}')}", f"{heard.duration_s:.1f} s"]
-    about += [f"confidence {percent(heard.confidence)}"] + ([escape(heard.speaker)] if heard.speaker else [])
+    caption_parts = [f"{count(row['errors'], f'wrong {thing}')}", f"{utterance.duration_s:.1f} s"]
+    caption_parts.append(f"confidence {percent(utterance.confidence)}")
+    if utterance.speaker:
+        caption_parts.append(escape(utterance.speaker))
     parts = [aligned(row["pairs"], letters=unit == "characters")]
-    if heard.samples is not None and len(heard.samples):
-        cut = heard.samples[:most]
-        parts.append(f'<audio controls preload="metadata" src="{wav_uri(cut, heard.rate)}"></audio>')
-        if len(cut) < len(heard.samples):
-            about.append(f"the player has the first {len(cut) / heard.rate:.1f} s")
-    if any(values is not None and len(values) for values in (heard.logp, heard.features)):
-        wrong = [said != word for said, word in row["pairs"] if word] if unit == "words" else []
-        parts.append(posteriorgram(heard, units, wrong))
-    caption = f'<figcaption>{", ".join(about)}<span class="file">{escape(heard.name)}</span></figcaption>'
+    if utterance.samples is not None and len(utterance.samples):
+        cut = utterance.samples[:max_samples]
+        parts.append(f'<audio controls preload="metadata" src="{wav_uri(cut, utterance.rate)}"></audio>')
+        if len(cut) < len(utterance.samples):
+            caption_parts.append(f"the player has the first {len(cut) / utterance.rate:.1f} s")
+    if any(values is not None and len(values) for values in (utterance.logp, utterance.features)):
+        wrong = (
+            [reference != hypothesis for reference, hypothesis in row["pairs"] if hypothesis] if unit == "words" else []
+        )
+        parts.append(posteriorgram(utterance, units, wrong))
+    caption = f'<figcaption>{", ".join(caption_parts)}<span class="file">{escape(utterance.name)}</span></figcaption>'
     return f'<figure class="heard">{"".join(parts)}{caption}</figure>'
 
 
 def aligned(pairs: Pairs, *, letters: bool = False) -> str:
-    """What was said above what was heard, word by word (or letter by letter), with the mistakes marked."""
+    """The reference above the transcript, word by word (or letter by letter), with the mistakes marked."""
     cells = []
-    for said, heard in pairs[:LONG]:
-        css = "ins" if not said else "del" if not heard else CLASSES[said == heard]
-        cells.append(f'<span class="{css}"><i>{escape(said) or NOTHING}</i><i>{escape(heard) or NOTHING}</i></span>')
-    if len(pairs) > LONG:
-        cells.append(f'<span class="more"><i>… and {len(pairs) - LONG} more</i><i></i></span>')
+    for reference, hypothesis in pairs[:MAX_SHOWN_WORDS]:
+        css = "ins" if not reference else "del" if not hypothesis else CSS_CLASSES[reference == hypothesis]
+        cells.append(
+            f'<span class="{css}"><i>{escape(reference) or NOTHING}</i><i>{escape(hypothesis) or NOTHING}</i></span>'
+        )
+    if len(pairs) > MAX_SHOWN_WORDS:
+        cells.append(f'<span class="more"><i>… and {len(pairs) - MAX_SHOWN_WORDS} more</i><i></i></span>')
     css = "aligned letters" if letters else "aligned"
     return f'<div class="{css}"><span class="rows"><i>said</i><i>heard</i></span>{"".join(cells)}</div>'
 
@@ -204,12 +220,12 @@ def aligned(pairs: Pairs, *, letters: bool = False) -> str:
 
 
 def _groups(evaluation: Evaluation, split: str, table: str, title: str) -> Section:
-    found, (rate, _) = evaluation.tables[table], RATES[evaluation.tables["unit"]]
-    rows, overall = found["rows"], evaluation.metrics[rate.lower()]
-    html = rate_bars(rows[:BARS], rate, overall)
+    groups, (rate, _) = evaluation.tables[table], RATES[evaluation.tables["unit"]]
+    rows, overall = groups["rows"], evaluation.metrics[rate.lower()]
+    html = rate_bars(rows[:MAX_BARS], rate, overall)
     lead = f"The line through a point is the 95 % interval, the dashed one the {rate} of all, {percent(overall)}."
-    if found["num_groups"] > len(rows[:BARS]):
-        lead += f" Drawn are the {len(rows[:BARS])} worst of {found['num_groups']:,}."
+    if groups["num_groups"] > len(rows[:MAX_BARS]):
+        lead += f" Drawn are the {len(rows[:MAX_BARS])} worst of {groups['num_groups']:,}."
     worse = [r for r in rows if r["interval"] and r["interval"][0] > overall]
     if worse:
         names = ", ".join(str(r["group"]) for r in worse[:3]) + (", …" if len(worse) > 3 else "")
@@ -222,16 +238,16 @@ def _groups(evaluation: Evaluation, split: str, table: str, title: str) -> Secti
 def _confidences(evaluation: Evaluation, split: str) -> Section:
     table = evaluation.tables["calibration"]
     chart = figures.reliability(table["bins"], table["ece"])
-    told = sum(b["num"] for b in table["bins"])
-    gap = sum(b["num"] * (b["confidence"] - b["accuracy"]) for b in table["bins"]) / max(1, told)
+    num_words = sum(b["num"] for b in table["bins"])
+    gap = sum(b["num"] * (b["confidence"] - b["accuracy"]) for b in table["bins"]) / max(1, num_words)
     if abs(gap) < 0.02:
-        sums = "On the whole it is neither too sure of itself nor too timid"
+        verdict = "On the whole it is neither too sure of itself nor too timid"
     else:
-        sums = f"On the whole it is {'too sure of itself' if gap > 0 else 'too timid'} by {percent(abs(gap))}"
+        verdict = f"On the whole it is {'too sure of itself' if gap > 0 else 'too timid'} by {percent(abs(gap))}"
     text = (
-        f"<p>{sums}: of {count(told, 'word')} that were heard, it was sure of "
-        f"{percent(sum(b['num'] * b['confidence'] for b in table['bins']) / max(1, told))} in the mean, and "
-        f"{percent(sum(b['num'] * b['accuracy'] for b in table['bins']) / max(1, told))} were right.</p>"
+        f"<p>{verdict}: of {count(num_words, 'word')} that were heard, it was sure of "
+        f"{percent(sum(b['num'] * b['confidence'] for b in table['bins']) / max(1, num_words))} in the mean, and "
+        f"{percent(sum(b['num'] * b['accuracy'] for b in table['bins']) / max(1, num_words))} were right.</p>"
         "<p>Pale bars show how far chance alone may move a point.</p>"
     )
     lead = "How often a word that was heard was right, by how sure the model was of it."

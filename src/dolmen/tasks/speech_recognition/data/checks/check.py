@@ -1,4 +1,4 @@
-"""What is in a set of recordings, what is wrong with it, what would leak: every file accounted for.
+"""The check of a set of recordings: its amounts, problems and leaks, with every file accounted for.
 
 The codes of the findings are stable, their sentences are for a person.
 """
@@ -32,10 +32,10 @@ def check_recordings(
     """Check recordings whose splits are assigned.
 
     Args:
-        recordings: one with split "" is counted as skipped.
+        recordings: the set; a recording with split "" counts as skipped.
         decoded: the same.
         processor: fitted on the training part.
-        task: what the report says it is for.
+        task: name in the report.
     """
     data = CheckedRecordings.of(recordings, decoded, processor)
     subjects = (_files, _amounts, *leaks.SUBJECTS, *sound.SUBJECTS, *texts.SUBJECTS)
@@ -54,13 +54,13 @@ def check_recordings(
 
 def _skipped(data: CheckedRecordings) -> tuple[Skipped, ...]:
     """Every file that is not used, with its reason."""
-    mine = []
+    unused = []
     for index, item in enumerate(data.recordings.items):
         reason = data.decoded.problems.get(index) or data.recordings.left_out.get(index)
         reason = reason or ("" if data.texts[index] else NO_TEXT) or ("" if item.split else "no split")
         if reason:
-            mine.append(Skipped(name=item.name, reason=reason))
-    return (*data.recordings.skipped, *mine)
+            unused.append(Skipped(name=item.name, reason=reason))
+    return (*data.recordings.skipped, *unused)
 
 
 def _summary(data: CheckedRecordings) -> dict[str, str]:
@@ -107,7 +107,7 @@ def long_time(seconds: float) -> str:
 
 
 def _files(data: CheckedRecordings) -> Iterator[Finding]:
-    """Find what is left out, and what the reader had to say."""
+    """Find files that are left out, and pass on the notes of the reader."""
     too_long = data.decoded.too_long
     yield from amounts.unreadable(data, sorted(set(data.problems) - too_long))
     yield from amounts.problems(

@@ -1,4 +1,4 @@
-"""What leaks from one split of recordings into another beside copies: texts and speakers."""
+"""Leaks from one split of recordings into another beside copies: texts and speakers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def two_texts(data: CheckedRecordings) -> Iterator[Finding]:
 
 def speakers(data: CheckedRecordings) -> Iterator[Finding]:
     """Find speakers of several splits. Where the data name both splits, that leaks; else the figures have a limit."""
-    torn = groups_across(data)
+    splits_of = groups_across(data)
     drawn: dict[str, set[str]] = {}
     for later, earlier in combinations(SPLITS, 2):
-        both = [speaker for speaker, splits in torn.items() if {later, earlier} <= set(splits)]
+        shared = [speaker for speaker, splits in splits_of.items() if {later, earlier} <= set(splits)]
         if {later, earlier} & set(data.recordings.drawn) or data.recordings.shares_speakers:
-            for speaker in both:
+            for speaker in shared:
                 drawn.setdefault(speaker, set()).update((earlier, later))
             continue
         yield from some(
@@ -42,9 +42,9 @@ def speakers(data: CheckedRecordings) -> Iterator[Finding]:
             "leak",
             f"{{num}} [speaker|speakers] of {later} [is|are] also in {earlier} ({{names}}): keep each in one, name no "
             "splits and let Dolmen choose them, or agree to it with --speakers shared",
-            len(both),
-            both,
-            names=_listed(both),
+            len(shared),
+            shared,
+            names=_listed(shared),
         )
     yield from some(
         "speakers-shared",

@@ -1,4 +1,4 @@
-"""What is said in recordings: too much or too little for their length, or what training never shows."""
+"""The texts of recordings: too long or short for the sound, or with parts that training never shows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from dolmen.data.checks.findings import some
 from dolmen.tasks.speech_recognition.data.checks.view import CheckedRecordings
-from dolmen.tasks.speech_recognition.data.dataset import known_part
+from dolmen.tasks.speech_recognition.data.dataset import spellable_part
 from dolmen.types import Finding
 from dolmen.wording import listed
 
-TIMES = 5.0
-"""Seconds a character, of the median, from which on a text and its recording hardly belong together."""
+MAX_PACE_FACTOR = 5.0
+"""Seconds a character, as a multiple of the median, above which text and recording hardly belong together."""
 SLACK_S = 1.0
-"""Silence around what is said, that short recordings may have beyond that."""
-RARE = 5
-"""A character that training shows less often is hardly learned."""
+"""Silence around speech that short recordings may have beyond that."""
+MIN_COUNT = 5
+"""A character or word that training shows less often is hardly learned."""
 
 
 def empty(data: CheckedRecordings) -> Iterator[Finding]:
@@ -44,11 +44,11 @@ def speed(data: CheckedRecordings) -> Iterator[Finding]:
     characters = np.array([len(data.texts[i]) for i in data.used])
     seconds = data.durations_s[data.used]
     usual = float(np.median(seconds / characters)) * characters
-    for code, odd, what in (
-        ("short-for-text", seconds * TIMES < usual, "short"),
-        ("long-for-text", seconds > TIMES * usual + SLACK_S, "long"),
+    for code, is_odd, what in (
+        ("short-for-text", seconds * MAX_PACE_FACTOR < usual, "short"),
+        ("long-for-text", seconds > MAX_PACE_FACTOR * usual + SLACK_S, "long"),
     ):
-        rows = data.used[odd]
+        rows = data.used[is_odd]
         first = rows[0] if len(rows) else 0
         yield from data.some(
             code,
@@ -63,7 +63,7 @@ def speed(data: CheckedRecordings) -> Iterator[Finding]:
 
 def steps(data: CheckedRecordings) -> Iterator[Finding]:
     """Find recordings with more units in their text than the network takes steps."""
-    units = [data.processor.encode_text(known_part(data.texts[i], data.processor)) for i in data.used]
+    units = [data.processor.encode_text(spellable_part(data.texts[i], data.processor)) for i in data.used]
     impossible = too_short(data.decoded.lengths[data.used], units, data.processor.num_steps)
     rows = data.used[impossible]
     yield from data.some(
@@ -100,25 +100,25 @@ def unseen(data: CheckedRecordings) -> Iterator[Finding]:
         text = data.texts[index]
         return text.split() if of_words else list(text.replace(" ", ""))
 
-    shown = Counter(part for i in data.rows_of("train") for part in parts(i))
-    what = "words" if of_words else "characters"
+    trained = Counter(part for i in data.rows_of("train") for part in parts(i))
+    nouns = "words" if of_words else "characters"
     for split in ("val", "test"):
-        wrong = Counter(part for i in data.rows_of(split) for part in parts(i) if part not in shown)
+        untrained = Counter(part for i in data.rows_of(split) for part in parts(i) if part not in trained)
         yield from some(
-            f"{what}-never-trained",
+            f"{nouns}-never-trained",
             "warning",
-            f"{{num}} [recording|recordings] of {split} [has|have] {what} that train never shows ({{parts}}), and no"
+            f"{{num}} [recording|recordings] of {split} [has|have] {nouns} that train never shows ({{parts}}), and no"
             " model can write them: move some into train",
-            sum(any(part in wrong for part in parts(i)) for i in data.rows_of(split)),
-            (f"{part}: {n}" for part, n in wrong.most_common()),
-            parts=listed(sorted(wrong)),
+            sum(any(part in untrained for part in parts(i)) for i in data.rows_of(split)),
+            (f"{part}: {n}" for part, n in untrained.most_common()),
+            parts=listed(sorted(untrained)),
         )
-    rare = {part: n for part, n in shown.items() if n < RARE}
+    rare = {part: n for part, n in trained.items() if n < MIN_COUNT}
     yield from some(
-        f"rare-{what}",
+        f"rare-{nouns}",
         "info",
-        f"{{num}} of the {len(shown):,} {what} of train [is|are] there fewer than {RARE} times ({{parts}}): hardly"
-        " learned, or a slip of the pen",
+        f"{{num}} of the {len(trained):,} {nouns} of train [is|are] there fewer than {MIN_COUNT} times ({{parts}}):"
+        " hardly learned, or a slip of the pen",
         len(rare),
         (f"{part}: {n}" for part, n in sorted(rare.items())),
         parts=listed(sorted(rare)),

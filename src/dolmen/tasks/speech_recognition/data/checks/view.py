@@ -1,4 +1,4 @@
-"""What the subjects of a check of recordings look at."""
+"""The data of a check of recordings, as its subjects take them."""
 
 from __future__ import annotations
 
