@@ -27,7 +27,7 @@ NUM_STEPS = 20
 
 @pytest.mark.parametrize("most", [1 << 22, 40, 1])
 def test_linear_cross_entropy_in_parts_equals_the_whole(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dolmen.nn.losses.MOST_LOGITS", most)
+    monkeypatch.setattr("dolmen.nn.losses.MAX_CHUNK_LOGITS", most)
     g = torch.Generator().manual_seed(0)
     tensors = [torch.randn(s, generator=g, requires_grad=True) for s in ((7, 5), (13, 5), (13,))]
     targets = torch.tensor([0, 12, 3, 3, 5, 1, 0])

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dolmen.nn.recurrent import loop as recurrent_loop
+from dolmen.nn.recurrent.cells import GATES
 from dolmen.nn.recurrent.gpu import run_fused
-from dolmen.nn.recurrent.state import GATES
 
 T, B, H = 4, 3, 6
 CASES = [  # layer norm, zoneout, lengths, resets, reverse
