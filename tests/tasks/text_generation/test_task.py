@@ -37,7 +37,7 @@ def test_it_learns_and_writes(run: Any) -> None:
 
 
 def test_a_sample_of_the_vocabulary_teaches_the_same(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dolmen.tasks.text_generation.task.DRAWN", 0.7)  # a quarter of a dozen says little
+    monkeypatch.setattr("dolmen.tasks.text_generation.task.DRAWN_SHARE", 0.7)  # a quarter of a dozen says little
     (tmp_path / "sea.txt").write_text(TEXT)
     options = SMALL | {"softmax": "sampled", "epochs": 12, "lr": 0.02}
     found = dolmen.train("text-generation", tmp_path / "sea.txt", tmp_path / "run", **options)
