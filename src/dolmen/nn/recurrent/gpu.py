@@ -140,9 +140,12 @@ class _Fused(torch.autograd.Function):
             flat, parts = d_raw.view(-1, width), d_part.view(-1, width).float()
             out: dict[str, Tensor | None] = dict.fromkeys(_NAMES)
             out |= {
-                "into": d_into, "state": from_start(d_before, d_states), "state_start": from_resets(d_before),
-                "weight_hh": torch.mm(flat.T, before.view(-1, h)).to(weight.dtype), "bias_hh": parts.sum(0),
-            }  # fmt: skip
+                "into": d_into,
+                "state": from_start(d_before, d_states),
+                "state_start": from_resets(d_before),
+                "weight_hh": torch.mm(flat.T, before.view(-1, h)).to(weight.dtype),
+                "bias_hh": parts.sum(0),
+            }
             if lstm:
                 out |= {"memory": from_start(d_cells, gradients[1]), "cell_start": from_resets(d_cells)}
             if norm:

@@ -290,8 +290,10 @@ class Journal:
         entered = {name: Counter(counts) for name, counts in saved["entered"].items()}
         stayed = {name: float(s) for name, s in saved["stayed_s"].items()}
         if (crossed.keys(), entered.keys(), stayed.keys()) != (
-            self.crossed.keys(), self.entered.keys(), self.stayed_s.keys(),
-        ):  # fmt: skip
+            self.crossed.keys(),
+            self.entered.keys(),
+            self.stayed_s.keys(),
+        ):
             raise ValueError("its counts are damaged")
         self.seen = Counter(saved["seen"])
         self.objects, self.crossed, self.entered, self.stayed_s = objects, crossed, entered, stayed

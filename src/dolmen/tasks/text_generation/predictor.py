@@ -278,9 +278,12 @@ class TextSession(Session):
 
 def _sampler(options: GenerationOptions) -> Sampler:
     return Sampler(
-        temperature=options.temperature, top_k=options.top_k, top_p=options.top_p,
-        repetition_penalty=options.repetition_penalty, seed=options.seed,
-    )  # fmt: skip
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        repetition_penalty=options.repetition_penalty,
+        seed=options.seed,
+    )
 
 
 def _stops(options: GenerationOptions) -> tuple[str, ...]:

@@ -58,13 +58,17 @@ class TextGenerationConfig(TaskConfig):
     size: int | None = Field(None, ge=1, description="of the embedding; if not given, that of a layer")
     tied: bool = Field(True, description="the softmax uses the embedding's weights")
     softmax: Literal["auto", "full", "sampled"] = Field(
-        "auto", description="while learning, over the whole vocabulary, or over a quarter of it that is drawn anew for "
-        "each step; auto: sampled from 16,000 tokens on"
-    )  # fmt: skip
+        "auto",
+        description="while learning, over the whole vocabulary, or over a quarter of it that is drawn anew for "
+        "each step; auto: sampled from 16,000 tokens on",
+    )
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="locked dropout of inputs, between layers, of outputs; if not given, more of it "
-        "the more often the text is seen"
-    )  # fmt: skip
+        None,
+        ge=0,
+        lt=1,
+        description="locked dropout of inputs, between layers, of outputs; if not given, more of it "
+        "the more often the text is seen",
+    )
     embedding_dropout: float = Field(0.0, ge=0, lt=1, description="share of the vocabulary dropped in a step")
     weight_drop: float = Field(0.0, ge=0, lt=1, description="dropout of the weights from state to state")
     mogrifier: int = Field(
@@ -307,9 +311,12 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
         states = {"hidden": state} | ({"cell": state} if layers.has_memory else {})
         tokens = Input("int64", ("batch", "time"), len(self.processor))
         graph = Graph(
-            LanguageGraph(model), {"tokens": tokens, **states}, ("logits", *(f"next_{name}" for name in states)),
-            {f"next_{name}": name for name in states}, lambda: LanguageSteps(model),
-        )  # fmt: skip
+            LanguageGraph(model),
+            {"tokens": tokens, **states},
+            ("logits", *(f"next_{name}" for name in states)),
+            {f"next_{name}": name for name in states},
+            lambda: LanguageSteps(model),
+        )
         return {MODEL: graph}
 
     def network_outputs(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:

@@ -142,10 +142,11 @@ def _sentence(words: Sequence[str], gold: Sequence[str], predicted: Sequence[str
     """A sentence with its true labels and those that were predicted instead, as HTML."""
     if kind == "labels":
         return " ".join(
-            escape(w) if a == b else
-            f'<b>{escape(w)}</b> <span class="right">{escape(a)}</span> <span class="wrong">{escape(b)}</span>'
+            escape(w)
+            if a == b
+            else f'<b>{escape(w)}</b> <span class="right">{escape(a)}</span> <span class="wrong">{escape(b)}</span>'
             for w, a, b in zip(words, gold, predicted, strict=True)
-        )  # fmt: skip
+        )
     gold_spans, predicted_spans = spans_of(gold), spans_of(predicted)
     opens: dict[int, list[str]] = {}
     closes: dict[int, list[str]] = {}

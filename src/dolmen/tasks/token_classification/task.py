@@ -183,8 +183,11 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
 
     def _allowed(self) -> tuple[Tensor, Tensor, Tensor]:
         k = len(self.processor.labels)
-        masks = allowed(self.processor.labels) if self.processor.kind == "spans" else (
-            np.ones((k, k), bool), np.ones(k, bool), np.ones(k, bool))  # fmt: skip
+        masks = (
+            allowed(self.processor.labels)
+            if self.processor.kind == "spans"
+            else (np.ones((k, k), bool), np.ones(k, bool), np.ones(k, bool))
+        )
         between, begin, end = (torch.from_numpy(m) for m in masks)
         return between, begin, end
 

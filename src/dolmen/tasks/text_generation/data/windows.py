@@ -95,8 +95,10 @@ def cut_windows(
     test_at = num - (max(1, round(num * test_fraction)) if test_fraction else 0)
     val_at = test_at - (max(1, round(num * val_fraction)) if val_fraction else 0)
     edges: dict[Literal["train", "val", "test"], tuple[int, int]] = {
-        "train": (0, val_at), "val": (val_at, test_at), "test": (test_at, num),
-    }  # fmt: skip
+        "train": (0, val_at),
+        "val": (val_at, test_at),
+        "test": (test_at, num),
+    }
     return {s: whole.subset(np.arange(max(low, 0), high)) for s, (low, high) in edges.items() if high > low}
 
 
