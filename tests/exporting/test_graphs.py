@@ -39,7 +39,7 @@ def graph_of(kind: str, lengths: bool = False, **options: Any) -> Graph:
     layers = KINDS[kind](6, 10, options.pop("layers", 2), batch_first=True, **options).eval()
     x = Input("float32", ("batch", "time", 6))
     if lengths:
-        given = {"x": x, "lengths": Input("int64", ("batch",), least=1, up_to="time")}
+        given = {"x": x, "lengths": Input("int64", ("batch",), low=1, up_to="time")}
         return Graph(Layers(layers, True), given, ("y",))
     state = Input("float32", (layers.num_layers, "batch", layers.hidden_size))
     states = {"hidden": state} | ({"cell": state} if layers.has_memory else {})
@@ -113,7 +113,7 @@ def test_a_network_of_one_size_is_refused() -> None:
 def test_examples_keep_to_what_inputs_allow() -> None:
     inputs = {
         "words": Input("int64", ("batch", "time"), 5),
-        "lengths": Input("int64", ("batch",), least=1, up_to="time"),
+        "lengths": Input("int64", ("batch",), low=1, up_to="time"),
         "x": Input("float32", ("batch", 4)),
     }
     made = example(inputs, {"batch": 200, "time": 3})

@@ -76,7 +76,7 @@ class Translator(nn.Module):
         return logits
 
     def graphs(self) -> dict[str, Graph]:
-        lengths = Input("int64", ("batch",), least=1, up_to="source")
+        lengths = Input("int64", ("batch",), low=1, up_to="source")
         source = Input("int64", ("batch", "source"), NUM_TOKENS)
         decoder = {
             "tokens": Input("int64", ("batch", "time"), NUM_TOKENS),

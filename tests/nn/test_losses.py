@@ -27,17 +27,17 @@ NUM_STEPS = 20
 
 @pytest.mark.parametrize("most", [1 << 22, 40, 1])
 def test_linear_cross_entropy_in_parts_equals_the_whole(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dolmen.nn.losses.MOST_LOGITS", most)
+    monkeypatch.setattr("dolmen.nn.losses.MAX_CHUNK_LOGITS", most)
     g = torch.Generator().manual_seed(0)
     tensors = [torch.randn(s, generator=g, requires_grad=True) for s in ((7, 5), (13, 5), (13,))]
     targets = torch.tensor([0, 12, 3, 3, 5, 1, 0])
     loss = linear_cross_entropy(tensors[0], tensors[1], tensors[2], targets)
     wanted = F.cross_entropy(F.linear(*tensors), targets, reduction="sum")
     torch.testing.assert_close(loss, wanted)
-    for found, right in zip(
+    for actual, right in zip(
         torch.autograd.grad(3 * loss, tensors), torch.autograd.grad(3 * wanted, tensors), strict=True
     ):
-        torch.testing.assert_close(found, right)
+        torch.testing.assert_close(actual, right)
     with torch.autocast("cpu", torch.bfloat16):
         half = linear_cross_entropy(tensors[0], tensors[1], tensors[2], targets)
     assert float(half.detach()) == pytest.approx(float(wanted.detach()), rel=0.01)
@@ -50,8 +50,8 @@ def test_a_sampled_softmax_is_the_whole_one_where_all_is_drawn() -> None:
     loss = linear_cross_entropy(tensors[0], tensors[1], tensors[2], targets, torch.ones(13))
     wanted = F.cross_entropy(F.linear(*tensors), targets, reduction="sum")
     torch.testing.assert_close(loss, wanted)
-    for found, right in zip(torch.autograd.grad(loss, tensors), torch.autograd.grad(wanted, tensors), strict=True):
-        torch.testing.assert_close(found, right)
+    for actual, right in zip(torch.autograd.grad(loss, tensors), torch.autograd.grad(wanted, tensors), strict=True):
+        torch.testing.assert_close(actual, right)
 
 
 def test_a_sampled_softmax_is_right_on_average() -> None:
@@ -75,10 +75,10 @@ def test_a_sampled_softmax_is_right_on_average() -> None:
 @pytest.mark.parametrize("number", [1.0, 10.0, 250.0, 1000.0])
 def test_drawing_probabilities_add_up_and_follow_the_counts(number: float) -> None:
     counts = 10_000 // torch.arange(1, 1001)
-    found = drawing_probabilities(counts, number)
-    assert float(found.sum()) == pytest.approx(number, rel=1e-4)
-    assert ((found > 0) & (found <= 1)).all()
-    assert (found.diff() <= 0).all()
+    values = drawing_probabilities(counts, number)
+    assert float(values.sum()) == pytest.approx(number, rel=1e-4)
+    assert ((values > 0) & (values <= 1)).all()
+    assert (values.diff() <= 0).all()
     assert drawing_probabilities(torch.zeros(4), 2).tolist() == pytest.approx([0.5] * 4)
 
 
@@ -156,9 +156,9 @@ def losses(build: Callable[[Normalise], nn.Module], pretrained: bool) -> list[fl
 @pytest.mark.parametrize("build", [fast, residual, bottleneck, inverted])
 def test_golden_losses(build: Callable[[Normalise], nn.Module], pretrained: bool) -> None:
     name = f"{build.__name__}-{'adamw' if pretrained else 'muon'}"
-    found = losses(build, pretrained)
-    assert found[-1] < 0.9 * found[0]
+    values = losses(build, pretrained)
+    assert values[-1] < 0.9 * values[0]
     if os.environ.get("DOLMEN_RECORD_GOLDEN"):
         known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-        GOLDEN.write_text(json.dumps(dict(sorted((known | {name: found}).items())), indent=1) + "\n")
-    assert found == pytest.approx(json.loads(GOLDEN.read_text())[name], abs=1e-3)
+        GOLDEN.write_text(json.dumps(dict(sorted((known | {name: values}).items())), indent=1) + "\n")
+    assert values == pytest.approx(json.loads(GOLDEN.read_text())[name], abs=1e-3)

@@ -102,8 +102,8 @@ def example(inputs: dict[str, Input] | Any, sizes: dict[str, int], seed: int = 0
     for name, i in inputs.items():
         shape = tuple(chosen[d] if isinstance(d, str) else d for d in i.shape)
         dtype = np.dtype(i.dtype)
-        most = chosen[i.up_to] + i.least if i.up_to else i.most
-        values: NDArray[Any] = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(i.least, most, shape)
+        high = chosen[i.up_to] + i.low if i.up_to else i.high
+        values: NDArray[Any] = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(i.low, high, shape)
         arrays[name] = values.astype(dtype)
     return arrays
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def dtype_of_products(factor: Tensor) -> torch.dtype:
-    """Of a product with this factor: autocast's where it is on, else its own."""
+    """The dtype of a product with this factor: autocast's where it is on, else the factor's own."""
     device = factor.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else factor.dtype
 
@@ -58,8 +58,8 @@ class _Quickly(torch.autograd.Function):
             )
         wanted = [t for t in ctx.inputs if t.requires_grad]
         with quick_products():
-            found = iter(torch.autograd.grad(ctx.outputs, wanted, gradients, allow_unused=True))
-        return None, *(next(found) if t.requires_grad else None for t in ctx.inputs)
+            input_gradients = iter(torch.autograd.grad(ctx.outputs, wanted, gradients, allow_unused=True))
+        return None, *(next(input_gradients) if t.requires_grad else None for t in ctx.inputs)
 
 
 @functools.cache

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from dolmen.nn.fp32 import dtype_of_products
 
-MOST_LOGITS = 1 << 22
+MAX_CHUNK_LOGITS = 1 << 22
 """Logits that ``linear_cross_entropy`` holds at once."""
-ROUND = 1024
-"""The classes that are drawn for a step are so many, or a multiple."""
+DRAWN_MULTIPLE = 1024
+"""The number of classes that are drawn for a step is rounded up to a multiple of this."""
 
 
 class Loss(NamedTuple):
@@ -49,13 +49,13 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
 def linear_cross_entropy(
     out: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, drawn: Tensor | None = None
 ) -> Tensor:
-    """Summed cross-entropy of softmax(out @ weight.T + bias), a part at a time: all logits are never there at once.
+    """Summed cross-entropy of softmax(out @ weight.T + bias), a part at a time, so that memory never holds all logits.
 
     With the vocabularies of language models the logits are by far the largest tensor, and the time goes into moving
-    them. Gradients are worked out on the way, so it can be differentiated once.
+    them. Gradients are computed on the way, so it can be differentiated once.
 
     With ``drawn`` the softmax's sum goes over a sample of the classes, each weighted by how unlikely it was drawn, so
-    that the sum is right on average (importance sampling: Bengio & Senecal, 2003); targets are always there.
+    that the sum is right on average (importance sampling: Bengio & Senecal, 2003); targets are always in it.
 
     Args:
         out: (N, H).
@@ -80,9 +80,9 @@ def drawing_probabilities(counts: Tensor, number: float) -> Tensor:
     shares = counts.double().clamp(min=0.5) ** 0.75
     rank = torch.arange(len(shares), dtype=torch.float64, device=shares.device)
     ordered = shares.sort(descending=True).values
-    rest = ordered.flip(0).cumsum(0).flip(0)
+    remaining = ordered.flip(0).cumsum(0).flip(0)
     # with the k most frequent always drawn, the others share what is left: the first k for which none is over 1
-    scale = (number - rank) / rest
+    scale = (number - rank) / remaining
     first = int((scale * ordered <= 1).nonzero()[0])
     return (shares * scale[first]).clamp(max=1).float()
 
@@ -96,9 +96,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             chosen = torch.rand_like(drawn) < drawn
             correction = torch.where(chosen, -drawn.log(), -torch.inf)  # a target that was not drawn is nobody else's
             chosen[targets] = True
-            # Tensors of ever new sizes would tear the memory to pieces; what is there to fill up has no share either.
-            rest = (~chosen).nonzero()[:, 0]
-            chosen[rest[: -int(chosen.sum()) % ROUND]] = True
+            # Tensors of ever new sizes would tear the memory to pieces; what only fills up has no share either.
+            not_chosen = (~chosen).nonzero()[:, 0]
+            chosen[not_chosen[: -int(chosen.sum()) % DRAWN_MULTIPLE]] = True
             kept = chosen.nonzero()[:, 0]
             correction, targets = correction[kept], torch.searchsorted(kept, targets)
         with torch.autocast(device, enabled=False):
@@ -110,7 +110,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if learning:
                 d_out, d_w = torch.empty_like(out), torch.zeros_like(w, dtype=torch.float32)
                 d_b = torch.zeros_like(b, dtype=torch.float32)
-            rows = max(1, MOST_LOGITS // len(w))
+            rows = max(1, MAX_CHUNK_LOGITS // len(w))
             for start in range(0, len(out), rows):
                 part, wanted = x[start : start + rows], targets[start : start + rows, None]
                 z = F.linear(part, w).float().add_(b)
@@ -134,8 +134,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *found, kept = ctx.saved_tensors
-        d_out, d_w, d_b = (t * gradient for t in found)
+        *gradients, kept = ctx.saved_tensors
+        d_out, d_w, d_b = (t * gradient for t in gradients)
         if kept is not None:
             d_w, d_b = (t.new_zeros(ctx.num_classes, *t.shape[1:]).index_copy_(0, kept, t) for t in (d_w, d_b))
         return d_out, d_w, d_b, None, None

@@ -193,7 +193,7 @@ def recurrent_optimizers(
 
 
 def _layerwise(trained: list[tuple[str, nn.Parameter]], lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """One group a layer and kind: the rate falls by 0.9 a layer, counted from the head."""
+    """Two groups a layer, with weight decay and without: the rate falls by 0.9 a layer, counted from the head."""
     layers = list(dict.fromkeys(n.rpartition(".")[0] for n, _ in trained))
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, p in trained:

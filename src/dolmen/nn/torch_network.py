@@ -1,4 +1,4 @@
-"""A network as it leaves the house: named arrays in, named arrays out, on torch now and in ONNX later."""
+"""A network as it is exported: named arrays in, named arrays out, on torch now and in ONNX later."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Input:
     Attributes:
         dtype: numpy's name.
         shape: a number where it is fixed, else the name of the dimension; dimensions of one name are equal.
-        most: integers are below it.
-        least: integers are not below it.
+        high: integers are below it.
+        low: integers are not below it.
         up_to: a dimension whose size integers may reach: those are lengths.
     """
 
     dtype: str
     shape: tuple[int | str, ...]
-    most: int = 256
-    least: int = 0
+    high: int = 256
+    low: int = 0
     up_to: str = ""
 
 
@@ -69,8 +69,8 @@ class TorchNetwork:
         tensors = [torch.from_numpy(np.ascontiguousarray(inputs[k])).to(self.device) for k in self.graph.inputs]
         with torch.inference_mode():
             outputs = self.graph.module(*tensors)
-        several: tuple[Tensor, ...] = (outputs,) if isinstance(outputs, Tensor) else outputs
-        return {k: v.float().cpu().numpy() for k, v in zip(self.graph.outputs, several, strict=True)}
+        results: tuple[Tensor, ...] = (outputs,) if isinstance(outputs, Tensor) else outputs
+        return {k: v.float().cpu().numpy() for k, v in zip(self.graph.outputs, results, strict=True)}
 
     def steps(self, start: Arrays | None = None) -> Any:
         """One stream, a ``Steps`` of the runtime.

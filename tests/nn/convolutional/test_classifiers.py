@@ -44,12 +44,12 @@ def test_shapes(name: str, size: int, channels: int, num_classes: int) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_as_many_parameters_as_the_docstring_says(name: str) -> None:
-    said = re.search(r"([\d.]+) M parameters", NETWORKS[name].__doc__ or "")
-    assert said, f"{name} does not say how many parameters it has"
+    match = re.search(r"([\d.]+) M parameters", NETWORKS[name].__doc__ or "")
+    assert match, f"{name} does not say how many parameters it has"
     with torch.device("meta"):
         num = sum(p.numel() for p in build_classifier(name, 10, plain(), 32).parameters())
-    digits = len(said[1].partition(".")[2])
-    assert f"{num / 1e6:.{digits}f}" == said[1]
+    digits = len(match[1].partition(".")[2])
+    assert f"{num / 1e6:.{digits}f}" == match[1]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -117,16 +117,16 @@ def test_our_resnets_compute_what_torchvisions_compute(ours: object, theirs: str
             nn.init.normal_(module.bias, std=0.1)
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-    made = NETWORKS[theirs](7, plain(), 160)
-    missing = made.load_state_dict(from_torchvision(known), strict=False)
+    network = NETWORKS[theirs](7, plain(), 160)
+    missing = network.load_state_dict(from_torchvision(known), strict=False)
     assert set(missing.missing_keys) == {"normalise.mean", "normalise.std"}
     assert missing.unexpected_keys == []
     x = pixels(2, 3, 160)
     with torch.no_grad():
         expected = known.eval()((x - 127.5) / 64)
-        torch.testing.assert_close(made.eval()(x), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(network.eval()(x), expected, rtol=1e-4, atol=1e-4)
         if ours is resnet18:  # the deeper ones skip blocks while training
-            torch.testing.assert_close(made.train()(x), known.train()((x - 127.5) / 64), rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(network.train()(x), known.train()((x - 127.5) / 64), rtol=1e-3, atol=1e-3)
 
 
 # ---- messages

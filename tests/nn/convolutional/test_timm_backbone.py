@@ -62,7 +62,7 @@ def test_weights_that_cannot_be_had_are_one_sentence(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("facts", "licence"),
     [
         ({"license": "apache-2.0", "hf_hub_id": "timm/test"}, "licence apache-2.0; from timm/test"),
         ({"url": "https://a.b/c"}, "licence not stated: ask the authors before you ship; from https://a.b/c"),
@@ -73,15 +73,15 @@ def test_published_weights_bring_their_normalisation_and_say_their_licence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     facts: dict[str, str],
-    said: str,
+    licence: str,
     channels: int,
 ) -> None:
-    made = timm.create_model("test_resnet", num_classes=4, in_chans=channels)
-    made.pretrained_cfg = {"mean": (0.2, 0.4, 0.6), "std": (0.1, 0.2, 0.3), **facts}
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: made)
+    backbone = timm.create_model("test_resnet", num_classes=4, in_chans=channels)
+    backbone.pretrained_cfg = {"mean": (0.2, 0.4, 0.6), "std": (0.1, 0.2, 0.3), **facts}
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: backbone)
     net = timm_classifier("test_resnet.r160_in1k", 4, grey(channels), pretrained=True)
     out = capsys.readouterr()
-    assert (out.out, out.err) == ("", f"weights of timm:test_resnet.r160_in1k: {said}\n")
+    assert (out.out, out.err) == ("", f"weights of timm:test_resnet.r160_in1k: {licence}\n")
     mean, std = ([0.2, 0.4, 0.6], [0.1, 0.2, 0.3]) if channels == 3 else ([0.4], [0.2])
     torch.testing.assert_close(net.normalise.mean.flatten(), 255 * torch.tensor(mean))
     torch.testing.assert_close(net.normalise.std.flatten(), 255 * torch.tensor(std))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dolmen.nn.recurrent import loop as recurrent_loop
+from dolmen.nn.recurrent.cells import GATES
 from dolmen.nn.recurrent.gpu import run_fused
-from dolmen.nn.recurrent.state import GATES
 
 T, B, H = 4, 3, 6
 CASES = [  # layer norm, zoneout, lengths, resets, reverse
@@ -46,24 +46,24 @@ def compare(cell: str, norm: bool, zoneout: str, padded: bool, resets: bool, rev
     def near(got: Tensor | None, want: Tensor | None, what: str) -> None:
         torch.testing.assert_close(got, want, rtol=1e-4, atol=3e-5, msg=lambda m: f"{what}: {m}")
 
-    def differentiated(found: Any) -> tuple[Tensor, ...]:
+    def differentiated(results: Any) -> tuple[Tensor, ...]:
         g = torch.Generator().manual_seed(1)
-        parts = [v for v in found[:3] if v is not None]
+        parts = [v for v in results[:3] if v is not None]
         return torch.autograd.grad(sum((v * torch.randn(v.shape, generator=g)).sum() for v in parts), leaves)
 
-    found = run_fused(cell, into, w, state, memory, reverse, lengths, reset, starts, keep, return_gates=True)
+    fused = run_fused(cell, into, w, state, memory, reverse, lengths, reset, starts, keep, return_gates=True)
     floats = tuple(k.float() if isinstance(k, Tensor) else k for k in keep)
     wanted = recurrent_loop.run(
         cell, into, state, memory, w["weight_hh"], reverse=reverse, lengths=lengths, reset=reset,
         state_start=starts[0], cell_start=starts[1], keep=floats, bias=w["bias_hh"], scale=w["scale_hh"],
         cell_scale=w["cell_scale"], cell_shift=w["cell_shift"],
     )  # fmt: skip
-    for name, got, want in zip(("output", "state", "memory"), found[:3], wanted[:3], strict=True):
+    for name, got, want in zip(("output", "state", "memory"), fused[:3], wanted[:3], strict=True):
         if want is not None:
             near(got, want, name)
     for name, want in wanted[3].items():
-        near(found[3][name], want, name)
-    for number, (got, want) in enumerate(zip(differentiated(found), differentiated(wanted), strict=True)):
+        near(fused[3][name], want, name)
+    for number, (got, want) in enumerate(zip(differentiated(fused), differentiated(wanted), strict=True)):
         near(got, want, f"gradient {number}")
 
 

@@ -56,25 +56,27 @@ def test_fused_steps_compile_for_a_gpu(cell: str, norm: bool, tmp_path: Path, mo
         names = [p.name for p in kernel.params]
         constants = {k: v for k, v in chosen.items() if k in names}
         source = ASTSource(kernel, {name: kind(name) for name in names}, constants)
-        made = triton.compile(source, target=GPUTarget("cuda", 90, 32))
-        assert made.asm["cubin"]
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+        assert compiled.asm["cubin"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-@pytest.mark.parametrize("kind", [RNN, GRU, LSTM])
-def test_fused_layers_equal_the_loop_on_a_gpu(kind: type[Recurrent]) -> None:
+@pytest.mark.parametrize("layer_class", [RNN, GRU, LSTM])
+def test_fused_layers_equal_the_loop_on_a_gpu(layer_class: type[Recurrent]) -> None:
     torch.manual_seed(0)
-    layer = kind(20, 50, 2, bidirectional=True, layer_norm=True, learn_state=True, zoneout=0.2, device="cuda").eval()
+    layer = layer_class(
+        20, 50, 2, bidirectional=True, layer_norm=True, learn_state=True, zoneout=0.2, device="cuda"
+    ).eval()
     x = torch.randn(9, 4, 20, device="cuda")
     assert layer.explain(device="cuda").startswith("fused")
 
-    def found() -> list[torch.Tensor]:
+    def run() -> list[torch.Tensor]:
         layer.zero_grad()
         y, state = layer(x, lengths=[9, 3, 7, 1])
         (y.square().sum() + sum(s.sum() for s in state if s is not None)).backward()
         return [y, *(s for s in state if s is not None), *(p.grad for p in layer.parameters() if p.grad is not None)]
 
-    fused = found()
+    fused = run()
     layer.compiled = False
-    for got, want in zip(fused, found(), strict=True):
+    for got, want in zip(fused, run(), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)

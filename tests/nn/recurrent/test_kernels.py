@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from dolmen.nn.recurrent.cells import GATES
 from dolmen.nn.recurrent.kernels import backward, forward, stream
-from dolmen.nn.recurrent.kernels.arithmetic import GATES, STAMP
+from dolmen.nn.recurrent.kernels.arithmetic import STAMP
 
 PASSES_OF_A_KERNEL = """
 from numba.core import event

@@ -19,7 +19,7 @@ from dolmen.nn.recurrent import path as recurrent_path
 from dolmen.nn.recurrent.layers import Recurrent
 from dolmen.nn.recurrent.state import State
 
-KINDS: dict[str, tuple[type[Recurrent], Any, dict[str, Any]]] = {
+CELLS: dict[str, tuple[type[Recurrent], Any, dict[str, Any]]] = {
     "rnn": (RNN, nn.RNN, {}),
     "relu": (RNN, nn.RNN, {"nonlinearity": "relu"}),
     "lstm": (LSTM, nn.LSTM, {}),
@@ -28,9 +28,9 @@ KINDS: dict[str, tuple[type[Recurrent], Any, dict[str, Any]]] = {
 T, B, SIZE, H = 7, 5, 6, 50  # 50 units: neither a multiple of a vector nor of a panel
 
 
-def made(kind: str, **options: Any) -> Recurrent:
+def build(cell_name: str, **options: Any) -> Recurrent:
     torch.manual_seed(0)
-    ours, _, more = KINDS[kind]
+    ours, _, more = CELLS[cell_name]
     return ours(SIZE, H, **more, **options)
 
 
@@ -61,10 +61,10 @@ SHAPES = [{}, {"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "bid
 
 @pytest.mark.parametrize("options", SHAPES, ids=str)
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_equals_torch(kind: str, options: dict[str, Any], batch_first: bool) -> None:
-    theirs = KINDS[kind][1](SIZE, H, batch_first=batch_first, **KINDS[kind][2], **options)
-    ours = KINDS[kind][0].from_torch(theirs)
+@pytest.mark.parametrize("cell_name", CELLS)
+def test_equals_torch(cell_name: str, options: dict[str, Any], batch_first: bool) -> None:
+    theirs = CELLS[cell_name][1](SIZE, H, batch_first=batch_first, **CELLS[cell_name][2], **options)
+    ours = CELLS[cell_name][0].from_torch(theirs)
     assert ours.state_dict().keys() == theirs.state_dict().keys()
     x = sequence().transpose(0, 1).contiguous() if batch_first else sequence()
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -86,10 +86,10 @@ def test_equals_torch(kind: str, options: dict[str, Any], batch_first: bool) -> 
     assert all(torch.equal(v, back.state_dict()[k]) for k, v in theirs.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell_name", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_lengths_equal_each_sequence_alone(kind: str, bidirectional: bool) -> None:
-    layer = made(kind, num_layers=2, bidirectional=bidirectional)
+def test_lengths_equal_each_sequence_alone(cell_name: str, bidirectional: bool) -> None:
+    layer = build(cell_name, num_layers=2, bidirectional=bidirectional)
     x, lengths = sequence(), [7, 1, 4, 6, 2]
     y, state = layer(x, lengths=lengths)
     for b, n in enumerate(lengths):
@@ -101,10 +101,10 @@ def test_lengths_equal_each_sequence_alone(kind: str, bidirectional: bool) -> No
                 torch.testing.assert_close(got[:, b : b + 1], want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell_name", CELLS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_reset_begins_a_new_sequence(kind: str, bidirectional: bool) -> None:
-    layer = made(kind, bidirectional=bidirectional)
+def test_a_reset_begins_a_new_sequence(cell_name: str, bidirectional: bool) -> None:
+    layer = build(cell_name, bidirectional=bidirectional)
     x = sequence()
     reset = torch.zeros(T, B, dtype=torch.bool)
     reset[3, 1] = reset[5, 1] = True
@@ -115,12 +115,12 @@ def test_a_reset_begins_a_new_sequence(kind: str, bidirectional: bool) -> None:
         torch.testing.assert_close(y[start:end, 1:2], alone, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell_name", CELLS)
 @pytest.mark.parametrize(
     "options", [{}, {"num_layers": 2, "layer_norm": True, "zoneout": 0.2}, {"proj_size": 9}], ids=str
 )
-def test_steps_and_chunks_equal_the_whole(kind: str, options: dict[str, Any]) -> None:
-    layer = made(kind, **options).eval()
+def test_steps_and_chunks_equal_the_whole(cell_name: str, options: dict[str, Any]) -> None:
+    layer = build(cell_name, **options).eval()
     x = sequence()
     whole, last = layer(x)
     for cuts in itertools.combinations(range(1, T), 2):
@@ -154,12 +154,12 @@ OPTIONS = [
     [(options, True) for options in OPTIONS] + [(options, False) for options in OPTIONS if "zoneout" in options],
     ids=str,
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell_name", CELLS)
 def test_the_compiled_cells_equal_their_definition(
-    kind: str, options: dict[str, Any], call: str, training: bool
+    cell_name: str, options: dict[str, Any], call: str, training: bool
 ) -> None:
     pytest.importorskip("numba")
-    quick, slow = made(kind, **options), made(kind, **options, compiled=False)
+    quick, slow = build(cell_name, **options), build(cell_name, **options, compiled=False)
     for p, q in zip(quick.parameters(), slow.parameters(), strict=True):
         with torch.no_grad():
             p.add_(torch.randn(p.shape) * 0.1)
@@ -177,7 +177,7 @@ def test_the_compiled_cells_equal_their_definition(
     if not quick.learn_state:
         g = torch.Generator().manual_seed(2)
         shape = (quick.num_layers * quick.num_directions, B, H)
-        state = State(torch.randn(shape, generator=g), torch.randn(shape, generator=g) if kind == "lstm" else None)
+        state = State(torch.randn(shape, generator=g), torch.randn(shape, generator=g) if cell_name == "lstm" else None)
     assert quick.path(extras=True)[0] == "compiled"
     results = []
     for layer in (quick, slow):
@@ -194,7 +194,7 @@ def test_the_compiled_cells_equal_their_definition(
         if want is not None:
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
     inside = torch.arange(T)[:, None] < torch.tensor(more.get("lengths", [T] * B))
-    for got, want in zip(*(found[0] if found else () for found in (a[2], b[2])), strict=True):
+    for got, want in zip(*(gates[0] if gates else () for gates in (a[2], b[2])), strict=True):
         assert got.keys() == want.keys()
         for name in got:
             torch.testing.assert_close(got[name][inside], want[name][inside], rtol=1e-5, atol=1e-5)
@@ -202,7 +202,7 @@ def test_the_compiled_cells_equal_their_definition(
     torch.testing.assert_close(a[4], b[4], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell_name", CELLS)
 @pytest.mark.parametrize(
     "options",
     [
@@ -212,8 +212,8 @@ def test_the_compiled_cells_equal_their_definition(
     ],
     ids=str,
 )
-def test_a_stepper_equals_the_whole(kind: str, options: dict[str, Any]) -> None:
-    layer = made(kind, **options).eval()
+def test_a_stepper_equals_the_whole(cell_name: str, options: dict[str, Any]) -> None:
+    layer = build(cell_name, **options).eval()
     for name, p in layer.named_parameters():
         if name.startswith(("start", "scale", "cell_s")):
             with torch.no_grad():
@@ -237,10 +237,10 @@ def test_a_stepper_equals_the_whole(kind: str, options: dict[str, Any]) -> None:
             stepper.step(np.zeros(shape, np.float32))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_without_numba_the_numbers_are_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = made(kind, layer_norm=True).eval()
-    plain = made(kind).eval()
+@pytest.mark.parametrize("cell_name", CELLS)
+def test_without_numba_the_numbers_are_the_same(cell_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = build(cell_name, layer_norm=True).eval()
+    plain = build(cell_name).eval()
     x = sequence()
     quick, quick_plain = layer(x)[0], plain(x)[0]
     monkeypatch.setattr(recurrent_path, "not_compiled", lambda: "Numba is not installed")
@@ -255,25 +255,25 @@ def test_without_numba_the_numbers_are_the_same(kind: str, monkeypatch: pytest.M
 
 
 def test_explain_says_which_path_and_why() -> None:
-    assert made("gru").explain() == "compiled: one compiled kernel over all steps"
-    assert made("lstm").explain().startswith("torch: in fp32 oneDNN's LSTM")
-    assert made("lstm").explain(lengths=True).startswith("compiled")
+    assert build("gru").explain() == "compiled: one compiled kernel over all steps"
+    assert build("lstm").explain().startswith("torch: in fp32 oneDNN's LSTM")
+    assert build("lstm").explain(lengths=True).startswith("compiled")
     with torch.autocast("cpu", torch.bfloat16):
-        assert made("lstm").explain().startswith("compiled")
+        assert build("lstm").explain().startswith("compiled")
         with torch.inference_mode():
-            assert made("lstm").explain().startswith("torch: without a gradient")
-    assert made("lstm", mogrifier=2).explain() == "loop: the mogrifier's rounds have no kernel"
-    assert made("gru").explain(device="cuda") == "torch: torch's own kernels have this cell"
+            assert build("lstm").explain().startswith("torch: without a gradient")
+    assert build("lstm", mogrifier=2).explain() == "loop: the mogrifier's rounds have no kernel"
+    assert build("gru").explain(device="cuda") == "torch: torch's own kernels have this cell"
     fused = "fused" if recurrent_path.has_triton() else "loop"
-    assert made("gru", zoneout=0.1).explain(device="cuda").startswith(f"{fused}: torch's own kernels have no layer")
-    assert made("gru", zoneout=0.1).explain(device="mps").startswith("loop: torch's own kernels have no layer")
-    assert made("gru", compiled=False).explain().startswith("loop: compiled=False")
-    assert made("gru", proj_size=9).explain() == "loop: a projection of the state has no kernel"
-    assert made("gru").explain(dtype=torch.float64).startswith("loop: the compiled cells know float32")
+    assert build("gru", zoneout=0.1).explain(device="cuda").startswith(f"{fused}: torch's own kernels have no layer")
+    assert build("gru", zoneout=0.1).explain(device="mps").startswith("loop: torch's own kernels have no layer")
+    assert build("gru", compiled=False).explain().startswith("loop: compiled=False")
+    assert build("gru", proj_size=9).explain() == "loop: a projection of the state has no kernel"
+    assert build("gru").explain(dtype=torch.float64).startswith("loop: the compiled cells know float32")
 
 
 def test_a_mogrifier_gates_input_and_state_in_turn() -> None:
-    layer = made("lstm", num_layers=2, mogrifier=3).eval()
+    layer = build("lstm", num_layers=2, mogrifier=3).eval()
     plain = LSTM(SIZE, H, 2)
     plain.load_state_dict({k: v for k, v in layer.state_dict().items() if "mogrifier" not in k})
     x = sequence()
@@ -299,30 +299,30 @@ def test_a_mogrifier_gates_input_and_state_in_turn() -> None:
     stepper = layer.stepper(B)
     np.testing.assert_allclose(stepper.step(x[0].numpy()), whole[0].detach().numpy(), rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="mogrifier is for an LSTM"):
-        made("gru", mogrifier=2)
+        build("gru", mogrifier=2)
     with pytest.raises(ValueError, match="has no mogrifier"):
         layer.to_torch()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradients_are_right_by_finite_differences(kind: str) -> None:
-    layer = made(kind, layer_norm=kind != "relu", learn_state=True).double()
+@pytest.mark.parametrize("cell_name", CELLS)
+def test_gradients_are_right_by_finite_differences(cell_name: str) -> None:
+    layer = build(cell_name, layer_norm=cell_name != "relu", learn_state=True).double()
     x = torch.randn(3, 2, SIZE, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: layer(v)[0], x)
     assert torch.autograd.gradgradcheck(lambda v: layer(v)[0], x)
 
 
-@pytest.mark.parametrize("kind", ["gru", "lstm"])
-def test_the_quick_paths_refuse_second_derivatives(kind: str) -> None:
-    layer = made(kind)
+@pytest.mark.parametrize("cell_name", ["gru", "lstm"])
+def test_the_quick_paths_refuse_second_derivatives(cell_name: str) -> None:
+    layer = build(cell_name)
     x = sequence().requires_grad_()
     with pytest.raises(RuntimeError, match="no second derivative; build the layer with compiled=False"):
         torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
 
 
-@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
-def test_bf16_stays_near(kind: str) -> None:
-    layer = made(kind, num_layers=2)
+@pytest.mark.parametrize("cell_name", ["rnn", "lstm", "gru"])
+def test_bf16_stays_near(cell_name: str) -> None:
+    layer = build(cell_name, num_layers=2)
     x = sequence()
     exact, _ = layer(x)
     with torch.autocast("cpu", torch.bfloat16):
@@ -333,15 +333,15 @@ def test_bf16_stays_near(kind: str) -> None:
     for name in a:
         near = torch.nn.functional.cosine_similarity(a[name].flatten(), b[name].flatten(), dim=0)
         assert near > 0.995, name
-    whole = made(kind).bfloat16()(x.bfloat16())[0]
+    whole = build(cell_name).bfloat16()(x.bfloat16())[0]
     assert whole.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("options", [{}, {"layer_norm": True}, {"learn_state": True, "zoneout": 0.2}], ids=str)
-@pytest.mark.parametrize("kind", KINDS)
-def test_weights_in_bf16_give_nearly_what_they_give_in_fp32(kind: str, options: dict[str, Any]) -> None:
-    halves = made(kind, **options).bfloat16().eval()
-    exact = made(kind, compiled=False, **options).eval()
+@pytest.mark.parametrize("cell_name", CELLS)
+def test_weights_in_bf16_give_nearly_what_they_give_in_fp32(cell_name: str, options: dict[str, Any]) -> None:
+    halves = build(cell_name, **options).bfloat16().eval()
+    exact = build(cell_name, compiled=False, **options).eval()
     exact.load_state_dict({k: v.float() for k, v in halves.state_dict().items()})
     reset = torch.rand(T, B, generator=torch.Generator().manual_seed(1)) < 0.3
     for more in ({}, {"reset_mask": reset}):
@@ -357,11 +357,11 @@ def test_weights_in_bf16_give_nearly_what_they_give_in_fp32(kind: str, options: 
             assert error < 0.05, name
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_number_that_is_none_is_not_lost(kind: str) -> None:
+@pytest.mark.parametrize("cell_name", CELLS)
+def test_a_number_that_is_none_is_not_lost(cell_name: str) -> None:
     x = sequence()
     x[2, 1, 0] = float("nan")
-    y, _ = made(kind)(x)
+    y, _ = build(cell_name)(x)
     assert y[2:, 1].isnan().all()
     assert y[:2].isfinite().all()
     assert y[:, 0].isfinite().all()
@@ -370,7 +370,7 @@ def test_a_number_that_is_none_is_not_lost(kind: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_it_works_after_a_fork() -> None:
-    layer, x = made("gru"), sequence()
+    layer, x = build("gru"), sequence()
     with torch.no_grad():
         expected = layer(x)[0]
         child = os.fork()
@@ -385,7 +385,7 @@ def test_threads_change_nothing(threads: int, own: bool, monkeypatch: pytest.Mon
     pytest.importorskip("numba")
     from dolmen.nn.recurrent.kernels import team
 
-    layer, x = made("lstm"), sequence()
+    layer, x = build("lstm"), sequence()
     expected, _ = layer(x)
     if own:
         monkeypatch.setattr(team, "_enter_team", lambda: None)
@@ -396,34 +396,34 @@ def test_threads_change_nothing(threads: int, own: bool, monkeypatch: pytest.Mon
 
 
 def test_locked_dropout_uses_one_mask_for_all_steps() -> None:
-    layer = made("gru", output_dropout=0.5)
+    layer = build("gru", output_dropout=0.5)
     y, _ = layer(sequence())
     dropped = y == 0
     assert dropped.any()
     assert not dropped.all()
     assert (dropped == dropped[:1]).all()
-    plain = made("gru").eval()(sequence())[0]
+    plain = build("gru").eval()(sequence())[0]
     torch.testing.assert_close(layer.eval()(sequence())[0], plain)
 
 
 def test_weight_drop_drops_weights_in_training_only() -> None:
-    layer = made("lstm", weight_drop=0.5)
+    layer = build("lstm", weight_drop=0.5)
     x = sequence()
     assert not torch.equal(layer(x)[0], layer(x)[0])
-    assert torch.equal(layer.eval()(x)[0], made("lstm").eval()(x)[0])
+    assert torch.equal(layer.eval()(x)[0], build("lstm").eval()(x)[0])
     grads = gradients(layer.train(), layer(x)[0])
     assert 0.3 < float((grads["weight_hh_l0"] == 0).float().mean()) < 0.7
 
 
 def test_zoneout_keeps_units() -> None:
-    layer = made("rnn", zoneout=0.5)
+    layer = build("rnn", zoneout=0.5)
     y, _ = layer(sequence())
     same = (y[1:] == y[:-1]).float().mean()
     assert 0.3 < float(same) < 0.7
 
 
 def test_a_residual_adds_the_layer_below() -> None:
-    one, two = made("gru"), made("gru", num_layers=2, residual=True)
+    one, two = build("gru"), build("gru", num_layers=2, residual=True)
     below, _ = one(sequence())
     two.load_state_dict(one.state_dict(), strict=False)
     plain = GRU(SIZE, H, 2)
@@ -432,20 +432,20 @@ def test_a_residual_adds_the_layer_below() -> None:
 
 
 def test_initialisers() -> None:
-    lstm, gru = initialise(made("lstm"), longest=100), initialise(made("gru"), longest=100)
+    lstm, gru = initialise(build("lstm"), longest=100), initialise(build("gru"), longest=100)
     for gate in lstm.weight_hh_l0.split(H):
         torch.testing.assert_close((gate @ gate.T).detach(), torch.eye(H), rtol=0, atol=1e-4)
     forget = lstm.bias_ih_l0[H : 2 * H].detach()
     assert 0 <= float(forget.min()) < float(forget.max()) <= float(np.log(99))
     assert torch.equal(lstm.bias_ih_l0[:H], -forget)
     assert (gru.bias_ih_l0[H : 2 * H] > 1).any()
-    plain = initialise(made("lstm"), orthogonal=False)
+    plain = initialise(build("lstm"), orthogonal=False)
     assert (plain.bias_ih_l0[H : 2 * H] == 1).all()
     assert (plain.bias_ih_l0[:H] != 0).any()
 
 
 def test_a_state_can_be_cut_selected_and_moved() -> None:
-    layer = made("lstm")
+    layer = build("lstm")
     _, state = layer(sequence())
     assert state.hidden.requires_grad
     assert not state.detach().hidden.requires_grad
@@ -459,7 +459,7 @@ def test_a_state_can_be_cut_selected_and_moved() -> None:
 
 
 def test_a_single_sequence_needs_no_batch_axis() -> None:
-    layer = made("gru", num_layers=2)
+    layer = build("gru", num_layers=2)
     x = sequence()
     y, state = layer(x[:, 0])
     torch.testing.assert_close(y, layer(x)[0][:, 0], rtol=1e-5, atol=1e-6)
@@ -524,19 +524,19 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_kernel")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell_name", CELLS)
 @pytest.mark.parametrize(
     "options", [{}, {"layer_norm": True}, {"zoneout": 0.1}, {"bias": False}, {"proj_size": 7}], ids=str
 )
-def test_a_weight_of_another_shape_reaches_no_kernel(kind: str, options: dict[str, Any]) -> None:
+def test_a_weight_of_another_shape_reaches_no_kernel(cell_name: str, options: dict[str, Any]) -> None:
     x, tried = sequence(), 0
 
     def stepped(layer: Recurrent) -> Any:
         return layer.stepper(B).step(x[0].numpy())
 
-    for name, p in made(kind, learn_state=True, **options).named_parameters():
+    for name, p in build(cell_name, learn_state=True, **options).named_parameters():
         for shape in near_misses(tuple(p.shape)):
-            layer = made(kind, learn_state=True, **options)
+            layer = build(cell_name, learn_state=True, **options)
             setattr(layer, name, nn.Parameter(torch.zeros(shape)))
             calls = {layer: (x,), functools.partial(layer, reset_mask=torch.zeros(T, B)): (x,), stepped: (layer,)}
             for call, given in calls.items():
@@ -545,21 +545,21 @@ def test_a_weight_of_another_shape_reaches_no_kernel(kind: str, options: dict[st
     assert tried > 60
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell_name", CELLS)
 @pytest.mark.parametrize("options", [{"num_layers": 2}, {"bidirectional": True}], ids=str)
-def test_every_layer_and_direction_is_checked(kind: str, options: dict[str, Any]) -> None:
-    x, whole = sequence(), made(kind, compiled=False, layer_norm=True, **options)
+def test_every_layer_and_direction_is_checked(cell_name: str, options: dict[str, Any]) -> None:
+    x, whole = sequence(), build(cell_name, compiled=False, layer_norm=True, **options)
     for name, p in whole.named_parameters():
-        layer = made(kind, compiled=False, layer_norm=True, **options)
+        layer = build(cell_name, compiled=False, layer_norm=True, **options)
         setattr(layer, name, nn.Parameter(torch.zeros(len(p) + 1, *p.shape[1:])))
         refuses(lambda layer=layer: layer(x), re.sub(r"_l\d.*", "", name), (len(p) + 1, *p.shape[1:]), tuple(p.shape))
 
 
 @pytest.mark.usefixtures("no_kernel")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell_name", CELLS)
 @pytest.mark.parametrize("options", [{}, {"layer_norm": True}, {"bidirectional": True}, {"proj_size": 7}], ids=str)
-def test_a_state_of_another_shape_reaches_no_kernel(kind: str, options: dict[str, Any]) -> None:
-    layer, x = made(kind, num_layers=2, **options), sequence()
+def test_a_state_of_another_shape_reaches_no_kernel(cell_name: str, options: dict[str, Any]) -> None:
+    layer, x = build(cell_name, num_layers=2, **options), sequence()
     good = layer.initial_state(B)
     for part, label in (("hidden", "the state"), ("cell", "the state's cell")):
         if (right := getattr(good, part)) is None:
@@ -575,10 +575,10 @@ def test_a_state_of_another_shape_reaches_no_kernel(kind: str, options: dict[str
             layer(x, lengths=lengths)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_stepper_takes_no_state_of_another_shape(kind: str) -> None:
+@pytest.mark.parametrize("cell_name", CELLS)
+def test_a_stepper_takes_no_state_of_another_shape(cell_name: str) -> None:
     for options in ({}, {"residual": True}):  # with a kernel, and without
-        stepper = made(kind, num_layers=2, **options).stepper(B)
+        stepper = build(cell_name, num_layers=2, **options).stepper(B)
         good = stepper.state
         for part, label in (("hidden", "the state"), ("cell", "the state's cell")):
             if (right := getattr(good, part)) is None:
@@ -590,7 +590,7 @@ def test_a_stepper_takes_no_state_of_another_shape(kind: str) -> None:
 
 
 def test_weights_on_another_device_reach_no_kernel() -> None:
-    layer = made("gru")
+    layer = build("gru")
     layer.weight_hh_l0 = nn.Parameter(torch.zeros(3 * H, H, device="meta"))
     with pytest.raises(ValueError, match="weights, states and masks lie on cpu, meta; bring them together"):
         layer(sequence())
@@ -600,10 +600,12 @@ def test_weights_on_another_device_reach_no_kernel() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell_name", CELLS)
 @pytest.mark.parametrize("options", [{}, {"layer_norm": True}, {"num_layers": 2, "bidirectional": True}], ids=str)
-def test_what_lies_behind_the_lengths_changes_nothing(kind: str, options: dict[str, Any], dtype: torch.dtype) -> None:
-    layer, lengths = made(kind, **options).to(dtype), torch.tensor([7, 3, 1, 5, 2])
+def test_what_lies_behind_the_lengths_changes_nothing(
+    cell_name: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    layer, lengths = build(cell_name, **options).to(dtype), torch.tensor([7, 3, 1, 5, 2])
     behind = (torch.arange(T)[:, None] >= lengths)[:, :, None]
     results = []
     for filling in (0.0, 1e30, float("nan"), float("inf")):
@@ -616,10 +618,10 @@ def test_what_lies_behind_the_lengths_changes_nothing(kind: str, options: dict[s
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell_name", CELLS)
 @pytest.mark.parametrize("options", [{}, {"layer_norm": True}, {"proj_size": 7}], ids=str)
-def test_a_state_is_in_the_weights_precision(kind: str, options: dict[str, Any], dtype: torch.dtype) -> None:
-    layer = made(kind, **options).to(dtype)
+def test_a_state_is_in_the_weights_precision(cell_name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    layer = build(cell_name, **options).to(dtype)
     y, last = layer(sequence().to(dtype))
     again, _ = layer(sequence().to(dtype), last)
     first = layer.initial_state(B)

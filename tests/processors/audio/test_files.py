@@ -122,8 +122,8 @@ def test_what_can_not_be_read(content: bytes, message: str, tmp_path: Path) -> N
 
 def test_a_recording_that_was_cut_off_is_read_as_far_as_it_goes() -> None:
     for form in ("WAV", "AIFF", "AU", "MP3"):
-        found = decode(cut(written(np.tile(tone(), 10), form), 0.6), "cut")
-        assert 30_000 < len(found.samples) < 55_000
+        sound = decode(cut(written(np.tile(tone(), 10), form), 0.6), "cut")
+        assert 30_000 < len(sound.samples) < 55_000
 
 
 def test_places_without_a_file(tmp_path: Path) -> None:
@@ -187,8 +187,8 @@ def test_how_much_is_in_a_file(form: str) -> None:
 
 def test_all_channels_of_what_is_not_too_long() -> None:
     samples = tone(40_000, 2)
-    found, rate = decode_channels(written(samples, "WAV", "FLOAT"), "tone", 2.5)
-    np.testing.assert_array_equal(found, samples)
+    decoded, rate = decode_channels(written(samples, "WAV", "FLOAT"), "tone", 2.5)
+    np.testing.assert_array_equal(decoded, samples)
     assert rate == 16000
     with pytest.raises(TooLongError, match=r"tone is 2\.5 s long, more than 2 s; cut it into utterances"):
         decode_channels(written(samples, "WAV"), "tone", 2.0)

@@ -75,22 +75,22 @@ def noise(n: int, seed: int = 0) -> Floats:
 
 
 def test_as_kaldi() -> None:
-    found = LogMel.kaldi().features(chirp())
-    assert (found.shape, found.dtype) == ((23, 40), np.float32)
-    np.testing.assert_allclose(found[FRAMES], rows(KALDI), rtol=0, atol=2e-4)
+    frames = LogMel.kaldi().features(chirp())
+    assert (frames.shape, frames.dtype) == ((23, 40), np.float32)
+    np.testing.assert_allclose(frames[FRAMES], rows(KALDI), rtol=0, atol=2e-4)
     assert LogMel.kaldi() == LogMel()
 
 
 @pytest.mark.parametrize("warp", [0.9, 1.1])
 def test_warped_as_kaldi(warp: float) -> None:
-    found = LogMel.kaldi().features(chirp(), warp)
-    np.testing.assert_allclose(found[[11]], rows(KALDI_WARPED[warp]), rtol=0, atol=2e-4)
+    frames = LogMel.kaldi().features(chirp(), warp)
+    np.testing.assert_allclose(frames[[11]], rows(KALDI_WARPED[warp]), rtol=0, atol=2e-4)
 
 
 def test_as_librosa() -> None:
-    found = LogMel.librosa().features(chirp())
-    assert found.shape == (23, 40)
-    np.testing.assert_allclose(found[FRAMES], rows(LIBROSA), rtol=0, atol=1e-4)
+    frames = LogMel.librosa().features(chirp())
+    assert frames.shape == (23, 40)
+    np.testing.assert_allclose(frames[FRAMES], rows(LIBROSA), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("mel", "triangles"), [*itertools.product(["htk", "slaney"], ["mel", "hz"])])
@@ -174,13 +174,13 @@ def test_a_stream_gives_what_the_whole_gives(front: LogMel) -> None:
     assert len(whole) == front.num_frames(len(samples))
     stream = front.stream()
     for sizes in ([0, 1, 2, 50], [1, 37, 160, 400, 401, 1600, 5000], [0, 30_000]):
-        found, at = [], 0
+        frames, at = [], 0
         while at < len(samples):
             size = int(rng.choice(sizes))
-            found.append(stream.feed(samples[at : at + size]))
+            frames.append(stream.feed(samples[at : at + size]))
             at += size
         assert stream.finish().shape == (0, front.num_mels)
-        np.testing.assert_allclose(np.concatenate(found), whole, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(np.concatenate(frames), whole, rtol=0, atol=1e-5)
 
 
 def test_a_stream_gives_frames_as_soon_as_they_are_complete() -> None:
@@ -225,12 +225,12 @@ def test_short_recordings_are_filled_up() -> None:
     front = LogMel()
     for n in (0, 1, 100, 399, 400, 559):
         samples = noise(n)
-        found = front.features(samples)
+        frames = front.features(samples)
         filled = np.pad(samples, (0, max(0, 400 - n)))
-        assert np.array_equal(found, front.features(filled))
-        assert len(found) == front.num_frames(n) == 1
+        assert np.array_equal(frames, front.features(filled))
+        assert len(frames) == front.num_frames(n) == 1
         stream = front.stream()
-        assert np.array_equal(np.concatenate([stream.feed(samples), stream.finish()]), found)
+        assert np.array_equal(np.concatenate([stream.feed(samples), stream.finish()]), frames)
         assert len(stream.feed(noise(400))) == 1  # anew
     assert front.num_frames(560) == len(front.features(noise(560))) == 2
 
@@ -251,10 +251,10 @@ def test_what_is_no_number_spoils_its_own_frames() -> None:
     samples = noise(16_000)
     good = LogMel().features(samples)
     samples[8000] = np.nan
-    found = LogMel().features(samples)
+    frames = LogMel().features(samples)
     hit = np.array([i * 160 <= 8000 < i * 160 + 400 for i in range(len(good))])
-    assert np.isnan(found[hit]).all()
-    assert np.array_equal(found[~hit], good[~hit])
+    assert np.isnan(frames[hit]).all()
+    assert np.array_equal(frames[~hit], good[~hit])
 
 
 def test_memory_does_not_grow_with_the_recording() -> None:
@@ -263,8 +263,8 @@ def test_memory_does_not_grow_with_the_recording() -> None:
         samples = noise(16_000 * seconds)
         tracemalloc.start()
         try:
-            found = LogMel().features(samples)
-            extra.append(tracemalloc.get_traced_memory()[1] - found.nbytes)
+            frames = LogMel().features(samples)
+            extra.append(tracemalloc.get_traced_memory()[1] - frames.nbytes)
         finally:
             tracemalloc.stop()
     assert extra[1] < extra[0] + 1e5
@@ -316,15 +316,15 @@ def test_one_channel_of_many() -> None:
         assert mono((wave * scale).astype(dtype)).tolist() == wave.tolist()
     assert mono((wave * 128 + 128).astype(np.uint8)).tolist() == wave.tolist()
     for dtype in ("float16", "float32", "float64"):
-        found = mono(np.stack([wave, 0 * wave], 1).astype(dtype))
-        assert (found.tolist(), found.dtype) == ((wave / 2).tolist(), np.float32)
+        frames = mono(np.stack([wave, 0 * wave], 1).astype(dtype))
+        assert (frames.tolist(), frames.dtype) == ((wave / 2).tolist(), np.float32)
     assert mono(np.array([[32767, -32768]], np.int16)).tolist() == [-0.5 / 32768]
     assert mono(np.array([-(2**31), 2**31 - 256], np.int32)).tolist() == [-1.0, 1 - 2.0**-23]
     assert mono(np.zeros((0, 2), np.int16)).shape == mono(np.zeros(0)).shape == (0,)
 
 
 def test_what_is_no_sound_is_refused() -> None:
-    for wrong, said in (
+    for wrong, message in (
         (np.zeros((2, 3, 4)), "not as 2 x 3 x 4"),
         (np.zeros((5, 0)), "not as 5 x 0"),
         (np.array(1.0), "not as a single number"),
@@ -333,5 +333,5 @@ def test_what_is_no_sound_is_refused() -> None:
         (np.zeros(3, np.bool_), "of the type bool"),
         (np.zeros(3, np.complex64), "of the type complex64"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             mono(wrong)

@@ -45,9 +45,9 @@ def inner(x: NDArray[np.float64], rate: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.91])
 def test_a_tone_below_half_the_lower_rate_stays(rate: int, wanted: int, share: float) -> None:
     hz = share * min(rate, wanted) / 2
-    found = resample(tone(hz, rate, rate // 2).astype(np.float32), rate, wanted)
-    expected = tone(hz, wanted, len(found))
-    error = found.astype(np.float64) - expected
+    resampled = resample(tone(hz, rate, rate // 2).astype(np.float32), rate, wanted)
+    expected = tone(hz, wanted, len(resampled))
+    error = resampled.astype(np.float64) - expected
     assert db(inner(error, wanted), inner(expected, wanted)) < -70
 
 
@@ -58,8 +58,8 @@ def test_a_tone_above_it_vanishes(rate: int, wanted: int, share: float) -> None:
     if hz > rate / 2:
         hz = (wanted + rate) / 4
     played = tone(hz, rate, rate // 2)
-    found = resample(played.astype(np.float32), rate, wanted).astype(np.float64)
-    assert db(inner(found, wanted), played) < (-70 if hz > 1.005 * wanted / 2 else -60)
+    resampled = resample(played.astype(np.float32), rate, wanted).astype(np.float64)
+    assert db(inner(resampled, wanted), played) < (-70 if hz > 1.005 * wanted / 2 else -60)
 
 
 def test_noise_is_as_a_fourier_transform_resamples_it() -> None:
@@ -68,15 +68,15 @@ def test_noise_is_as_a_fourier_transform_resamples_it() -> None:
     spectrum[1:7300] = rng.normal(size=7299) + 1j * rng.normal(size=7299)
     wave = np.fft.irfft(spectrum, n)
     expected = np.fft.irfft(spectrum[: m // 2 + 1], m) * (m / n)
-    found = resample((wave * 100).astype(np.float32), n, m).astype(np.float64) / 100
-    assert db(inner(found - expected, m), inner(expected, m)) < -70
+    resampled = resample((wave * 100).astype(np.float32), n, m).astype(np.float64) / 100
+    assert db(inner(resampled - expected, m), inner(expected, m)) < -70
 
 
 @pytest.mark.parametrize(("rate", "wanted"), [*RATIOS, (48000, 44100), (8000, 8001)])
 def test_length(rate: int, wanted: int) -> None:
     for n in (0, 1, 2, 3, 5, 40, 441, 1000, 4801):
-        found = resample(noise(n), rate, wanted)
-        assert (found.shape, found.dtype) == ((round(n * wanted / rate),), np.float32)
+        resampled = resample(noise(n), rate, wanted)
+        assert (resampled.shape, resampled.dtype) == ((round(n * wanted / rate),), np.float32)
 
 
 def test_equal_rates_change_nothing() -> None:
@@ -93,13 +93,13 @@ def test_a_stream_gives_what_the_whole_gives(rate: int, wanted: int) -> None:
     whole = resample(samples, rate, wanted)
     stream = Resampler(rate, wanted)
     for sizes in ([0, 1, 3, 60], [1, 100, 441, 2000, 8000], [10**6]):
-        found, at = [], 0
+        resampled, at = [], 0
         while at < len(samples):
             size = int(rng.choice(sizes))
-            found.append(stream.feed(samples[at : at + size]))
+            resampled.append(stream.feed(samples[at : at + size]))
             at += size
-        found.append(stream.finish())
-        joined = np.concatenate(found)
+        resampled.append(stream.finish())
+        joined = np.concatenate(resampled)
         assert joined.shape == whole.shape
         np.testing.assert_allclose(joined, whole, rtol=0, atol=1e-6)
 
@@ -122,8 +122,8 @@ def test_a_stream_goes_on_from_its_state(rate: int, wanted: int) -> None:
         second.feed(noise(500))
         second.state = first.state
         first.feed(samples)
-        found = np.concatenate([begun, second.feed(samples[cut:]), second.finish()])
-        np.testing.assert_allclose(found, whole, rtol=0, atol=1e-6)
+        resampled = np.concatenate([begun, second.feed(samples[cut:]), second.finish()])
+        np.testing.assert_allclose(resampled, whole, rtol=0, atol=1e-6)
 
 
 def test_a_damaged_state_is_refused() -> None:
@@ -148,8 +148,8 @@ def test_memory_does_not_grow_with_the_recording() -> None:
         samples = np.zeros(44100 * seconds, np.float32)
         tracemalloc.start()
         try:
-            found = resample(samples, 44100, 16000)
-            extra.append(tracemalloc.get_traced_memory()[1] - 2 * found.nbytes)
+            resampled = resample(samples, 44100, 16000)
+            extra.append(tracemalloc.get_traced_memory()[1] - 2 * resampled.nbytes)
         finally:
             tracemalloc.stop()
     assert max(extra) < 2e7

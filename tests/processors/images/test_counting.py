@@ -18,8 +18,8 @@ ROAD = Zone(((200, 0), (400, 0), (400, 480), (200, 480)), "road")
 
 def at(number: int, x: float, y: float, label: int = 0) -> Boxes:
     """One followed object of 60 x 40 pixels."""
-    found = boxes(car(x, y, label=label))
-    return Boxes(found.size, found.names, found.boxes_xyxy, found.scores, found.labels, np.array([number]))
+    boxed = boxes(car(x, y, label=label))
+    return Boxes(boxed.size, boxed.names, boxed.boxes_xyxy, boxed.scores, boxed.labels, np.array([number]))
 
 
 def seen(journal: Journal, *frames: Boxes) -> list[Event]:
@@ -105,10 +105,10 @@ def test_it_goes_on_where_it_was_saved() -> None:
     whole, first, second = (Journal([GATE, GATE], [ROAD]) for _ in range(3))
     expected = seen(whole, *frames)
     assert {e.where for e in expected} == {"", "gate", "gate 2", "road"}
-    found = [e for i, f in enumerate(frames[:30]) for e in first.update(f, f.ids, i / RATE)]  # type: ignore[arg-type]
+    events = [e for i, f in enumerate(frames[:30]) for e in first.update(f, f.ids, i / RATE)]  # type: ignore[arg-type]
     second.restore(json.loads(json.dumps(first.save())))
-    found += [e for i, f in enumerate(frames[30:]) for e in second.update(f, f.ids, (30 + i) / RATE)]  # type: ignore[arg-type]
-    assert found == expected
+    events += [e for i, f in enumerate(frames[30:]) for e in second.update(f, f.ids, (30 + i) / RATE)]  # type: ignore[arg-type]
+    assert events == expected
     assert second.tally() == whole.tally()
     with pytest.raises(ValueError, match="it counts at other lines or zones"):
         Journal([GATE]).restore(first.save())
@@ -124,7 +124,7 @@ def test_lines_and_zones_as_people_type_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "said"),
+    ("border_class", "text", "message"),
     [
         (Line, "1,2,3", "a line is x1,y1,x2,y2 and, if you like, a name; '1,2,3' has 3 numbers; type e.g."),
         (Line, "gate", "'gate' has 0 numbers"),
@@ -137,7 +137,7 @@ def test_lines_and_zones_as_people_type_them() -> None:
         (Zone, "1", "has 1 number;"),
     ],
 )
-def test_what_is_no_line_or_zone(kind: type[Line | Zone], text: str, said: str) -> None:
+def test_what_is_no_line_or_zone(border_class: type[Line | Zone], text: str, message: str) -> None:
     with pytest.raises(UserError) as error:
-        kind.parse(text)
-    assert said in str(error.value)
+        border_class.parse(text)
+    assert message in str(error.value)

@@ -378,8 +378,8 @@ def test_many_threads_give_the_same_and_leave_the_filters_alone() -> None:
     pictures = [k[1] for k in KINDS if isinstance(k[1], bytes)] * 5
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool, quiet_pillow():
-        found = list(pool.map(open_image, pictures))
-    for a, b in zip(found, map(open_image, pictures), strict=True):
+        decoded = list(pool.map(open_image, pictures))
+    for a, b in zip(decoded, map(open_image, pictures), strict=True):
         assert a.notes == b.notes
         assert np.array_equal(a.pixels, b.pixels)
     assert list(warnings.filters) == before

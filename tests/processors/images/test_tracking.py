@@ -21,8 +21,8 @@ NAMES = ("car", "person")
 
 def boxes(*rows: tuple[float, ...], size: tuple[int, int] = (480, 640)) -> Boxes:
     """Rows of x, y (centre), width, height, score, label."""
-    found = np.array(rows, np.float64).reshape(-1, 6)
-    x, y, w, h, scores, labels = found.T
+    columns = np.array(rows, np.float64).reshape(-1, 6)
+    x, y, w, h, scores, labels = columns.T
     places = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 1).astype(np.float32)
     return Boxes(size, NAMES, places, scores.astype(np.float32), labels.astype(np.int64))
 
@@ -31,14 +31,14 @@ def car(x: float, y: float = 200, score: float = 0.9, label: int = 0) -> tuple[f
     return x, y, 60, 40, score, label
 
 
-def ids(found: Boxes) -> list[int]:
-    assert found.ids is not None
-    return found.ids.tolist()
+def ids(tracked: Boxes) -> list[int]:
+    assert tracked.ids is not None
+    return tracked.ids.tolist()
 
 
-def id_at(found: Boxes, x: float, y: float) -> int:
-    centres = (found.boxes_xyxy[:, :2] + found.boxes_xyxy[:, 2:]) / 2
-    return ids(found)[int(np.hypot(*(centres - (x, y)).T).argmin())]
+def id_at(tracked: Boxes, x: float, y: float) -> int:
+    centres = (tracked.boxes_xyxy[:, :2] + tracked.boxes_xyxy[:, 2:]) / 2
+    return ids(tracked)[int(np.hypot(*(centres - (x, y)).T).argmin())]
 
 
 def test_an_object_is_numbered_when_it_was_seen_twice() -> None:
@@ -61,11 +61,11 @@ def test_two_that_cross_keep_their_numbers(jitter: float, merge: bool) -> None:
         seen = [car(*(p + jitter * rng.normal(size=2))) for p in places]
         if merge and abs(places[0][0] - places[1][0]) < 25:  # non-maximum suppression leaves one of them
             seen = seen[:1]
-        found = tracker.update(boxes(*seen), t)
+        tracked = tracker.update(boxes(*seen), t)
         if i == 10:
-            assert sorted(ids(found)) == [1, 2]
-            before = [id_at(found, *p) for p in places]
-    assert [id_at(found, *p) for p in places] == before
+            assert sorted(ids(tracked)) == [1, 2]
+            before = [id_at(tracked, *p) for p in places]
+    assert [id_at(tracked, *p) for p in places] == before
     assert tracker.num_objects == 2
 
 
@@ -82,8 +82,8 @@ def test_half_a_second_out_of_sight_is_survived_at_any_rate(rate: int) -> None:
 def test_what_was_away_for_long_is_another() -> None:
     tracker = Tracker(keep_s=0.4)
     for t in (0.0, 0.04, 0.08, 0.6, 0.64):
-        found = tracker.update(boxes(car(100)), t)
-    assert ids(found) == [2]
+        tracked = tracker.update(boxes(car(100)), t)
+    assert ids(tracked) == [2]
     assert tracker.followed().tolist() == [2]
 
 
@@ -100,40 +100,40 @@ def test_noise_of_one_frame_gets_no_number() -> None:
     rng, tracker = np.random.default_rng(1), Tracker()
     for i in range(200):
         noise = [car(float(x), float(y), 0.95) for x, y in rng.uniform((0, 300), (3000, 3000), (3, 2))]
-        found = tracker.update(boxes(car(100 + 2 * i, 100), *noise), i / RATE)
+        tracked = tracker.update(boxes(car(100 + 2 * i, 100), *noise), i / RATE)
     assert tracker.num_objects <= 3  # by chance two may fall upon each other
-    assert ids(found) == [1]
+    assert ids(tracked) == [1]
 
 
 def test_doubtful_boxes_keep_an_object_and_begin_none() -> None:
     tracker = Tracker()
     for i in range(50):
         score = 0.9 if i < 3 else 0.2
-        found = tracker.update(boxes(car(100 + 3 * i, 200, score), car(100 + 3 * i, 400, 0.3)), i / RATE)
-    assert ids(found) == [1]
+        tracked = tracker.update(boxes(car(100 + 3 * i, 200, score), car(100 + 3 * i, 400, 0.3)), i / RATE)
+    assert ids(tracked) == [1]
     assert tracker.num_objects == 1
     gone = Tracker(doubtful=0.5)
     for i in range(50):
-        found = gone.update(boxes(car(100 + 3 * i, 200, 0.9 if i < 3 else 0.2)), i / RATE)
-    assert ids(found) == []
+        tracked = gone.update(boxes(car(100 + 3 * i, 200, 0.9 if i < 3 else 0.2)), i / RATE)
+    assert ids(tracked) == []
 
 
 def test_classes_are_never_mixed_and_have_their_own_thresholds() -> None:
     tracker = Tracker(sure=[0.5, 0.95])
     for i in range(5):
-        found = tracker.update(boxes(car(100, label=i % 2, score=0.9)), i / RATE)
-    assert len(found) == 0  # a car, a person, a car: none was seen twice in a row
+        tracked = tracker.update(boxes(car(100, label=i % 2, score=0.9)), i / RATE)
+    assert len(tracked) == 0  # a car, a person, a car: none was seen twice in a row
     for i in range(5, 10):
-        found = tracker.update(boxes(car(100, label=1, score=0.9), car(300, label=0, score=0.9)), i / RATE)
-    assert [found.names[k] for k in found.labels] == ["car"]
+        tracked = tracker.update(boxes(car(100, label=1, score=0.9), car(300, label=0, score=0.9)), i / RATE)
+    assert [tracked.names[k] for k in tracked.labels] == ["car"]
 
 
 def test_boxes_without_area_or_place_are_passed_over() -> None:
     tracker = Tracker()
     odd = boxes((5, 5, 0, 10, 0.9, 0), (5, 5, float("nan"), 10, 0.9, 0), car(100))
     for i in range(3):
-        found = tracker.update(odd, i / RATE)
-    assert found.boxes_xyxy.tolist() == odd.boxes_xyxy[2:].tolist()
+        tracked = tracker.update(odd, i / RATE)
+    assert tracked.boxes_xyxy.tolist() == odd.boxes_xyxy[2:].tolist()
 
 
 def test_time_does_not_go_back() -> None:

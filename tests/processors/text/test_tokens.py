@@ -103,5 +103,5 @@ def test_spelling_as_tokens_come(units: str) -> None:
     text = "the cat sat\nthe dog did" + ("" if units == "words" else "\n ü 猫" if units == "bpe" else "\n")
     speller = Speller(processor)
     pieces = [speller.add(int(t)) for t in processor.encode_text(text)]
-    said = "".join([*pieces, speller.end()])
-    assert said.replace(" \n", "\n").rstrip(" ") == text
+    spelled = "".join([*pieces, speller.end()])
+    assert spelled.replace(" \n", "\n").rstrip(" ") == text

@@ -136,18 +136,18 @@ def test_a_folder_counts_as_frames_in_natural_order(tmp_path: Path) -> None:
     for i, name in enumerate(["f1", "f2", "f10"]):
         Image.fromarray(picture(i)).convert("L" if i == 1 else "RGB").save(tmp_path / f"{name}.png")
     (tmp_path / "._f1.png").write_bytes(b"\0\5\x16\7 what a Mac keeps beside a file")
-    found = list(frames(tmp_path, 0.5))
-    assert [(f.time_s, int(f.pixels.mean())) for f in found] == [(0.0, 20), (0.5, 24), (1.0, 28)]
-    assert found[1].pixels.shape == (48, 64, 3)
+    video_frames = list(frames(tmp_path, 0.5))
+    assert [(f.time_s, int(f.pixels.mean())) for f in video_frames] == [(0.0, 20), (0.5, 24), (1.0, 28)]
+    assert video_frames[1].pixels.shape == (48, 64, 3)
 
 
 def test_pictures_that_cannot_be_read_are_passed_over_and_named(tmp_path: Path) -> None:
     Image.fromarray(picture(0)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
-    found = of_pictures([tmp_path / "b.png", tmp_path / "a.png", tmp_path / "gone.png"], 1.0)
-    assert next(found).time_s == 1.0
+    video_frames = of_pictures([tmp_path / "b.png", tmp_path / "a.png", tmp_path / "gone.png"], 1.0)
+    assert next(video_frames).time_s == 1.0
     with pytest.raises(UserError, match=r"2 of 3 pictures can't be read; the first: .*b\.png"):
-        next(found)
+        next(video_frames)
 
 
 def test_what_is_no_video_is_said_in_a_sentence(tmp_path: Path, reader: str) -> None:
@@ -230,10 +230,10 @@ def test_a_video_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path, reade
     whole = write_avi(tmp_path / "v.avi", pictures(40)).read_bytes()
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
     for name in ("cut.webm", "cut.avi"):
-        found = frames(tmp_path / name)
-        assert next(found).time_s == 0
+        video_frames = frames(tmp_path / name)
+        assert next(video_frames).time_s == 0
         with pytest.raises(UserError, match=r"is cut off: \d+ frames up to|is damaged in \d+ place"):
-            list(found)
+            list(video_frames)
 
 
 def test_damage_in_the_middle_is_counted_and_the_rest_is_read(tmp_path: Path, reader: str) -> None:
@@ -369,9 +369,9 @@ def test_without_a_reader_it_says_what_to_install(tmp_path: Path, monkeypatch: p
 @pytest.mark.shared_data
 def test_a_real_clip(shared_data: Path, reader: str) -> None:
     clip = sorted((shared_data / CLIPS).glob("*.mp4"))[0]
-    found = list(itertools.islice(frames(clip), 60))
-    assert {f.pixels.shape for f in found} == {(288, 352, 3)}
-    assert [f.time_s for f in found] == pytest.approx([i / 25 for i in range(60)], abs=1e-3)
+    video_frames = list(itertools.islice(frames(clip), 60))
+    assert {f.pixels.shape for f in video_frames} == {(288, 352, 3)}
+    assert [f.time_s for f in video_frames] == pytest.approx([i / 25 for i in range(60)], abs=1e-3)
 
 
 @pytest.mark.shared_data

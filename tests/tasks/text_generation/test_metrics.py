@@ -13,8 +13,8 @@ from dolmen.tasks.text_generation.metrics import intervals, metrics
 def test_known_values() -> None:
     nll = np.full((3, 4), math.log(8.0))
     nll[2, 2:] = np.nan
-    found = metrics(nll, tokens_per_character=0.5)
-    assert found == pytest.approx({"perplexity": 8.0, "bits_per_character": 1.5, "loss": math.log(8.0)})
+    values = metrics(nll, tokens_per_character=0.5)
+    assert values == pytest.approx({"perplexity": 8.0, "bits_per_character": 1.5, "loss": math.log(8.0)})
 
 
 def test_intervals_hold_the_value_and_shrink() -> None:

@@ -48,7 +48,7 @@ class Counting:
         return logits
 
 
-def made(units: Units) -> TextPredictor:
+def counting_predictor(units: Units) -> TextPredictor:
     processor = fit_text(units, [TEXT * 30], 300 if units == "bpe" else None, 1)
     return TextPredictor(processor, Counting(len(processor)))
 
@@ -56,37 +56,37 @@ def made(units: Units) -> TextPredictor:
 @pytest.mark.parametrize("units", ["characters", "words", "bpe"])
 @pytest.mark.parametrize("size", [1, 3, 50, 1000])
 def test_a_text_in_pieces_is_the_same_text(units: Units, size: int) -> None:
-    predictor = made(units)
+    predictor = counting_predictor(units)
     session, whole = predictor.session(None), predictor.session(None)
     pieces = [TEXT[i : i + size] for i in range(0, len(TEXT), size)]
-    found = [r for piece in pieces for r in session.feed(piece)] + session.finish()
+    readings = [r for piece in pieces for r in session.feed(piece)] + session.finish()
     expected = whole.feed(TEXT) + whole.finish()
-    assert [r.to_json() for r in found] == [r.to_json() for r in expected]
-    assert len(found) == len(predictor.processor.encode_text(TEXT))
+    assert [r.to_json() for r in readings] == [r.to_json() for r in expected]
+    assert len(readings) == len(predictor.processor.encode_text(TEXT))
     np.testing.assert_array_equal(session.writer.steps.state["hidden"], whole.writer.steps.state["hidden"])
 
 
 def test_a_reading_says_how_much_a_token_surprised() -> None:
-    predictor = made("characters")
+    predictor = counting_predictor("characters")
     session, v = predictor.session(None), len(predictor.processor)
-    (found,) = session.feed("s")
-    assert isinstance(found, Reading)
+    (reading,) = session.feed("s")
+    assert isinstance(reading, Reading)
     start = predictor.processor.symbols.index("\n")
     expected = predictor.processor.symbols[start % v]
     likely = math.exp(3) / (math.exp(3) + v - 1)
-    assert found.expected[0] == (expected, pytest.approx(likely))
-    assert found.bits == pytest.approx(-math.log2(likely / math.exp(3) if expected != "s" else likely))
-    assert sum(p for _, p in found.expected) <= 1
+    assert reading.expected[0] == (expected, pytest.approx(likely))
+    assert reading.bits == pytest.approx(-math.log2(likely / math.exp(3) if expected != "s" else likely))
+    assert sum(p for _, p in reading.expected) <= 1
 
 
 def test_a_prompt_of_any_length_reads_alike() -> None:
-    processor = made("characters").processor
+    processor = counting_predictor("characters").processor
     texts = [processor.encode_text(TEXT * 3)[:n] for n in (1, 2, 63, 64, 65, 128, 200)]
     for tokens in texts:
         writer, other = Writer(Counting(len(processor)), processor), Writer(Counting(len(processor)), processor)
-        found = [row.copy() for row in writer.read(tokens)]
+        together = [row.copy() for row in writer.read(tokens)]
         single = [row.copy() for token in tokens for row in other.read(token[None])]
-        np.testing.assert_array_equal(found, single)
+        np.testing.assert_array_equal(together, single)
         np.testing.assert_array_equal(writer.logits(), other.logits())
 
 
@@ -95,7 +95,7 @@ def written(predictor: TextPredictor, **options: Any) -> str:
 
 
 def test_a_session_writes_what_predict_writes() -> None:
-    predictor = made("characters")
+    predictor = counting_predictor("characters")
     session = predictor.session(None)
     session.feed("she ")
     assert "".join(session.write(length=30, seed=3)) == written(predictor, length=30, seed=3)
@@ -108,11 +108,11 @@ def test_a_session_writes_what_predict_writes() -> None:
 @pytest.mark.parametrize("chunk", [b"bytes", 3, None])
 def test_what_is_no_text(chunk: Any) -> None:
     with pytest.raises(UserError, match=r"a piece of text was expected, not (bytes|int|NoneType)"):
-        made("characters").session(None).feed(chunk)
+        counting_predictor("characters").session(None).feed(chunk)
 
 
 def test_a_session_of_another_network_is_refused() -> None:
-    small, large = made("characters").session(None), made("words").session(None)
+    small, large = counting_predictor("characters").session(None), counting_predictor("words").session(None)
     large.feed("shells sea she ")
     large.writer.pending = np.array([len(small.processor) + 5])
     with pytest.raises(UserError, match="saved session of another network"):
@@ -120,7 +120,7 @@ def test_a_session_of_another_network_is_refused() -> None:
 
 
 def test_a_word_without_end_is_not_kept_for_ever() -> None:
-    session = made("words").session(None)
+    session = counting_predictor("words").session(None)
     for _ in range(20):
         session.feed("a" * 1000)
     assert len(session.held) <= 4096

@@ -37,13 +37,13 @@ def test_it_learns_and_writes(run: Any) -> None:
 
 
 def test_a_sample_of_the_vocabulary_teaches_the_same(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dolmen.tasks.text_generation.task.DRAWN", 0.7)  # a quarter of a dozen says little
+    monkeypatch.setattr("dolmen.tasks.text_generation.task.DRAWN_SHARE", 0.7)  # a quarter of a dozen says little
     (tmp_path / "sea.txt").write_text(TEXT)
     options = SMALL | {"softmax": "sampled", "epochs": 12, "lr": 0.02}
-    found = dolmen.train("text-generation", tmp_path / "sea.txt", tmp_path / "run", **options)
+    sampled = dolmen.train("text-generation", tmp_path / "sea.txt", tmp_path / "run", **options)
     assert run.task.config.softmax == "full"  # so few tokens are not worth a sample
-    assert found.evaluation["test"]["metrics"]["bits_per_character"] < 0.8
-    assert found.evaluation["test"]["metrics"] != run.evaluation["test"]["metrics"]
+    assert sampled.evaluation["test"]["metrics"]["bits_per_character"] < 0.8
+    assert sampled.evaluation["test"]["metrics"] != run.evaluation["test"]["metrics"]
 
 
 def test_options_of_writing(run: Any, tmp_path: Path) -> None:
@@ -81,7 +81,9 @@ def test_steps_equal_the_network(run: Any) -> None:
     np.testing.assert_allclose(steps.state["hidden"], state.hidden.numpy(), atol=1e-5)
 
 
-def made(config: dict[str, Any], tokens: np.ndarray[Any, Any]) -> tuple[TextGeneration, LanguageModel, TextDataset]:
+def untrained(
+    config: dict[str, Any], tokens: np.ndarray[Any, Any]
+) -> tuple[TextGeneration, LanguageModel, TextDataset]:
     data = TextDataset(tokens, 16, len(tokens))
     processor = fit_text("characters", ["abcdefgh"], None, 1)
     task = TextGeneration(TextGenerationConfig(**SMALL | config), processor, {"train": data})
@@ -92,7 +94,7 @@ def made(config: dict[str, Any], tokens: np.ndarray[Any, Any]) -> tuple[TextGene
 @pytest.mark.parametrize("num", [2, 16, 17, 18, 200, 16 * 40 + 1, 16 * 41 + 5])
 def test_the_state_is_carried_through_the_text(num: int) -> None:
     tokens = np.random.default_rng(0).integers(1, 9, num).astype(np.uint8)
-    task, model, data = made({}, tokens)
+    task, model, data = untrained({}, tokens)
     nll = gather_outputs(task, model, data, batch_size=64)["nll"]
     assert np.isfinite(nll).sum() == num - 1 == data.num_targets
     with torch.no_grad():
@@ -107,7 +109,7 @@ def test_the_state_is_carried_through_the_text(num: int) -> None:
 
 def test_training_carries_the_state_of_each_stream() -> None:
     tokens = np.random.default_rng(0).integers(1, 9, 400).astype(np.uint8)
-    task, model, _ = made({"dropout": 0.0}, tokens)
+    task, model, _ = untrained({"dropout": 0.0}, tokens)
     model.train()
     loss = task.objectives(model)[0].loss
     batches = [task.training_batch(i, 4)[1] for i in range(3)]
@@ -144,9 +146,9 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_data(name: str, tmp_path: Path) -> None:
-    make, said = WRONG[name]
+    make, message = WRONG[name]
     make(tmp_path)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         dolmen.train("text-generation", tmp_path / "t.txt", tmp_path / "run", epochs=1, **SMALL)
     assert not (tmp_path / "run").exists()
 

@@ -47,9 +47,9 @@ def test_the_temperature_that_was_put_in_is_found(transitions: np.ndarray | None
 
 def sampled(chain: Chain, scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Tags of one sentence, drawn as probable as they are."""
-    found = chain.best(scores, 243)
-    weights = np.array([probability for probability, _ in found])
-    return np.array(found[rng.choice(len(found), p=weights / weights.sum())][1])
+    paths = chain.best(scores, 243)
+    weights = np.array([probability for probability, _ in paths])
+    return np.array(paths[rng.choice(len(paths), p=weights / weights.sum())][1])
 
 
 @pytest.mark.parametrize("transitions", [None, TRANSITIONS], ids=["softmax", "chain"])

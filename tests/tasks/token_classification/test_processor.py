@@ -112,7 +112,7 @@ def test_the_chain_equals_brute_force(steps: int, constrained: bool) -> None:
 # ---- the processor
 
 
-def made(**more: Any) -> TagProcessor:
+def fitted(**more: Any) -> TagProcessor:
     values: dict[str, Any] = {
         "kind": "spans",
         "words": ("", "Rome", "lives"),
@@ -123,11 +123,11 @@ def made(**more: Any) -> TagProcessor:
 
 
 def test_words_become_numbers() -> None:
-    p = made(words=("", "rome", "Lives"))
-    found = p.encode_words(["Rome", "rome", "lives", "x" * 40])
-    assert found["words"].tolist() == [1, 1, 0, 0]
-    assert found["characters"].shape == (4, 24)
-    assert found["characters"][0, :5].tolist() == [1, 2, 3, 4, 0]
+    p = fitted(words=("", "rome", "Lives"))
+    encoded = p.encode_words(["Rome", "rome", "lives", "x" * 40])
+    assert encoded["words"].tolist() == [1, 1, 0, 0]
+    assert encoded["characters"].shape == (4, 24)
+    assert encoded["characters"][0, :5].tolist() == [1, 2, 3, 4, 0]
     again = TagProcessor.from_json(json.loads(json.dumps(p.to_json())))
     np.testing.assert_array_equal(again.encode("Rome lives")["words"], [1, 0])
 
@@ -135,7 +135,7 @@ def test_words_become_numbers() -> None:
 def test_an_answer_has_places_and_probabilities() -> None:
     between, begin, end = allowed(LABELS)
     transitions = np.where(np.concatenate([between, begin[None], end[None]]), 0.0, -1e4)
-    p = made(transitions=tuple(map(tuple, transitions.tolist())))
+    p = fitted(transitions=tuple(map(tuple, transitions.tolist())))
     emissions = np.zeros((3, 5))
     emissions[0, 0], emissions[1, 1], emissions[2, 3] = 4, 3, 3
     answer = p.answer("in New  York", emissions, n_best=3)
@@ -149,6 +149,6 @@ def test_an_answer_has_places_and_probabilities() -> None:
 
 
 def test_what_is_no_sentence() -> None:
-    for raw, said in (("  ", "is empty"), (3, "not int"), ([], "is empty"), (["a", ""], "not list")):
-        with pytest.raises(UserError, match=said):
-            made().encode(raw)
+    for raw, message in (("  ", "is empty"), (3, "not int"), ([], "is empty"), (["a", ""], "not list")):
+        with pytest.raises(UserError, match=message):
+            fitted().encode(raw)

@@ -46,8 +46,8 @@ def test_it_learns(run: Any) -> None:
     assert run.evaluation["val"]["metrics"]["f1" if spans else "accuracy"] > 0.95
     answer = run.predict("Dora went to Los Angeles.", n_best=2)
     if spans:
-        found = [(s["text"], s["label"]) for s in answer.to_json()["spans"]]
-        assert found == [("Dora", "PER"), ("Los Angeles", "LOC")]
+        spans = [(s["text"], s["label"]) for s in answer.to_json()["spans"]]
+        assert spans == [("Dora", "PER"), ("Los Angeles", "LOC")]
         assert all(s["confidence"] > 0.5 for s in answer.to_json()["spans"])
         assert len(answer.readings) == 2
         assert "Los Angeles [LOC" in run.predictor.format_line(answer)
@@ -114,9 +114,9 @@ def test_an_encoder_reads_along(tmp_path: Path) -> None:
     )  # fmt: skip
     kept, before = run.model.reader.state_dict(), language.model.state_dict()
     assert all(torch.equal(v, before[k]) for k, v in kept.items() if k != "numbers")  # as it was
-    said = run.predict("Anna went to Rome.").to_json()
+    prediction = run.predict("Anna went to Rome.").to_json()
     (tmp_path / "language").rename(tmp_path / "gone")
-    assert dolmen.load(run.path).predict("Anna went to Rome.").to_json() == said
+    assert dolmen.load(run.path).predict("Anna went to Rome.").to_json() == prediction
     sentences = [["Anna", "went", "to", "Rome", "."], ["x" * 40, "\u2603", "Ben"], ["Rome"]]
     bundle = dolmen.load(dolmen.export(run, tmp_path / "b.dolmen"))
     for mine, theirs in zip(run.predict(sentences), bundle.predict(sentences), strict=True):

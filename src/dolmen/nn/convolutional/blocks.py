@@ -64,10 +64,10 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape and precision."""
-        several = dist.is_initialized() and dist.get_world_size() > 1
-        if self.training and not several and x.numel() == x.shape[1]:
+        distributed = dist.is_initialized() and dist.get_world_size() > 1
+        if self.training and not distributed and x.numel() == x.shape[1]:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        if not (self.training and several):
+        if not (self.training and distributed):
             return super().forward(x)
         values = x.float()
         count = torch.tensor([values.numel() / values.shape[1]], device=x.device)

@@ -87,7 +87,7 @@ class WhitenedStem(nn.Module):
 
 
 class FastStage(nn.Module):
-    """Convolution, 2x2 max pool, then two more at the halved size, the last one added to what the first one gave.
+    """Convolution, 2x2 max pool, then two more at the halved size, whose result is added to the first one's.
 
     Each has batch norm and GELU.
     """
@@ -358,23 +358,22 @@ class ViewAverage(nn.Module):
     def __init__(self, model: nn.Module, views: Sequence[tuple[float, NDArray[np.int64], NDArray[np.int64]]]) -> None:
         super().__init__()
         self.model, self.weights = model, [weight for weight, _, _ in views]
-        places = next(model.parameters()).device
-        self.places = [tuple(torch.from_numpy(i).to(places) for i in view[1:]) for view in views]
+        device = next(model.parameters()).device
+        self.places = [tuple(torch.from_numpy(i).to(device) for i in view[1:]) for view in views]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, H, W, C) uint8, as stored -> (B, K) float logits."""
-        if (
-            len(self.weights) > 1 and torch.compiler.is_exporting()
-        ):  # a graph holds the network once, and gives it all views as one batch
-            together = torch.cat([self._view(images, rows, columns) for rows, columns in self.places])
-            logits = self.model(together).view(len(self.places), images.shape[0], -1)
+        # A graph holds the network once, and gives it all views as one batch.
+        if len(self.weights) > 1 and torch.compiler.is_exporting():
+            batch = torch.cat([self._view(images, rows, columns) for rows, columns in self.places])
+            logits = self.model(batch).view(len(self.places), images.shape[0], -1)
             mean: Tensor = (logits * torch.tensor(self.weights)[:, None, None]).sum(0)
             return mean
-        found = [
+        weighted = [
             self.model(self._view(images, rows, columns)).float() * weight
             for weight, (rows, columns) in zip(self.weights, self.places, strict=True)
         ]
-        return torch.stack(found).sum(0)
+        return torch.stack(weighted).sum(0)
 
     def _view(self, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         if len(self.weights) > 1:

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dolmen.types import UserError
 
-CELLS = 7
+MIN_MAP_CELLS = 7
 """A heat map coarser than this many cells a side says little about where; an earlier layer is taken instead.
 
 In pictures smaller than three times this, a third of their side is enough: in 8 x 8 pixels only the stem has
@@ -173,19 +173,19 @@ def feature_maps(model: nn.Module, pixels: Tensor, max_channels: int = 8) -> dic
         wanted = {f"stages.{name}": name for name in stages}
     else:
         wanted = {layer.name: layer.name for layer in _outermost(map_layers(model, pixels))}
-    found: dict[str, Tensor] = {}
+    maps: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
             spread = output.float().flatten(2).std(2, correction=0).mean(0)  # (F,)
-            found[name] = output.float()[:, spread.argsort(descending=True)[:max_channels]].clone()
+            maps[name] = output.float()[:, spread.argsort(descending=True)[:max_channels]].clone()
 
         return hook
 
     handles = [_module(model, layer).register_forward_hook(keep(name)) for layer, name in wanted.items()]
     with _undisturbed(model), torch.no_grad(), _removing(handles):
         model(pixels.float())
-    return found
+    return maps
 
 
 def default_layer(model: nn.Module, pixels: Tensor) -> str:
@@ -195,7 +195,7 @@ def default_layer(model: nn.Module, pixels: Tensor) -> str:
     it.
     """
     layers = _outermost(map_layers(model, pixels))
-    enough = min(CELLS, min(pixels.shape[2:]) / 3)
+    enough = min(MIN_MAP_CELLS, min(pixels.shape[2:]) / 3)
     return ([x for x in layers if min(x.height, x.width) >= enough] or layers)[-1].name
 
 
@@ -206,20 +206,20 @@ def map_layers(model: nn.Module, pixels: Tensor) -> list[MapLayer]:
         UserError: the network does not keep such a map up to its head (a vision transformer, a plain MLP).
     """
     layers: list[MapLayer] = []
-    one = pixels[:1].float()
+    picture = pixels[:1].float()
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if _is_map(output, one) and output.shape[1] > one.shape[1]:  # not the normalised picture itself
+            if _is_map(output, picture) and output.shape[1] > picture.shape[1]:  # not the normalised picture itself
                 layers.append(MapLayer(name, output.shape[2], output.shape[3]))
 
         return hook
 
     handles = [m.register_forward_hook(note(name)) for name, m in model.named_modules() if name]
     with _undisturbed(model), torch.no_grad(), _removing(handles):
-        last = (getattr(model, "forward_features", None) or model)(one)
+        last = (getattr(model, "forward_features", None) or model)(picture)
     shape = tuple(last.shape) if isinstance(last, Tensor) else type(last).__name__
-    if not layers or (hasattr(model, "forward_features") and not _is_map(last, one, smallest=1)):
+    if not layers or (hasattr(model, "forward_features") and not _is_map(last, picture, smallest=1)):
         raise UserError(
             f"this network ends in features of shape {shape}, not in a map (B, F, h, w) over the picture, so "
             "there is no place to point at: explain a convolutional network, for example one trained with "

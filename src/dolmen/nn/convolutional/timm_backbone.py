@@ -67,7 +67,7 @@ def _create(name: str, normalise: Normalise, *, pretrained: bool, **options: Any
     try:
         backbone: nn.Module = timm.create_model(name, pretrained=pretrained, in_chans=channels, **options)
     except Exception as error:
-        # timm and its hub client raise many kinds of error for one cause: the weights are not here.
+        # timm and its hub client raise many types of error for one cause: the weights are not here.
         if not pretrained:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"timm can't make {name!r}: {reason}; give another timm:NAME") from error
@@ -120,12 +120,12 @@ def timm_trunk(name: str, normalise: Normalise, strides: tuple[int, ...], *, pre
     """
     backbone = _create(name, normalise, pretrained=pretrained, features_only=True)
     info: Any = backbone.feature_info
-    there = dict(zip(info.reduction(), range(len(info.reduction())), strict=True))
-    if not all(s in there for s in strides):
+    index_by_stride = dict(zip(info.reduction(), range(len(info.reduction())), strict=True))
+    if not all(s in index_by_stride for s in strides):
         raise UserError(
-            f"timm:{name} has maps of the strides {', '.join(map(str, there))}, and a detector needs "
+            f"timm:{name} has maps of the strides {', '.join(map(str, index_by_stride))}, and a detector needs "
             f"{', '.join(map(str, strides))}; give a convolutional network such as timm:mobilenetv3_small_050"
         )
-    taps = [there[s] for s in strides]
+    taps = [index_by_stride[s] for s in strides]
     channels = tuple(info.channels()[i] for i in taps)
     return TimmTrunk(_create(name, normalise, pretrained=pretrained, features_only=True, out_indices=taps), channels)

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dolmen.nn.fp32 import quick_products, quickly
+from dolmen.nn.recurrent.cells import GATES, SAVED, Cell
 from dolmen.nn.recurrent.kernels import products, team
-from dolmen.nn.recurrent.kernels.arithmetic import GATES, Cell
 from dolmen.nn.recurrent.kernels.backward import GRADS, Backward, backward, sizes_of_sums
-from dolmen.nn.recurrent.kernels.forward import SAVED, Forward, forward
+from dolmen.nn.recurrent.kernels.forward import Forward, forward
 from dolmen.nn.recurrent.state import for_kernels, named_gates
 
 _NAMES = (
@@ -29,7 +29,7 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class Layer:
-    """What does not change from call to call.
+    """The settings of one direction of a layer.
 
     Attributes:
         cell: which.
@@ -49,7 +49,7 @@ class Layer:
 
 
 def run_layer(layer: Layer, **tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Work off a sequence.
+    """Run a layer over a sequence.
 
     Args:
         layer: which, and how.
@@ -72,7 +72,7 @@ def run_compiled(
     lengths: Tensor | None, reset: Tensor | None, starts: tuple[Tensor | None, Tensor | None],
     keep: tuple[Tensor | float, Tensor | float], return_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:  # fmt: skip
-    """``run_layer`` for a layer's parameters by name; arguments as in ``recurrent_loop.run``.
+    """``run_layer`` for a layer's parameters by name; arguments as in ``loop.run``.
 
     Under autocast, or with bfloat16 inputs, products are in bf16 where the machine multiplies it.
 

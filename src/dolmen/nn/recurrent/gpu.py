@@ -15,11 +15,10 @@ import triton
 from torch import Tensor
 
 from dolmen.nn.fp32 import dtype_of_products
+from dolmen.nn.recurrent.cells import GATES, SAVED
 from dolmen.nn.recurrent.kernels.gpu import backward_step, forward_step
-from dolmen.nn.recurrent.state import GATES, for_kernels, named_gates
+from dolmen.nn.recurrent.state import for_kernels, named_gates
 
-SAVED = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 4}
-"""Blocks of H that the backward pass needs of each step, as on the CPU."""
 _NAMES = (
     "into", "state", "memory", "weight_hh", "bias_hh", "scale_hh", "cell_scale", "cell_shift", "state_start",
     "cell_start", "lengths", "reset", "keep_state", "keep_cell",
@@ -31,17 +30,17 @@ def run_fused(
     lengths: Tensor | None, reset: Tensor | None, starts: tuple[Tensor | None, Tensor | None],
     keep: tuple[Tensor | float, Tensor | float], return_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:  # fmt: skip
-    """Arguments and results as of ``recurrent_loop.run``.
+    """Run a layer over a sequence; arguments and results as in ``loop.run``.
 
     Products are in the precision of autocast, or else of ``into``; sums, states and gates in fp32.
     """
-    products, kind = dtype_of_products(into), into.dtype
+    products, dtype = dtype_of_products(into), into.dtype
     given, rates = for_kernels(w, state, memory, starts, reset, keep)
     given |= {"into": into if w["scale_hh"] is not None else into.to(products), "lengths": lengths}
     states, cells, saved = _Fused.apply(cell, reverse, rates, return_gates, products, *(given[k] for k in _NAMES))
     out, last = (states[:-1], 0) if reverse else (states[1:], -1)
     gates = named_gates(cell, saved, states.shape[-1]) if return_gates else {}
-    return out.to(kind), states[last], cells[last] if memory is not None else None, gates
+    return out.to(dtype), states[last], cells[last] if memory is not None else None, gates
 
 
 class _Fused(torch.autograd.Function):
@@ -141,9 +140,12 @@ class _Fused(torch.autograd.Function):
             flat, parts = d_raw.view(-1, width), d_part.view(-1, width).float()
             out: dict[str, Tensor | None] = dict.fromkeys(_NAMES)
             out |= {
-                "into": d_into, "state": from_start(d_before, d_states), "state_start": from_resets(d_before),
-                "weight_hh": torch.mm(flat.T, before.view(-1, h)).to(weight.dtype), "bias_hh": parts.sum(0),
-            }  # fmt: skip
+                "into": d_into,
+                "state": from_start(d_before, d_states),
+                "state_start": from_resets(d_before),
+                "weight_hh": torch.mm(flat.T, before.view(-1, h)).to(weight.dtype),
+                "bias_hh": parts.sum(0),
+            }
             if lstm:
                 out |= {"memory": from_start(d_cells, gradients[1]), "cell_start": from_resets(d_cells)}
             if norm:
@@ -157,16 +159,16 @@ class _Fused(torch.autograd.Function):
 
 
 def _given(held: Mapping[str, Tensor | None], unread: Tensor) -> list[Tensor]:
-    """What a kernel takes from ``scale`` to ``cell_start``; where there is none, a place that it never reads."""
+    """The tensors of a kernel from ``scale`` to ``cell_start``; for a missing one, one that it never reads."""
     names = (
         "scale_hh", "cell_scale", "cell_shift", "keep_state", "keep_cell", "lengths", "reset", "state_start",
         "cell_start",
     )  # fmt: skip
-    return [unread if (found := held[name]) is None else found for name in names]
+    return [unread if (tensor := held[name]) is None else tensor for name in names]
 
 
 def _options(cell: str, held: Mapping[str, Tensor | None], reverse: bool, h: int) -> dict[str, Any]:
-    """What the kernels are compiled for."""
+    """The constants that the kernels are compiled for."""
     block = triton.next_power_of_2(h)
     return {
         "unit": cell, "norm": held["scale_hh"] is not None, "masks": held["keep_state"] is not None,

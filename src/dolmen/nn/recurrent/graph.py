@@ -41,8 +41,8 @@ def recurrence(
 
 
 @recurrence.register_fake
-def _(x: Tensor, state: Tensor, memory: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    del rest
+def _(x: Tensor, state: Tensor, memory: Tensor | None, *unused: Any) -> tuple[Tensor, Tensor, Tensor]:
+    del unused
     out = x.new_empty(x.shape[0], x.shape[1], state.shape[1])
     return out, torch.empty_like(state), x.new_empty(0) if memory is None else torch.empty_like(memory)
 
@@ -51,11 +51,11 @@ def run_in_graph(
     cell: str, x: Tensor, weights: Mapping[str, Tensor | None], state: Tensor, memory: Tensor | None, reverse: bool,
     lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:  # fmt: skip
-    """As ``run_torch``, while a graph is written."""
+    """Run a layer over a sequence while a graph is written; arguments and results as in ``run_torch``."""
     into, back = weights["weight_ih"], weights["weight_hh"]
     assert into is not None
     assert back is not None
-    none = back.new_zeros(len(back))
-    biases = [none if (b := weights[name]) is None else b for name in ("bias_ih", "bias_hh")]
+    zeros = back.new_zeros(len(back))
+    biases = [zeros if (b := weights[name]) is None else b for name in ("bias_ih", "bias_hh")]
     out, last, kept = recurrence(x, state, memory, into, back, biases[0], biases[1], lengths, cell, reverse)
     return out, last, None if memory is None else kept, {}

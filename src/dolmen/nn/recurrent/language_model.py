@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from dolmen.nn.initialisers import initialise
 from dolmen.nn.losses import linear_cross_entropy
 from dolmen.nn.masks import locked_dropout
-from dolmen.nn.recurrent.layers import GRU, LSTM, RNN, Recurrent
+from dolmen.nn.recurrent.layers import CELL_CLASSES
 from dolmen.nn.recurrent.state import State
-
-CELLS: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 
 
 class LanguageModel(nn.Module):
@@ -50,7 +48,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.embedding_dropout = embedding_dropout
         self.embedding = nn.Embedding(num_tokens, size)
-        self.layers = CELLS[cell](
+        self.layers = CELL_CLASSES[cell](
             size, hidden, layers, batch_first=True, input_dropout=dropout, hidden_dropout=dropout,
             output_dropout=dropout, weight_drop=weight_drop, mogrifier=mogrifier,
         )  # fmt: skip
@@ -70,8 +68,8 @@ class LanguageModel(nn.Module):
     def read(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """The outputs of the last layer (B, T, H), and the state."""
         table = locked_dropout(self.embedding.weight, self.embedding_dropout, self.training, axis=1)
-        found: tuple[Tensor, State] = self.layers(F.embedding(tokens, table), state)
-        return found
+        outputs: tuple[Tensor, State] = self.layers(F.embedding(tokens, table), state)
+        return outputs
 
     @property
     def _softmax_weight(self) -> Tensor:

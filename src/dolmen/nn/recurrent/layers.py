@@ -27,7 +27,7 @@ from dolmen.nn.recurrent.torch_layers import run_torch
 
 
 class Recurrent(nn.Module):
-    """What the three cells share; use ``RNN``, ``LSTM`` or ``GRU``.
+    """A stack of recurrent layers, whatever the cell; use ``RNN``, ``LSTM`` or ``GRU``.
 
     Outputs have D * P features: D directions, P the projected or hidden size.
 
@@ -134,19 +134,19 @@ class Recurrent(nn.Module):
         return ("", "_reverse") if self.bidirectional else ("",)
 
     def extra_repr(self) -> str:
-        """What differs from the defaults."""
-        shown: dict[str, Any] = {"num_layers": 1, "bias": True, "zoneout": (0.0, 0.0), "compiled": True}
-        shown |= dict.fromkeys(
+        """The options that differ from their defaults, for ``print``."""
+        defaults: dict[str, Any] = {"num_layers": 1, "bias": True, "zoneout": (0.0, 0.0), "compiled": True}
+        defaults |= dict.fromkeys(
             ("batch_first", "dropout", "bidirectional", "proj_size", "input_dropout", "hidden_dropout",
              "output_dropout", "weight_drop", "layer_norm", "residual", "learn_state", "mogrifier"), 0
         )  # fmt: skip
-        more = "".join(f", {k}={getattr(self, k)}" for k, v in shown.items() if getattr(self, k) != v)
+        more = "".join(f", {k}={getattr(self, k)}" for k, v in defaults.items() if getattr(self, k) != v)
         return f"{self.input_size}, {self.hidden_size}{more}"
 
     # ---- weights
 
     def reset_parameters(self) -> None:
-        """As torch.nn: uniform in +-1/sqrt(hidden_size); scales 1, shifts and learned states 0."""
+        """Draw parameters as torch.nn does, uniform in +-1/sqrt(hidden_size); scales 1, shifts and learned states 0."""
         bound = 1 / math.sqrt(self.hidden_size)
         for name, p in self.named_parameters():
             if "scale" in name:
@@ -165,20 +165,20 @@ class Recurrent(nn.Module):
             more: options of ours.
 
         Raises:
-            ValueError: it is of another kind.
+            ValueError: it is a layer of another class.
         """
-        kinds: dict[str, Any] = {"LSTM": LSTM, "GRU": GRU, "RNN_TANH": RNN, "RNN_RELU": RNN}
-        if kinds[layer.mode] not in cls.__mro__:
-            raise ValueError(f"{cls.__name__}.from_torch got torch's {layer.mode}; use {kinds[layer.mode].__name__}")
+        classes: dict[str, Any] = {"LSTM": LSTM, "GRU": GRU, "RNN_TANH": RNN, "RNN_RELU": RNN}
+        if classes[layer.mode] not in cls.__mro__:
+            raise ValueError(f"{cls.__name__}.from_torch got torch's {layer.mode}; use {classes[layer.mode].__name__}")
         if layer.mode.startswith("RNN"):
             more["nonlinearity"] = layer.mode[4:].lower()
         first: Any = layer.weight_ih_l0
-        made = cls(
+        converted = cls(
             layer.input_size, layer.hidden_size, layer.num_layers, layer.bias, layer.batch_first, layer.dropout,
             layer.bidirectional, layer.proj_size, device=first.device, dtype=first.dtype, **more,
         )  # fmt: skip
-        made.load_state_dict(layer.state_dict(), strict=False)
-        return made.train(layer.training)
+        converted.load_state_dict(layer.state_dict(), strict=False)
+        return converted.train(layer.training)
 
     def to_torch(self) -> nn.RNNBase:
         """The same layer as torch.nn's, with copies of the weights.
@@ -186,21 +186,21 @@ class Recurrent(nn.Module):
         Raises:
             ValueError: an option is used that torch.nn has not.
         """
-        ours = {n: getattr(self, n) for n in ("layer_norm", "residual", "learn_state", "mogrifier")}
-        ours |= {"zoneout": any(self.zoneout), "proj_size": bool(self.proj_size) and self.cell != "lstm"}
-        if used := [n for n, on in ours.items() if on]:
+        options = {n: getattr(self, n) for n in ("layer_norm", "residual", "learn_state", "mogrifier")}
+        options |= {"zoneout": any(self.zoneout), "proj_size": bool(self.proj_size) and self.cell != "lstm"}
+        if used := [n for n, on in options.items() if on]:
             raise ValueError(f"torch.nn's {type(self).__name__} has no {', '.join(used)}")
-        kind: Any = {"lstm": nn.LSTM, "gru": nn.GRU}.get(self.cell, nn.RNN)
+        torch_class: Any = {"lstm": nn.LSTM, "gru": nn.GRU}.get(self.cell, nn.RNN)
         more: dict[str, Any] = {"proj_size": self.proj_size} if self.cell == "lstm" else {}
-        if kind is nn.RNN:
+        if torch_class is nn.RNN:
             more["nonlinearity"] = self.cell[4:]
         first = self.weight_ih_l0
-        made: nn.RNNBase = kind(
+        converted: nn.RNNBase = torch_class(
             self.input_size, self.hidden_size, self.num_layers, bias=self.bias, batch_first=self.batch_first,
             dropout=self.dropout, bidirectional=self.bidirectional, device=first.device, dtype=first.dtype, **more,
         )  # fmt: skip
-        made.load_state_dict(self.state_dict())
-        return made.train(self.training)
+        converted.load_state_dict(self.state_dict())
+        return converted.train(self.training)
 
     # ---- running
 
@@ -268,13 +268,13 @@ class Recurrent(nn.Module):
             for d, end in enumerate(self._directions()):
                 at = layer * self.num_directions + d
                 memory_at = None if start.cell is None else start.cell[at]
-                out, last, kept, shown = self._run_layer(
+                out, last, kept, activations = self._run_layer(
                     y, layer, end, start.hidden[at], memory_at, lengths, reset_mask, return_gates
                 )
                 outputs.append(out)
                 hidden.append(last)
                 memory.append(kept)
-                gates.append(shown)
+                gates.append(activations)
             out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             if valid is not None:
                 out = out * valid
@@ -337,7 +337,7 @@ class Recurrent(nn.Module):
     def _prepare(
         self, x: Tensor, state: Any, lengths: Any, reset_mask: Tensor | None
     ) -> tuple[State, Tensor | None, Tensor | None]:
-        """Bring state, lengths and resets into shape, or say what is wrong."""
+        """Bring state, lengths and resets into shape, or raise what is wrong with them."""
         if x.ndim != 3 or x.shape[-1] != self.input_size:
             raise ValueError(f"the input has the shape {tuple(x.shape)}; its last axis has to be {self.input_size}")
         steps, batch = x.shape[:2]
@@ -457,7 +457,7 @@ class RNN(Recurrent):
 
     @property
     def cell(self) -> str:  # type: ignore[override]
-        """Which of the two."""
+        """``rnn_tanh`` or ``rnn_relu``."""
         return f"rnn_{self.nonlinearity}"
 
 
@@ -477,3 +477,6 @@ class GRU(Recurrent):
     """
 
     cell = "gru"
+
+
+CELL_CLASSES: dict[str, type[Recurrent]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}

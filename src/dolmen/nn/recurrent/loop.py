@@ -48,8 +48,8 @@ def step(
         i, f, g, o = (into + back).chunk(4, -1)
         i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
         memory = keep[1] * memory + (1 - keep[1]) * (f * memory + i * g)
-        shown = memory if cell_scale is None else F.layer_norm(memory, memory.shape[-1:], cell_scale, cell_shift)
-        new, gates = o * shown.tanh(), {"input": i, "forget": f, "cell": g, "output": o}
+        normalised = memory if cell_scale is None else F.layer_norm(memory, memory.shape[-1:], cell_scale, cell_shift)
+        new, gates = o * normalised.tanh(), {"input": i, "forget": f, "cell": g, "output": o}
     elif cell == "gru":
         (xr, xz, xn), (hr, hz, hn) = into.chunk(3, -1), back.chunk(3, -1)
         r, z = (xr + hr).sigmoid(), (xz + hz).sigmoid()
@@ -111,7 +111,7 @@ def run(
     """
     if torch.compiler.is_exporting():
         return _run_in_graph(cell, into, state, memory, weight, reverse, lengths, keep, enter, parts)
-    steps, outputs, shown = len(into), [], []
+    steps, outputs, step_gates = len(into), [], []
     for t in range(steps - 1, -1, -1) if reverse else range(steps):
         if reset is not None:
             at = reset[t][:, None]
@@ -127,11 +127,12 @@ def run(
             kept = None if kept is None or memory is None else torch.where(waits, memory, kept)
         state, memory = new, kept
         outputs.append(state)
-        shown.append(gates)
+        step_gates.append(gates)
     if reverse:
         outputs.reverse()
-        shown.reverse()
-    return torch.stack(outputs), state, memory, {k: torch.stack([g[k] for g in shown]) for k in shown[0]}
+        step_gates.reverse()
+    stacked = {k: torch.stack([g[k] for g in step_gates]) for k in step_gates[0]}
+    return torch.stack(outputs), state, memory, stacked
 
 
 def _run_in_graph(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from dolmen.nn.recurrent.layers import Recurrent
+from dolmen.nn.recurrent.cells import LayerSettings
 
 PRECISIONS = (torch.float32, torch.bfloat16)
-"""Of inputs, in our kernels."""
+"""Those of inputs that our kernels take."""
 
 
-def choose_path(layer: Recurrent, *, device: str, dtype: torch.dtype, extras: bool, lengths: bool) -> tuple[str, str]:
-    """See ``Recurrent.path``."""
+def choose_path(
+    layer: LayerSettings, *, device: str, dtype: torch.dtype, extras: bool, lengths: bool
+) -> tuple[str, str]:
+    """The path of a call, and why; arguments and results as of ``Recurrent.path``."""
     plain = not (layer.layer_norm or any(layer.zoneout) or extras)
     if torch.compiler.is_exporting():
         if plain and not layer.mogrifier and not layer.proj_size:

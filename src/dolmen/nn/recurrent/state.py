@@ -1,23 +1,18 @@
-"""What recurrent layers carry from step to step."""
+"""The state of recurrent layers, and checks of what they are given."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from dolmen.nn.recurrent.layers import Recurrent
-
-
-GATES: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
-"""Gates a cell has; its weights have so many times the hidden size of rows, in torch's order."""
+from dolmen.nn.recurrent.cells import GATES, LayerSettings
 
 
 class State(NamedTuple):
-    """What a recurrent layer carries from step to step. An LSTM's unpacks like torch's ``(h, c)``.
+    """The state that a recurrent layer carries from step to step. An LSTM's unpacks like torch's ``(h, c)``.
 
     Attributes:
         hidden: (L, B, P), L being layers times directions, P the projected or hidden size.
@@ -28,16 +23,16 @@ class State(NamedTuple):
     cell: Tensor | None = None
 
     def detach(self) -> State:
-        """Cut from the graph, for back-propagation through a limited number of steps."""
+        """The state cut from the graph, for back-propagation through a limited number of steps."""
         return State(self.hidden.detach(), None if self.cell is None else self.cell.detach())
 
     def select(self, rows: Tensor | Sequence[int]) -> State:
-        """Of some sequences of the batch only, in that order: for beam search, or when sequences end."""
+        """The state of some sequences of the batch, in that order: for beam search, or when sequences end."""
         index = torch.as_tensor(rows, device=self.hidden.device)
         return State(self.hidden[:, index], None if self.cell is None else self.cell[:, index])
 
     def to(self, *args: Any, **kwargs: Any) -> State:
-        """On another device or in another precision, as ``Tensor.to``."""
+        """The state on another device or in another precision, as ``Tensor.to``."""
         return State(self.hidden.to(*args, **kwargs), None if self.cell is None else self.cell.to(*args, **kwargs))
 
 
@@ -45,7 +40,7 @@ def for_kernels(
     weights: Mapping[str, Tensor | None], state: Tensor, memory: Tensor | None,
     starts: tuple[Tensor | None, Tensor | None], reset: Tensor | None, keep: tuple[Tensor | float, Tensor | float],
 ) -> tuple[dict[str, Tensor | None], tuple[float, float]]:  # fmt: skip
-    """What the kernels take, which know float32 and uint8 only; arguments as of ``recurrent_loop.run``.
+    """The tensors that kernels take, which know float32 and uint8 only; arguments as in ``loop.run``.
 
     Returns:
         By name: the weights, "state", "memory", "state_start" and "cell_start" in float32, "reset" and zoneout's masks
@@ -67,11 +62,11 @@ def for_kernels(
 
 
 def in_float32(tensors: Mapping[str, Tensor | None]) -> dict[str, Tensor | None]:
-    """The same by name, in float32."""
+    """The tensors by name, in float32."""
     return {k: None if v is None else v.float() for k, v in tensors.items()}
 
 
-def parameter_shapes(layer: Recurrent, number: int) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(layer: LayerSettings, number: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the parameters of layer ``number``, by torch's names without it, in the order of their first values."""
     rows, out = GATES[layer.cell] * layer.hidden_size, layer.output_size
     size = layer.input_size if number == 0 else out * layer.num_directions
@@ -90,7 +85,7 @@ def parameter_shapes(layer: Recurrent, number: int) -> dict[str, tuple[int, ...]
 
 
 def checked_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The same tensor.
+    """Return the tensor if it has this shape.
 
     Raises:
         ValueError: it has another shape; ours and torch's kernels would read what lies behind it.
@@ -100,7 +95,7 @@ def checked_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     return tensor
 
 
-def checked_state(layer: Recurrent, parts: Any, batch: int) -> State:
+def checked_state(layer: LayerSettings, parts: Any, batch: int) -> State:
     """A state for so many sequences, from whatever form it comes in.
 
     Raises:
@@ -122,11 +117,11 @@ def checked_lengths(lengths: Any, steps: int, batch: int, device: torch.device) 
     Raises:
         ValueError: they are not from 1 to the number of steps, one for each sequence.
     """
-    found = torch.as_tensor(lengths, dtype=torch.int64, device=device)
+    values = torch.as_tensor(lengths, dtype=torch.int64, device=device)
     known = not torch.compiler.is_exporting()  # while a graph is written, no values are there yet
-    if found.shape != (batch,) or (known and bool(((found < 1) | (found > steps)).any())):
+    if values.shape != (batch,) or (known and bool(((values < 1) | (values > steps)).any())):
         raise ValueError(f"lengths have to be {batch} numbers from 1 to {steps}")
-    return found
+    return values
 
 
 def with_batch(state: Any) -> State | None:
@@ -138,6 +133,6 @@ def with_batch(state: Any) -> State | None:
 
 
 def named_gates(cell: str, gates: Tensor, size: int) -> dict[str, Tensor]:
-    """By name, each (T, B, H), of those that lie side by side in (T, B, ...); what is behind them has no name."""
+    """Gates by name, each (T, B, H), that lie side by side in (T, B, ...); what is behind them has no name."""
     names = {"lstm": ("input", "forget", "cell", "output"), "gru": ("reset", "update", "new")}.get(cell, ("new",))
     return dict(zip(names, torch.split(gates, size, -1), strict=False))

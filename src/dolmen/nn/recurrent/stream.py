@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dolmen.nn.recurrent.cells import LayerSettings
 from dolmen.nn.recurrent.state import State, checked_state, in_float32
 
-if TYPE_CHECKING:
-    from dolmen.nn.recurrent.layers import Recurrent
+
+class SteppedLayer(LayerSettings, Protocol):
+    """A recurrent layer as a stream runs it; ``Recurrent`` explains the methods."""
+
+    training: bool
+
+    def path(self, *, extras: bool) -> tuple[str, str]:
+        """Which path a call takes, and why."""
+
+    def weights(self, layer: int) -> dict[str, Any]:
+        """The parameters of a layer by torch's names."""
+
+    def initial_state(self, batch: int) -> State:
+        """The state before the first step."""
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The output of a step, and the state after it."""
+
+    def train(self, mode: bool) -> object:
+        """Switch to training or to evaluation."""
 
 
 class Stepper:
     """A stack of recurrent layers that goes on by one step a call. Made by ``Recurrent.stepper``.
 
-    It holds a copy of the weights as they were when it was made, and the state; no gradient, no dropout.
+    It holds a copy of the weights as they were at that moment, and the state; no gradient, no dropout.
 
     Attributes:
         outputs: (B, P) float32, what the last step gave; the next step overwrites it.
     """
 
-    def __init__(self, layer: Recurrent, batch: int) -> None:
+    def __init__(self, layer: SteppedLayer, batch: int) -> None:
         self.layer, self.batch, self.shape = layer, batch, (batch, layer.input_size)
         self.tensors: list[Tensor] = []
         self.call: Any = None
@@ -137,7 +156,7 @@ class Stepper:
             return self.outputs
         layer = self.layer
         training = layer.training
-        layer.eval()
+        layer.train(False)
         try:
             with torch.inference_mode():
                 y, self._state = layer.step(torch.as_tensor(np.asarray(x)), self._state)

@@ -22,7 +22,7 @@ def run_torch(
     cell: str, x: Tensor, weights: Mapping[str, Tensor | None], state: Tensor, memory: Tensor | None, reverse: bool,
     lengths: Tensor | None, training: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
-    """Work off a sequence.
+    """Run a layer over a sequence.
 
     Args:
         cell: "rnn_tanh", "rnn_relu", "lstm" or "gru".
@@ -51,10 +51,10 @@ def run_torch(
     has_bias = weights["bias_ih"] is not None
     if packed is None:
 
-        def through(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-            start, own = rest[: len(initial)], list(rest[len(initial) :])
-            found: tuple[Tensor, ...] = _RUN[cell](x, _start(start), own, has_bias, 1, 0.0, training, False, False)
-            return found
+        def through(x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+            start, own = tensors[: len(initial)], list(tensors[len(initial) :])
+            outputs: tuple[Tensor, ...] = _RUN[cell](x, _start(start), own, has_bias, 1, 0.0, training, False, False)
+            return outputs
 
         given = x, *initial, *flat
         half = x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")

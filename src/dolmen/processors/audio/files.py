@@ -17,11 +17,11 @@ from dolmen.types import UserError
 SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".sph"}
 )
-"""Of files that are read: what libsndfile knows and people have. What is inside counts, not how it is named."""
+"""Endings of files that are read: what libsndfile knows and people have. What is inside counts, not the name."""
 FORMATS = "WAV, FLAC, OGG, MP3 or AIFF"
 LOUDEST = 1e3
 """Samples of floats may be over 1 a little; beyond this they are no sound."""
-AT_ONCE = 1 << 22
+MAX_BLOCK_SAMPLES = 1 << 22
 """Samples that are decoded together at most, those of all channels counted."""
 
 
@@ -47,12 +47,12 @@ class Sound:
 
     @property
     def duration_s(self) -> float:
-        """How long it is."""
+        """Length in seconds."""
         return len(self.samples) / self.rate
 
 
 def decode(content: bytes, name: str) -> Sound:
-    """The bytes of a file.
+    """Decode the bytes of a file to one channel.
 
     Args:
         content: of the file.
@@ -62,12 +62,12 @@ def decode(content: bytes, name: str) -> Sound:
         UserError: they are no sound, there is not a sample in them, or some are no numbers.
     """
     with _opened(io.BytesIO(content), name) as file:
-        pieces = [_mono(piece, name) for piece in _blocks(file, AT_ONCE, name)]
+        pieces = [_mono(piece, name) for piece in _blocks(file, MAX_BLOCK_SAMPLES, name)]
         return Sound(np.concatenate(pieces), file.samplerate, file.channels, file.subtype)
 
 
 def size_of(content: bytes, name: str) -> tuple[int, int, int]:
-    """How much is in the bytes of a file, by its header: ``decode`` gives no more than that.
+    """The size of the sound in a file's bytes, by its header: ``decode`` gives no more than that.
 
     Returns:
         samples of each channel, their rate, and channels.
@@ -82,7 +82,7 @@ def size_of(content: bytes, name: str) -> tuple[int, int, int]:
 
 
 def decode_channels(content: bytes, name: str, longest_s: float) -> tuple[NDArray[np.float32], int]:
-    """The bytes of a file, all its channels.
+    """Decode the bytes of a file, with all its channels.
 
     Args:
         content: of the file.
@@ -96,11 +96,11 @@ def decode_channels(content: bytes, name: str, longest_s: float) -> tuple[NDArra
         UserError: as ``decode``; a ``TooLongError`` where it is longer.
     """
     with _opened(io.BytesIO(content), name) as file:
-        pieces, most = list[NDArray[np.float32]](), longest_s * file.samplerate
+        pieces, max_samples = list[NDArray[np.float32]](), longest_s * file.samplerate
         for piece in _blocks(file, 1 << 18, name):
             _mono(piece, name)
             pieces.append(piece)
-            if sum(map(len, pieces)) > most:
+            if sum(map(len, pieces)) > max_samples:
                 seconds = max(file.frames, sum(map(len, pieces))) / file.samplerate
                 raise TooLongError(
                     f"{name} is {seconds:,.1f} s long, more than {longest_s:g} s; cut it into utterances"
@@ -109,7 +109,7 @@ def decode_channels(content: bytes, name: str, longest_s: float) -> tuple[NDArra
 
 
 def read_in_pieces(path: Path, seconds: float) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """A file, so much at a time: hours take no more memory than a piece.
+    """Read a file piece by piece: hours take no more memory than a piece.
 
     Args:
         path: of the file.
@@ -147,8 +147,8 @@ def _opened(stream: BinaryIO, name: str) -> Iterator[Any]:
     try:
         file = soundfile.SoundFile(_Nameless(stream))
     except (soundfile.LibsndfileError, TypeError) as error:
-        said = str(getattr(error, "error_string", error)).rstrip(".")
-        raise UserError(f"{name} can't be read as sound ({said}); give {FORMATS}") from None
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        raise UserError(f"{name} can't be read as sound ({reason}); give {FORMATS}") from None
     # After each piece, soundfile goes to where it is already, and MP3 loses the sound around that place by it.
     file.seekable = lambda: False
     with file:
@@ -164,16 +164,16 @@ class _Nameless:
         self.write = None
 
     def seek(self, offset: int, whence: int) -> None:
-        """Go there; what a damaged header names and is not there leaves it where it is, and the reader sees that."""
+        """Go to a position; one outside the stream, as in damaged headers, changes nothing; the reader sees that."""
         with contextlib.suppress(ValueError, OSError):
             self.stream.seek(offset, whence)
 
 
 def _blocks(file: Any, size: int, name: str) -> Iterator[NDArray[np.float32]]:
-    """(N, channels) of up to ``size`` frames a time; what a header promises and the file lacks is not waited for."""
+    """Yield (N, channels) of up to ``size`` frames; what a header promises and the file lacks is not waited for."""
     import soundfile
 
-    size = max(1, min(size, AT_ONCE // file.channels, file.frames))
+    size = max(1, min(size, MAX_BLOCK_SAMPLES // file.channels, file.frames))
     empty = True
     while True:
         try:
@@ -189,9 +189,9 @@ def _blocks(file: Any, size: int, name: str) -> Iterator[NDArray[np.float32]]:
 
 
 def _mono(piece: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = piece[:, 0] if piece.shape[1] == 1 else piece.mean(1)
-    if not np.isfinite(found).all():
+    samples: NDArray[np.float32] = piece[:, 0] if piece.shape[1] == 1 else piece.mean(1)
+    if not np.isfinite(samples).all():
         raise UserError(f"{name} holds samples that are no numbers (NaN or infinite); write it anew")
-    if np.abs(found).max(initial=0) > LOUDEST:
+    if np.abs(samples).max(initial=0) > LOUDEST:
         raise UserError(f"{name} holds samples of more than {LOUDEST:g}, expected -1 to 1; write it anew")
-    return np.ascontiguousarray(found)
+    return np.ascontiguousarray(samples)

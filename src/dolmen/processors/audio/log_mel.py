@@ -22,8 +22,8 @@ __all__ = ["FeatureStream", "LogMel", "Resampler", "mono", "resample"]
 
 Floats = NDArray[np.float32]
 
-FRAMES_AT_ONCE = 256
-"""Their spectra fit into a processor's cache."""
+CHUNK_FRAMES = 256
+"""Frames that are computed together: their spectra fit into a processor's cache."""
 ROWS = 8
 """Frames that one matrix product takes, always: BLAS adds up in another order where there are more or fewer."""
 
@@ -106,7 +106,7 @@ class LogMel(BaseModel):
 
     @classmethod
     def kaldi(cls, rate: int = 16000, num_mels: int = 40, **more: Any) -> Self:
-        """As Kaldi's compute-fbank-feats without dither.
+        """The features of Kaldi's compute-fbank-feats without dither.
 
         Args:
             rate: samples a second.
@@ -116,11 +116,11 @@ class LogMel(BaseModel):
         Raises:
             UserError: they don't go together.
         """
-        return cls._made({"rate": rate, "num_mels": num_mels, **more})
+        return cls._validated({"rate": rate, "num_mels": num_mels, **more})
 
     @classmethod
     def librosa(cls, rate: int = 16000, num_mels: int = 40, **more: Any) -> Self:
-        """As the logarithm of librosa's ``feature.melspectrogram`` with ``center=False`` and ``n_fft`` of a window.
+        """The logarithm of librosa's ``feature.melspectrogram`` with ``center=False`` and ``n_fft`` of a window.
 
         With an ``fft`` above the window librosa puts the window into the middle of it; here it stands at the beginning.
         The numbers are the same, of frames that begin half of the difference earlier.
@@ -138,17 +138,17 @@ class LogMel(BaseModel):
             "low_hz": 0.0, "window": "hann", "mel": "slaney", "triangles": "hz", "slaney_norm": True,
             "preemphasis": 0.0, "remove_dc": False, "scale": 1.0, "floor": 1e-10, "fft": size + size % 2,
         }  # fmt: skip
-        return cls._made({"rate": rate, "num_mels": num_mels, **values, **more})
+        return cls._validated({"rate": rate, "num_mels": num_mels, **values, **more})
 
     @classmethod
-    def _made(cls, values: dict[str, Any]) -> Self:
+    def _validated(cls, values: dict[str, Any]) -> Self:
         try:
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            said = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"{where}: {said}" if where else said) from None
+            message = first["msg"].removeprefix("Value error, ")
+            raise UserError(f"{where}: {message}" if where else message) from None
 
     @property
     def window_size(self) -> int:
@@ -169,7 +169,7 @@ class LogMel(BaseModel):
         return self.rate / 2 if self.high_hz is None else self.high_hz
 
     def num_frames(self, num_samples: int) -> int:
-        """Of a recording of so many samples; what is shorter than a window is filled up to one with zeros."""
+        """Frames of a recording of so many samples; what is shorter than a window is filled up to one with zeros."""
         return 1 + max(0, num_samples - self.window_size) // self.hop
 
     def window_values(self) -> Floats:
@@ -240,13 +240,13 @@ class LogMel(BaseModel):
         """(T, F) of the frames that (N,) samples complete, N at least a window; without a warp unless in ``bank``."""
         window, usual = _tables(self)
         num_frames = self.num_frames(len(samples))
-        found = np.empty((num_frames, self.num_mels), np.float32)
-        for start in range(0, num_frames, FRAMES_AT_ONCE):
-            stop = min(num_frames, start + FRAMES_AT_ONCE)
+        energies = np.empty((num_frames, self.num_mels), np.float32)
+        for start in range(0, num_frames, CHUNK_FRAMES):
+            stop = min(num_frames, start + CHUNK_FRAMES)
             piece = samples[start * self.hop : (stop - 1) * self.hop + self.window_size]
-            found[start:stop] = self._energies(piece, window, usual if bank is None else bank)
-        np.maximum(found, np.float32(self.floor), out=found)
-        return np.log(found, out=found)
+            energies[start:stop] = self._energies(piece, window, usual if bank is None else bank)
+        np.maximum(energies, np.float32(self.floor), out=energies)
+        return np.log(energies, out=energies)
 
     def _energies(self, samples: Floats, window: Floats, bank: Floats) -> Floats:
         """(T, F) energies of the bands."""
@@ -258,10 +258,11 @@ class LogMel(BaseModel):
         cut = np.lib.stride_tricks.sliding_window_view
         raw, frames = (cut(x, self.window_size)[:: self.hop] for x in (scaled, emphasised))
         # The mean is taken off first by definition; that it passes the filter alike saves a pass over all frames.
-        rest = np.float32(1) - share
-        means = rest * raw.mean(1, keepdims=True) if self.remove_dc else np.zeros((num_frames, 1), np.float32)
+        complement = np.float32(1) - share
+        means = complement * raw.mean(1, keepdims=True) if self.remove_dc else np.zeros((num_frames, 1), np.float32)
         frames = frames - means
-        frames[:, 0] = rest * raw[:, 0] - means[:, 0]  # in each frame for itself: its first sample has none before it
+        # In each frame for itself: its first sample has none before it.
+        frames[:, 0] = complement * raw[:, 0] - means[:, 0]
         frames *= window
         spectrum = np.fft.rfft(frames, n=self._fft)
         parts = np.square(spectrum.view(np.float32)).reshape(num_frames, len(bank), 2)
@@ -300,10 +301,10 @@ class FeatureStream:
         self.held = np.concatenate([self.held, np.asarray(samples, np.float32)])
         if len(self.held) < front.window_size:
             return np.zeros((0, front.num_mels), np.float32)
-        found = front._frames(self.held)
-        self.held = self.held[len(found) * front.hop :].copy()
-        self.num_frames += len(found)
-        return found
+        frames = front._frames(self.held)
+        self.held = self.held[len(frames) * front.hop :].copy()
+        self.num_frames += len(frames)
+        return frames
 
     def finish(self) -> Floats:
         """(1, F) if no frame came yet: the recording filled up with zeros; else (0, F). It begins anew after it."""
@@ -340,20 +341,20 @@ def mono(samples: NDArray[Any]) -> Floats:
     Raises:
         UserError: they have another shape or type.
     """
-    kind = samples.dtype.name
+    dtype = samples.dtype.name
     if samples.ndim not in (1, 2) or 0 in samples.shape[1:]:
         shape = " x ".join(map(str, samples.shape)) or "a single number"
         raise UserError(f"samples were expected as (N,) or (N, channels), not as {shape}")
-    if samples.dtype.kind != "f" and kind not in FULL_SCALE:
+    if samples.dtype.kind != "f" and dtype not in FULL_SCALE:
         raise UserError(
-            f"samples of the type {kind} were given; give floats from -1 to 1, or int8, int16, int32 or uint8"
+            f"samples of the type {dtype} were given; give floats from -1 to 1, or int8, int16, int32 or uint8"
         )
-    found: Floats = samples.astype(np.float32)
-    if kind == "uint8":
-        found -= 128
-    if kind in FULL_SCALE:
-        found /= np.float32(FULL_SCALE[kind])
-    return found if found.ndim == 1 else found.mean(1)
+    values: Floats = samples.astype(np.float32)
+    if dtype == "uint8":
+        values -= 128
+    if dtype in FULL_SCALE:
+        values /= np.float32(FULL_SCALE[dtype])
+    return values if values.ndim == 1 else values.mean(1)
 
 
 def _whole(value: float) -> int:

@@ -15,24 +15,24 @@ from dolmen.types import UserError
 Floats = NDArray[np.float32]
 
 ZERO_CROSSINGS = 64
-"""Of the resampling filter, on either side."""
+"""Zero crossings of the resampling filter on either side."""
 STOPBAND_DB = 80.0
-"""By which it damps what the lower rate can't hold."""
+"""Decibels by which it damps what the lower rate can't hold."""
 BETA = 0.1102 * (STOPBAND_DB - 8.7)
-"""Of its Kaiser window (Kaiser, 1974)."""
+"""Shape of its Kaiser window (Kaiser, 1974)."""
 TRANSITION = (STOPBAND_DB - 8) / (2.285 * 2 * ZERO_CROSSINGS * math.pi)
 """Width of its transition band as a share of the lower rate's half; the stopband begins where that half ends."""
 COLUMNS, ROWS = 32, 8
 """Output samples that stand together, and how many such blocks one matrix product gives. It gives so many always: BLAS
 adds up in another order where there are more or fewer, and a stream would not give just what the whole gives."""
-SAMPLES_AT_ONCE = 1 << 18
-LEAST_HZ, MOST_HZ = 1000, 768_000
+CHUNK_SAMPLES = 1 << 18
+MIN_HZ, MAX_HZ = 1000, 768_000
 SHARED_UP_TO = 50_000
 """A filter that repeats after more samples than this holds much, and is kept no longer than it is used."""
 
 
 def resample(samples: Floats, rate: int, wanted: int) -> Floats:
-    """The same sound at another sampling rate: see ``Resampler``.
+    """The same sound at another sampling rate, by a ``Resampler``.
 
     Args:
         samples: (N,).
@@ -49,7 +49,7 @@ def resample(samples: Floats, rate: int, wanted: int) -> Floats:
     samples = np.asarray(samples, np.float32)
     if rate == wanted:
         return samples
-    size = max(SAMPLES_AT_ONCE, 8 * stream.rate // math.gcd(stream.rate, stream.wanted))
+    size = max(CHUNK_SAMPLES, 8 * stream.rate // math.gcd(stream.rate, stream.wanted))
     pieces = [stream.feed(samples[i : i + size]) for i in range(0, len(samples), size)]
     return np.concatenate([*pieces, stream.finish()])
 
@@ -67,14 +67,14 @@ class Resampler:
         wanted: of those that go.
 
     Raises:
-        UserError: one of them is not a whole number from ``LEAST_HZ`` to ``MOST_HZ``.
+        UserError: one of them is not a whole number from ``MIN_HZ`` to ``MAX_HZ``.
     """
 
     def __init__(self, rate: int, wanted: int) -> None:
         for value in (rate, wanted):
-            if not LEAST_HZ <= value <= MOST_HZ or value != int(value):
+            if not MIN_HZ <= value <= MAX_HZ or value != int(value):
                 raise UserError(
-                    f"a sampling rate of {value} Hz was given; it takes a whole number from {LEAST_HZ} to {MOST_HZ}, "
+                    f"a sampling rate of {value} Hz was given; it takes a whole number from {MIN_HZ} to {MAX_HZ}, "
                     "e.g. 16000"
                 )
         self.rate, self.wanted = int(rate), int(wanted)
@@ -96,21 +96,21 @@ class Resampler:
 
     def finish(self) -> Floats:
         """(n,) samples: the rest, up to ``round(N * wanted / rate)`` in all. It begins anew after it."""
-        found = np.zeros(0, np.float32)
+        samples = np.zeros(0, np.float32)
         if self._filter is not None:
             left = round(self.num_samples * self.wanted / self.rate) - self._filter.first(self.num_blocks)
             silence = np.zeros(self._filter.reach, np.float32)
-            found = self._advance(self._filter, silence, self.num_samples + len(silence))[:left]
+            samples = self._advance(self._filter, silence, self.num_samples + len(silence))[:left]
         self.reset()
-        return found
+        return samples
 
     def _advance(self, taps: _Filter, samples: Floats, end: int) -> Floats:
         """The samples of the blocks that are complete when ``end`` samples came."""
         done = self.num_blocks
-        both = np.concatenate([self.held, samples])
+        joined = np.concatenate([self.held, samples])
         self.num_blocks = max(done, taps.num_complete(end))
-        self.held = both[taps.begin(self.num_blocks) - taps.begin(done) :].copy()
-        return taps.apply(both, done, self.num_blocks)
+        self.held = joined[taps.begin(self.num_blocks) - taps.begin(done) :].copy()
+        return taps.apply(joined, done, self.num_blocks)
 
     @property
     def state(self) -> dict[str, NDArray[Any]]:
@@ -172,7 +172,7 @@ class _Filter:
             return np.zeros(0, np.float32)
         count, origin = len(self.begins), self.begin(start)
         first, last = start // count, (stop - 1) // count
-        found = np.zeros((last + 1 - first, self.up), np.float32)
+        output = np.zeros((last + 1 - first, self.up), np.float32)
         for place in range(min(count, stop - start)):
             place = (start + place) % count
             low, high = first + (first * count + place < start), last + (last * count + place < stop)
@@ -182,9 +182,9 @@ class _Filter:
             windows = np.lib.stride_tricks.sliding_window_view(samples[at:], len(matrix))
             rows.reshape(-1, len(matrix))[: high - low] = windows[:: self.down][: high - low]
             columns = slice(self.edges[place], self.edges[place + 1])
-            found[low - first : high - first, columns] = (rows @ matrix).reshape(-1, matrix.shape[1])[: high - low]
+            output[low - first : high - first, columns] = (rows @ matrix).reshape(-1, matrix.shape[1])[: high - low]
         begin = first * self.up
-        return found.reshape(-1)[self.first(start) - begin : self.first(stop) - begin].copy()
+        return output.reshape(-1)[self.first(start) - begin : self.first(stop) - begin].copy()
 
     def _matrix(self, place: int) -> Floats:
         """(input samples, output samples) weights of a block; those of an output sample sum to 1."""

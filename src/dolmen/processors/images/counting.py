@@ -1,4 +1,4 @@
-"""What followed objects do: they appear and leave, cross lines, enter and exit zones.
+"""Events and counts of followed objects: they appear and leave, cross lines, enter and exit zones.
 
 An object is where the centre of its box is. It has to be clearly on the other side of a line, or of a zone's border,
 before that counts: a box that trembles on it is not counted again and again.
@@ -20,7 +20,7 @@ from dolmen.types import UserError
 Floats = NDArray[np.float64]
 Point = tuple[float, float]
 
-CLEAR = 0.1
+MIN_DISTANCE_SHARE = 0.1
 """Distance from a border at which it is clear on which side an object is, as a share of the square root of its area."""
 
 
@@ -94,12 +94,12 @@ def _numbers_and_name(text: str) -> tuple[list[float], str]:
             numbers.append(float(word))
         except ValueError:
             break
-    rest = words[len(numbers) :]
-    if len(rest) > 1 or not np.isfinite(numbers).all():
+    names = words[len(numbers) :]
+    if len(names) > 1 or not np.isfinite(numbers).all():
         raise UserError(
             f"{text!r} is not numbers with commas between them, and then a name; type e.g. 0,0.5,1,0.5,gate"
         )
-    return numbers, rest[0] if rest else ""
+    return numbers, names[0] if names else ""
 
 
 def _counted(numbers: list[float]) -> str:
@@ -111,7 +111,7 @@ B = TypeVar("B", Line, Zone)
 
 @dataclass
 class _Object:
-    """What is remembered of an object that is followed.
+    """The history of an object that is followed.
 
     Attributes:
         clear: a line's place in the list -> where the object was last clearly on one of its sides.
@@ -171,38 +171,39 @@ class Journal:
         zones = [_pixels(zone.polygon, width, height) for zone in self.zones]
         for number, label, box in zip(boxes.ids.tolist(), boxes.labels.tolist(), boxes.boxes_xyxy, strict=True):
             left, top, right, bottom = (float(v) for v in box)
-            centre, margin = ((left + right) / 2, (top + bottom) / 2), CLEAR * ((right - left) * (bottom - top)) ** 0.5
+            centre = (left + right) / 2, (top + bottom) / 2
+            margin = MIN_DISTANCE_SHARE * ((right - left) * (bottom - top)) ** 0.5
             if number not in self.objects:
                 self.objects[number] = _Object(boxes.names[label], time_s, time_s)
                 self.seen[boxes.names[label]] += 1
                 events.append(Event(time_s, "appears", number, boxes.names[label]))
-            one = self.objects[number]
-            one.last_s = time_s
+            tracked = self.objects[number]
+            tracked.last_s = time_s
             for i, line in enumerate(lines):
-                events += self._at_line(i, line, one, number, centre, margin)
+                events += self._at_line(i, line, tracked, number, centre, margin)
             for i, zone in enumerate(zones):
-                events += self._at_zone(i, zone, one, number, centre, margin)
+                events += self._at_zone(i, zone, tracked, number, centre, margin)
         return events
 
     def _left(self, number: int, time_s: float) -> list[Event]:
-        one = self.objects.pop(number)
-        events = [self._exits(i, one, number, one.last_s, time_s) for i in list(one.inside_s)]
-        return [*events, Event(time_s, "leaves", number, one.label, lasted_s=one.last_s - one.first_s)]
+        tracked = self.objects.pop(number)
+        events = [self._exits(i, tracked, number, tracked.last_s, time_s) for i in list(tracked.inside_s)]
+        return [*events, Event(time_s, "leaves", number, tracked.label, lasted_s=tracked.last_s - tracked.first_s)]
 
-    def _exits(self, i: int, one: _Object, number: int, until_s: float, time_s: float) -> Event:
-        name, lasted = self.zones[i].name, until_s - one.inside_s.pop(i)
+    def _exits(self, i: int, tracked: _Object, number: int, until_s: float, time_s: float) -> Event:
+        name, lasted = self.zones[i].name, until_s - tracked.inside_s.pop(i)
         self.stayed_s[name] += lasted
-        return Event(time_s, "exits", number, one.label, name, lasted)
+        return Event(time_s, "exits", number, tracked.label, name, lasted)
 
     def _at_line(
-        self, i: int, line: Floats, one: _Object, number: int, centre: Point, margin: float
+        self, i: int, line: Floats, tracked: _Object, number: int, centre: Point, margin: float
     ) -> Iterable[Event]:
         along = line[1] - line[0]
         away = _cross(along, centre - line[0]) / np.hypot(*along)  # pixels; y points down, so that right is positive
         if abs(away) <= margin:
             return
-        before = one.clear.get(i)
-        one.clear[i] = centre
+        before = tracked.clear.get(i)
+        tracked.clear[i] = centre
         if before is None:
             return
         was = _cross(along, before - line[0]) / np.hypot(*along)
@@ -211,32 +212,32 @@ class Journal:
         met = np.asarray(before) + (np.asarray(centre) - before) * (was / (was - away))
         if 0 <= (met - line[0]) @ along <= along @ along:
             name, side = self.lines[i].name, "right" if away > 0 else "left"
-            self.crossed[name, side][one.label] += 1
-            yield Event(one.last_s, "crosses-right" if away > 0 else "crosses-left", number, one.label, name)
+            self.crossed[name, side][tracked.label] += 1
+            yield Event(tracked.last_s, "crosses-right" if away > 0 else "crosses-left", number, tracked.label, name)
 
     def _at_zone(
-        self, i: int, zone: Floats, one: _Object, number: int, centre: Point, margin: float
+        self, i: int, zone: Floats, tracked: _Object, number: int, centre: Point, margin: float
     ) -> Iterable[Event]:
-        within, was = _within(centre, zone), i in one.inside_s
-        if within == was or (one.last_s > one.first_s and _distance(centre, zone) <= margin):
+        within, was = _within(centre, zone), i in tracked.inside_s
+        if within == was or (tracked.last_s > tracked.first_s and _distance(centre, zone) <= margin):
             return
         if within:
-            one.inside_s[i] = one.last_s
-            self.entered[self.zones[i].name][one.label] += 1
-            yield Event(one.last_s, "enters", number, one.label, self.zones[i].name)
+            tracked.inside_s[i] = tracked.last_s
+            self.entered[self.zones[i].name][tracked.label] += 1
+            yield Event(tracked.last_s, "enters", number, tracked.label, self.zones[i].name)
         else:
-            yield self._exits(i, one, number, one.last_s, one.last_s)
+            yield self._exits(i, tracked, number, tracked.last_s, tracked.last_s)
 
     def inside(self) -> dict[str, list[float]]:
         """Name of the zone -> of each object that is in it now, for how many seconds."""
-        found: dict[str, list[float]] = {name: [] for name in self.entered}
-        for one in self.objects.values():
-            for i, since_s in one.inside_s.items():
-                found[self.zones[i].name].append(one.last_s - since_s)
-        return found
+        durations_s: dict[str, list[float]] = {name: [] for name in self.entered}
+        for tracked in self.objects.values():
+            for i, since_s in tracked.inside_s.items():
+                durations_s[self.zones[i].name].append(tracked.last_s - since_s)
+        return durations_s
 
     def tally(self) -> Tally:
-        """What was counted until now."""
+        """The counts until now."""
         inside = self.inside()
         lines: dict[str, SidesJson] = {
             line.name: {"left": dict(self.crossed[line.name, "left"]), "right": dict(self.crossed[line.name, "right"])}
@@ -289,8 +290,10 @@ class Journal:
         entered = {name: Counter(counts) for name, counts in saved["entered"].items()}
         stayed = {name: float(s) for name, s in saved["stayed_s"].items()}
         if (crossed.keys(), entered.keys(), stayed.keys()) != (
-            self.crossed.keys(), self.entered.keys(), self.stayed_s.keys(),
-        ):  # fmt: skip
+            self.crossed.keys(),
+            self.entered.keys(),
+            self.stayed_s.keys(),
+        ):
             raise ValueError("its counts are damaged")
         self.seen = Counter(saved["seen"])
         self.objects, self.crossed, self.entered, self.stayed_s = objects, crossed, entered, stayed
@@ -298,20 +301,20 @@ class Journal:
 
 def _named(borders: Iterable[B]) -> tuple[B, ...]:
     """Lines or zones, with a number behind a name that another has."""
-    found: list[B] = []
+    named: list[B] = []
     for border in borders:
         name, number = border.name, 1
-        while name in {b.name for b in found}:
+        while name in {b.name for b in named}:
             number += 1
             name = f"{border.name} {number}"
-        found.append(replace(border, name=name))
-    return tuple(found)
+        named.append(replace(border, name=name))
+    return tuple(named)
 
 
 def _pixels(points: Iterable[Point], width: int, height: int) -> Floats:
     """(P, 2) in pixels of the picture."""
-    found = np.asarray(list(points), np.float64)
-    return found * (width, height) if found.max() <= 1 else found
+    corners = np.asarray(list(points), np.float64)
+    return corners * (width, height) if corners.max() <= 1 else corners
 
 
 def _cross(a: Any, b: Any) -> float:

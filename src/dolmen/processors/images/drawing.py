@@ -22,9 +22,9 @@ Place = tuple[float, float, float, float]
 # Okabe & Ito (2008): any two can be told apart with any colour vision.
 PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 DARK, LIGHT = "#101214", "#ffffff"
-MOST_COVERED = 0.3
+MAX_COVERED_SHARE = 0.3
 """Share of the picture that plates may cover in all; more of them would hide what they name."""
-MOST_HIDDEN = 0.5
+MAX_HIDDEN_SHARE = 0.5
 """Share of an object that one plate may hide."""
 
 
@@ -55,13 +55,13 @@ def colours(names: Sequence[str]) -> tuple[str, ...]:
     lighter and then darker.
     """
     used = [0] * len(PALETTE)
-    found: dict[str, str] = {}
+    colour_by_name: dict[str, str] = {}
     for name in sorted(set(names)):
         wanted = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % len(PALETTE)
         slot = min(range(len(PALETTE)), key=lambda i: (used[i], (i - wanted) % len(PALETTE)))
-        found[name] = _shade(PALETTE[slot], used[slot] % 3)
+        colour_by_name[name] = _shade(PALETTE[slot], used[slot] % 3)
         used[slot] += 1
-    return tuple(found[name] for name in names)
+    return tuple(colour_by_name[name] for name in names)
 
 
 def _shade(colour: str, turn: int) -> str:
@@ -128,12 +128,12 @@ def draw_boxes(
     width: int | None = None,
     with_scores: bool = True,
 ) -> Pixels:
-    """Draw what was found.
+    """Draw predicted boxes, and true ones beside them.
 
     Args:
         pixels: (H, W, 1 or 3) uint8, the picture that the boxes belong to.
         boxes: best first. What has a number in a video is called by it ("car 3"), all else by its score ("car 0.87").
-        truth: boxes (M, 4) and classes (M,) of objects that are to be seen beside what was found; drawn dashed.
+        truth: boxes (M, 4) and classes (M,) of objects that are to be seen beside the predicted ones; drawn dashed.
         width: of the result in pixels; None leaves the picture as large as it is.
         with_scores: whether to write scores.
 
@@ -260,7 +260,7 @@ def _plates(
     pad = max(2, ascent // 5)
     height = ascent + descent + pad
     taken = np.zeros((0, 4))
-    left_over = MOST_COVERED * size[0] * size[1]
+    left_over = MAX_COVERED_SHARE * size[0] * size[1]
     for i, mark in enumerate(marks):
         text = _shortened(mark.text, font, size[0] - 2 * pad)
         wide = round(font.getlength(text)) + 2 * pad
@@ -274,11 +274,11 @@ def _plates(
         canvas.text((x + pad, y + pad // 2 + ascent), text, font=font, fill=ink(mark.colour), anchor="ls")
 
 
-def _shortened(text: str, font: Any, most: float) -> str:
-    """The text, or as much of its beginning as is ``most`` pixels wide; nothing if that is too little to read."""
-    if font.getlength(text) <= most:
+def _shortened(text: str, font: Any, max_width: float) -> str:
+    """The text, or as much of its beginning as is ``max_width`` pixels wide; nothing if that is too little to read."""
+    if font.getlength(text) <= max_width:
         return text
-    while len(text) > 3 and font.getlength(text + "…") > most:
+    while len(text) > 3 and font.getlength(text + "…") > max_width:
         text = text[:-1]
     return text + "…" if len(text) > 3 else ""
 
@@ -308,7 +308,7 @@ def _room(
         if _shared(plate, taken).any():
             continue
         hidden = _shared(plate, places) / np.maximum((places[:, 2:] - places[:, :2]).prod(1), 1.0)
-        if hidden.max() > MOST_HIDDEN:
+        if hidden.max() > MAX_HIDDEN_SHARE:
             continue
         cost += 4 * float(hidden.sum()) - 2.5 * float(hidden[own])  # on its own object it is at least not mistaken
         if best is None or cost < best[0]:

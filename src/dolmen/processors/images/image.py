@@ -31,10 +31,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "MPO", "DIB")
 """Pillow knows more of them; some start other programs (EPS), and none of those is how people keep photographs."""
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-"""How the names of such files end."""
+"""Endings of the names of picture files."""
 
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"RIFF")
-"""How these files begin: one that begins so and can't be opened is damaged, any other is no picture."""
+"""First bytes of these formats: a file that begins so and can't be opened is damaged, any other is no picture."""
 
 
 TOO_LARGE = f"too large (more than {MAX_PIXELS // 1_000_000} megapixels)"
@@ -127,8 +127,8 @@ def _decode(image: Image.Image) -> Opened:
     notes: list[str] = []
     try:
         if getattr(image, "is_animated", False) and image.tell() == 0:
-            several = {"TIFF": "several pages: first used", "MPO": "several pictures: first used"}
-            notes.append(several.get(image.format or "", "animated: first frame used"))
+            note_by_format = {"TIFF": "several pages: first used", "MPO": "several pictures: first used"}
+            notes.append(note_by_format.get(image.format or "", "animated: first frame used"))
         image.load()
         image = _turned(image, notes)
         pixels = _to_pixels(image, notes)

@@ -1,6 +1,6 @@
 """Objects followed from frame to frame: which box of this frame is the object of that box a moment ago.
 
-What was found is matched with where each object should be by now: a Kalman filter of constant velocity predicts it, the
+Boxes are matched with where each object should be by now: a Kalman filter of constant velocity predicts it, the
 overlap of boxes says how well it fits. Sure boxes are matched first, then doubtful ones with the objects that are left:
 what is half hidden is found with a low score, and would be lost otherwise (ByteTrack, Zhang et al., 2022). All times
 are seconds, never counts of frames, so that frames may come at any rate, and some may be missing.
@@ -21,10 +21,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # Standard deviations as shares of the object's side, the square root of its area.
-SEEN = 0.05
-"""How far off a detector sees it."""
+MEASUREMENT = 0.05
+"""The error of a detected box."""
 FIRST_SPEED = 3.0
-"""The speed of what was seen once, a second."""
+"""The speed of what was detected once, a second."""
 CHANGE_OF_SPEED = 1.5
 """How its speed changes, a square root of a second."""
 CHANGE_OF_SIZE = 0.5
@@ -84,17 +84,17 @@ class Tracks:
             centres=(boxes_xyxy[:, :2] + boxes_xyxy[:, 2:]) / 2,
             speeds=np.zeros((n, 2)),
             sizes=np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 1e-3),
-            doubts=np.tile([SEEN**2, 0.0, FIRST_SPEED**2, SEEN**2], (n, 1)),
+            doubts=np.tile([MEASUREMENT**2, 0.0, FIRST_SPEED**2, MEASUREMENT**2], (n, 1)),
         )
 
     def moved(self, dt: float) -> Tracks:
-        """Where they should be ``dt`` seconds later."""
-        place, both, speed, size = self.doubts.T
+        """The tracks predicted ``dt`` seconds later."""
+        place, covariance, speed, size = self.doubts.T
         noise = CHANGE_OF_SPEED**2
         doubts = np.stack(
             [
-                place + 2 * dt * both + dt**2 * speed + noise * dt**3 / 3,
-                both + dt * speed + noise * dt**2 / 2,
+                place + 2 * dt * covariance + dt**2 * speed + noise * dt**3 / 3,
+                covariance + dt * speed + noise * dt**2 / 2,
                 speed + noise * dt,
                 size + CHANGE_OF_SIZE**2 * dt,
             ],
@@ -103,10 +103,12 @@ class Tracks:
         return dataclasses.replace(self, centres=self.centres + dt * self.speeds, doubts=doubts)
 
     def seen(self, boxes_xyxy: Floats, time_s: float) -> Tracks:
-        """With one box for each: where they were seen now."""
+        """The tracks corrected by one box for each, where it was detected now."""
         new = Tracks.begun(boxes_xyxy, self.labels, time_s)
-        place, both, speed, size = self.doubts.T
-        gain, gain_speed, gain_size = (v / (w + SEEN**2) for v, w in ((place, place), (both, place), (size, size)))
+        place, covariance, speed, size = self.doubts.T
+        gain, gain_speed, gain_size = (
+            v / (w + MEASUREMENT**2) for v, w in ((place, place), (covariance, place), (size, size))
+        )
         off = new.centres - self.centres
         return dataclasses.replace(
             self,
@@ -116,7 +118,8 @@ class Tracks:
             speeds=self.speeds + gain_speed[:, None] * off,
             sizes=self.sizes + gain_size[:, None] * (new.sizes - self.sizes),
             doubts=np.stack(
-                [(1 - gain) * place, (1 - gain) * both, speed - gain_speed * both, (1 - gain_size) * size], 1
+                [(1 - gain) * place, (1 - gain) * covariance, speed - gain_speed * covariance, (1 - gain_size) * size],
+                1,
             ),
         )
 
@@ -125,7 +128,7 @@ NONE = Tracks.begun(np.zeros((0, 4)), np.zeros(0, np.int64), 0.0)
 
 
 class Tracker:
-    """Follows objects. What it holds is bounded by what was found within ``keep_s``.
+    """Follows objects. What it holds is bounded by the boxes of the last ``keep_s``.
 
     Args:
         sure: score from which on a box may begin a track; one for all classes, or one a class.
@@ -153,7 +156,7 @@ class Tracker:
         self.tracks, self.time_s, self.num_objects = NONE, float("-inf"), 0
 
     def update(self, boxes: Boxes, time_s: float) -> Boxes:
-        """Take in what was found in the next frame.
+        """Take in the boxes of the next frame.
 
         Args:
             boxes: with doubtful ones, if there are to be two stages.
@@ -262,8 +265,8 @@ def assign(gains: Floats) -> list[tuple[int, int]]:
     rows, columns = np.flatnonzero(linked.any(1)), np.flatnonzero(linked.any(0))
     if len(rows):
         crowd = gains[np.ix_(rows, columns)]
-        found = _paths(crowd) if len(rows) <= len(columns) else [(r, c) for c, r in _paths(crowd.T)]
-        pairs += [(int(rows[r]), int(columns[c])) for r, c in found if crowd[r, c] > 0]
+        matches = _paths(crowd) if len(rows) <= len(columns) else [(r, c) for c, r in _paths(crowd.T)]
+        pairs += [(int(rows[r]), int(columns[c])) for r, c in matches if crowd[r, c] > 0]
     return pairs
 
 

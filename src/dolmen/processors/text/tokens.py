@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from dolmen.types import UserError
 
 UNKNOWN, END_OF_LINE = "\ufffd", "\n"
-MOST_CHARACTERS, MOST_WORDS = 8_000, 50_000
+MAX_CHARACTERS, MAX_WORDS = 8_000, 50_000
+"""Sizes of vocabularies where none is asked for."""
 Units = Literal["characters", "words", "bpe"]
 
 
@@ -113,7 +114,7 @@ class TextProcessor(BaseModel):
 
 
 def split_words(text: str) -> Iterator[str]:
-    """What stands between spaces, and each line feed by itself."""
+    """Yield the words between spaces, and each line feed by itself."""
     for number, line in enumerate(text.split("\n")):
         if number:
             yield END_OF_LINE
@@ -122,15 +123,15 @@ def split_words(text: str) -> Iterator[str]:
 
 def whole_words(pieces: Iterable[str]) -> Iterator[str]:
     """The same text in pieces that end where a line or a word does, so that none is cut in two."""
-    rest = ""
+    held = ""
     for piece in pieces:
-        rest += piece
-        cut = max(rest.rfind("\n"), rest.rfind(" ")) + 1
+        held += piece
+        cut = max(held.rfind("\n"), held.rfind(" ")) + 1
         if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
-    if rest:
-        yield rest
+            yield held[:cut]
+            held = held[cut:]
+    if held:
+        yield held
 
 
 def fit_text(units: Units, pieces: Iterable[str], num_symbols: int | None, min_count: int) -> TextProcessor:
@@ -151,9 +152,9 @@ def fit_text(units: Units, pieces: Iterable[str], num_symbols: int | None, min_c
     for piece in pieces if units == "characters" else whole_words(pieces):
         counts.update(piece if units == "characters" else split_words(piece))
     counts.pop(UNKNOWN, None)
-    most = num_symbols or (MOST_CHARACTERS if units == "characters" else MOST_WORDS)
+    max_symbols = num_symbols or (MAX_CHARACTERS if units == "characters" else MAX_WORDS)
     frequent = sorted(((s, n) for s, n in counts.items() if n >= min_count), key=lambda item: (-item[1], item[0]))
-    return TextProcessor(units=units, symbols=(UNKNOWN, *(s for s, _ in frequent[: most - 1])))
+    return TextProcessor(units=units, symbols=(UNKNOWN, *(s for s, _ in frequent[: max_symbols - 1])))
 
 
 def _fit_bpe(pieces: Iterable[str], num_symbols: int) -> TextProcessor:

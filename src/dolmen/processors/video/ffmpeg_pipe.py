@@ -105,7 +105,7 @@ class FFmpegSource(FrameSource):
         self.stamps.put(None)
 
     def advance(self) -> bool:
-        """See ``FrameSource``."""
+        """Read the next frame from the pipe; False where there is none, or only a part of one."""
         stamp = self.stamps.get()
         if stamp is None:
             self.stamps.put(None)
@@ -117,15 +117,15 @@ class FFmpegSource(FrameSource):
         return num_bytes == len(data)
 
     def picture(self) -> Pixels:
-        """See ``FrameSource``."""
+        """The frame that was read last."""
         return self.pixels
 
     def has_all(self, count: int) -> bool:
-        """See ``FrameSource``."""
+        """Whether the container lists its frames and no part of the file is missing."""
         return self.lists_frames and not self.is_partial
 
     def close(self) -> None:
-        """See ``FrameSource``."""
+        """End the program, and wait for it."""
         self.process.kill()
         self.pipe.close()
         self.process.wait()

@@ -30,7 +30,7 @@ PACKAGES = (
 MIN_VERSION = (4, 13)
 """Earlier ones take no demuxer for a file that is open, mix up colours of BT.709, and leave rotated videos lying."""
 MAX_RATE = 1000
-"""What claims more frames a second has none that is known: FFmpeg gives the ticks of its clock."""
+"""Frames a second; a higher rate is the ticks of FFmpeg's clock, and the true one is unknown."""
 MAX_MISSES = 250
 """So many times in a row nothing was decoded: the file is at its end."""
 COVER_RATE = 90_000
@@ -163,7 +163,7 @@ class OpenCVSource(FrameSource):
         return name if name.isalnum() else "(without a name)"
 
     def advance(self) -> bool:
-        """See ``FrameSource``."""
+        """Go on to the next frame that can be decoded; False at the end of the file."""
         for misses in range(MAX_MISSES):
             if self.capture.grab():
                 self.num_damaged += misses > 0
@@ -175,7 +175,7 @@ class OpenCVSource(FrameSource):
         return False
 
     def picture(self) -> Pixels | None:
-        """See ``FrameSource``."""
+        """The present frame; None if it is damaged."""
         try:
             is_whole, image = self.capture.retrieve()
         except self.cv2.error:
@@ -183,9 +183,9 @@ class OpenCVSource(FrameSource):
         return np.asarray(self.cv2.cvtColor(image, self.cv2.COLOR_BGR2RGB)) if is_whole else None
 
     def has_all(self, count: int) -> bool:
-        """See ``FrameSource``."""
+        """Whether the header counts no more frames than these; False if it counts none."""
         return 0 < self.num_listed <= count
 
     def close(self) -> None:
-        """See ``FrameSource``."""
+        """Let go of the file."""
         self.capture.release()

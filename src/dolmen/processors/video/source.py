@@ -25,7 +25,7 @@ CUT_S = 0.5
 
 
 def readers() -> list[Reader]:
-    """What decodes videos on this computer; what is tried first comes first."""
+    """The libraries and programs that decode videos on this computer, in the order in which they are tried."""
     program = ffmpeg_program()
     opencv = [] if import_cv2() is None else [about_opencv()]
     return opencv + ([about_ffmpeg(program)] if program else [])

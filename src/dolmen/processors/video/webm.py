@@ -114,10 +114,10 @@ class Cluster:
     def end(self) -> None:
         """Fill in its size."""
         if self.size_at:
-            here = self.file.tell()
+            end = self.file.tell()
             self.file.seek(self.size_at)
-            self.file.write(struct.pack(">Q", (1 << 56) | (here - self.size_at - 8)))
-            self.file.seek(here)
+            self.file.write(struct.pack(">Q", (1 << 56) | (end - self.size_at - 8)))
+            self.file.seek(end)
 
 
 def _write_header(file: BinaryIO, width: int, height: int) -> int:

@@ -280,7 +280,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
         p = self.processor
         frames = Input("float32", ("batch", "time", p.stride, p.front.num_mels))
         if model.bidirectional:
-            lengths = Input("int64", ("batch",), least=1, up_to="time")
+            lengths = Input("int64", ("batch",), low=1, up_to="time")
             return {MODEL: Graph(WholeGraph(model), {"frames": frames, "lengths": lengths}, ("log_probabilities",))}
         before, maps, state = model.initial_state(1)
         carried = {"before": before, "maps": maps}

@@ -14,7 +14,7 @@ from dolmen.types import Arrays
 
 
 class LanguageSteps:
-    """A stream through a language model; see ``Steps`` of the runtime."""
+    """A stream through a language model, with the methods of ``Steps`` of the runtime."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.stepper = model.layers.stepper(1)
@@ -42,8 +42,8 @@ class LanguageSteps:
     @property
     def state(self) -> Arrays:
         """``{"hidden": (L, 1, H)}``, of an LSTM also ``"cell"``."""
-        found = self.stepper.state
-        return {k: v.float().numpy() for k, v in zip(("hidden", "cell"), found, strict=True) if v is not None}
+        parts = zip(("hidden", "cell"), self.stepper.state, strict=True)
+        return {name: values.float().numpy() for name, values in parts if values is not None}
 
     @state.setter
     def state(self, state: Arrays) -> None:

@@ -12,7 +12,7 @@ export function panel(model) {
   const stop = make("button", { type: "button", hidden: true }, "Stop");
   const on = make("button", { type: "button", hidden: true }, "Write on");
   const out = make("output", { className: "written", hidden: true, tabIndex: 0, "aria-label": "The text", "aria-live": "off" });
-  const said = make("p", { className: "said" });
+  const status = make("p", { className: "said" });
   const form = make(
     "form", {}, make("label", { htmlFor: "text" }, "How it begins"), text,
     make("p", { className: "buttons" }, write, stop, on, make("span", { className: "hint keys" }, "Ctrl+Enter")), options.element,
@@ -21,21 +21,21 @@ export function panel(model) {
 
   async function run(prompt) {
     running?.abort();
-    const mine = (running = new AbortController());
+    const request = (running = new AbortController());
     const begin = performance.now();
     const piece = document.createTextNode("");
     out.replaceChildren(make("span", { className: "prompt" }, prompt), piece);
     out.classList.add("busy");
     out.hidden = stop.hidden = false;
     on.hidden = write.disabled = true;
-    said.className = "said";
-    said.textContent = "Writing…";
+    status.className = "said";
+    status.textContent = "Writing…";
     say("Writing");
     let error = "";
     try {
       const body = JSON.stringify({ inputs: [prompt], options: options.read() });
       const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
-      const answer = await ask(address, { method: "POST", headers, body, signal: mine.signal });
+      const answer = await ask(address, { method: "POST", headers, body, signal: request.signal });
       for await (const event of events(answer.body)) {
         if (event.error) error = event.error;
         if (!event.piece) continue;
@@ -46,15 +46,15 @@ export function panel(model) {
     } catch (failure) {
       if (failure.name !== "AbortError") error = failure.message;
     }
-    if (running !== mine) return;
+    if (running !== request) return;
     out.classList.remove("busy");
     stop.hidden = true;
     write.disabled = false;
     on.hidden = !piece.length;
     const seconds = (performance.now() - begin) / 1000;
-    said.textContent = error ? sentence(error) : `${piece.length.toLocaleString("en")} characters in ${seconds.toFixed(1)} s${mine.signal.aborted ? ", stopped" : ""}`;
-    said.classList.toggle("error", Boolean(error));
-    say(said.textContent);
+    status.textContent = error ? sentence(error) : `${piece.length.toLocaleString("en")} characters in ${seconds.toFixed(1)} s${request.signal.aborted ? ", stopped" : ""}`;
+    status.classList.toggle("error", Boolean(error));
+    say(status.textContent);
     if (document.activeElement === document.body) write.focus();
   }
 
@@ -62,7 +62,7 @@ export function panel(model) {
   form.addEventListener("submit", (event) => { event.preventDefault(); if (!write.disabled) run(text.value); });
   stop.addEventListener("click", () => running?.abort());
   on.addEventListener("click", () => run(out.textContent.slice(-model.limits.max_characters)));
-  return { content: [form, out, said], leave: () => running?.abort() };
+  return { content: [form, out, status], leave: () => running?.abort() };
 }
 
 /** The values of a stream of events. */

@@ -21,11 +21,11 @@ from dolmen.tasks.text_generation.predictions import Reading
 from dolmen.tasks.text_generation.processors.sampling import Sampler, Speller
 from dolmen.types import Arrays, Prediction, UserError
 
-AT_ONCE = 64
-"""Tokens of a prompt that are worked off together."""
-EXPECTED = 3
+CHUNK_TOKENS = 64
+"""Tokens of a prompt that are read in one call."""
+NUM_EXPECTED = 3
 """Tokens that were thought most likely, which a reading names."""
-LONGEST_WORD = 4096
+MAX_HELD_CHARACTERS = 4096
 """Characters that are held back until it is clear where a token ends."""
 
 
@@ -58,7 +58,7 @@ class Writer:
     """A language model that reads and writes: a stream with its state.
 
     What it wrote last is read when it is asked to go on; so its state, with what is still to be read, is all there is
-    to keep, whatever works off the network.
+    to keep, whatever computes the network.
     """
 
     def __init__(self, network: Network, processor: TextProcessor) -> None:
@@ -75,8 +75,8 @@ class Writer:
     def read(self, tokens: NDArray[np.integer[Any]]) -> Iterator[NDArray[np.float32]]:
         """Take in tokens; the (V,) logits that stood before each of them. Each is good until the next."""
         numbers: NDArray[np.int64] = tokens.astype(np.int64)
-        for start in range(0, len(numbers), AT_ONCE):
-            part = numbers[start : start + AT_ONCE]
+        for start in range(0, len(numbers), CHUNK_TOKENS):
+            part = numbers[start : start + CHUNK_TOKENS]
             logits = self.steps.read(np.concatenate((self.pending, part[:-1])))
             self.pending = part[-1:]
             yield from logits[-len(part) :]
@@ -114,9 +114,9 @@ class Writer:
 
     def go_on(self, state: Arrays) -> bool:
         """Take over a ``state``; False if it is of another network."""
-        mine = self.state
-        fits = state.keys() == mine.keys() and all(
-            state[k].dtype == v.dtype and (k == "pending" or state[k].shape == v.shape) for k, v in mine.items()
+        own = self.state
+        fits = state.keys() == own.keys() and all(
+            state[k].dtype == v.dtype and (k == "pending" or state[k].shape == v.shape) for k, v in own.items()
         )
         if not fits or state["pending"].ndim != 1 or not len(state["pending"]):
             return False
@@ -141,7 +141,7 @@ class TextPredictor(Predictor[TextProcessor]):
     briefly: ClassVar[dict[str, Any]] = {"length": 16}
 
     def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
-        """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
+        """Shapes that fit the processor, by the network that has them."""
         return {MODEL: {"tokens": (BATCH, "time"), "logits": (BATCH, "time", len(self.processor))}}
 
     def predict(
@@ -173,7 +173,7 @@ class TextPredictor(Predictor[TextProcessor]):
         return self.processor.decode_tokens(range(1, min(17, len(self.processor))))
 
     def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> TextSession:
-        """A text that is read along, and written on where asked."""
+        """A text that is read along, and continued where asked."""
         del options
         return TextSession(self, idle_timeout_s)
 
@@ -235,7 +235,7 @@ class TextSession(Session):
             cut = held.rfind(END_OF_LINE) + 1
         else:
             cut = max((i + 1 for i in range(len(held) - 1, -1, -1) if held[i].isspace()), default=0)
-        if not cut and len(held) > LONGEST_WORD:
+        if not cut and len(held) > MAX_HELD_CHARACTERS:
             cut = held.rfind(" ") + 1 or len(held)
         self.held = held[cut:]
         return self._read(held[:cut])
@@ -245,13 +245,13 @@ class TextSession(Session):
         return self._read(text)
 
     def _read(self, text: str) -> list[Prediction]:
-        found: list[Prediction] = []
+        readings: list[Prediction] = []
         tokens = self.processor.encode_text(text)
         for token, logits in zip(tokens, self.writer.read(tokens), strict=True):
             z = np.asarray(logits, np.float64)
             total = float(z.max() + np.log(np.exp(z - z.max()).sum()))
-            best = np.argpartition(-z, min(EXPECTED, len(z)) - 1)[:EXPECTED]
-            found.append(
+            best = np.argpartition(-z, min(NUM_EXPECTED, len(z)) - 1)[:NUM_EXPECTED]
+            readings.append(
                 Reading(
                     text=self.processor.show(int(token)),
                     bits=(total - float(z[token])) / math.log(2),
@@ -260,7 +260,7 @@ class TextSession(Session):
                     ),
                 )
             )
-        return found
+        return readings
 
     def _reset(self) -> None:
         self.held = ""
@@ -278,9 +278,12 @@ class TextSession(Session):
 
 def _sampler(options: GenerationOptions) -> Sampler:
     return Sampler(
-        temperature=options.temperature, top_k=options.top_k, top_p=options.top_p,
-        repetition_penalty=options.repetition_penalty, seed=options.seed,
-    )  # fmt: skip
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        repetition_penalty=options.repetition_penalty,
+        seed=options.seed,
+    )
 
 
 def _stops(options: GenerationOptions) -> tuple[str, ...]:
@@ -288,7 +291,7 @@ def _stops(options: GenerationOptions) -> tuple[str, ...]:
 
 
 def prompt(raw: Any) -> str:
-    """What a text begins with: the text itself, or the content of a file."""
+    """The text to begin with: itself, or the content of a file."""
     if isinstance(raw, Path):
         return read_text_file(raw, "a text to begin with")
     if not isinstance(raw, str):

@@ -33,13 +33,13 @@ from dolmen.tasks.text_generation.nn import LanguageSteps
 from dolmen.tasks.text_generation.predictor import TextPredictor, prompt
 from dolmen.types import Arrays, Evaluation, Section, UserError
 
-STREAMS, MOST_LOGITS = 16, 1 << 24
+NUM_STREAMS, MAX_HELD_LOGITS = 16, 1 << 24
 """Windows that are evaluated side by side, and logits that are held at once."""
 SIZES = (64, 128, 256, 384, 512, 768, 1024)
-ENOUGH_PASSES = 4.5  # a network for which the budget allows fewer passes over the text is too large
-MOST_WEIGHTS = 5  # of the recurrent layers for each token of the text; a larger network learns it by heart
+MIN_PASSES = 4.5  # a network for which the budget allows fewer passes over the text is too large
+MAX_WEIGHTS_PER_TOKEN = 5  # of the recurrent layers for each token of the text; a larger network learns it by heart
 WINDOW = 256
-LARGE_VOCABULARY, DRAWN = 16_000, 0.25
+LARGE_VOCABULARY, DRAWN_SHARE = 16_000, 0.25
 """From how many tokens on the softmax is sampled while learning, and the share of them that are drawn for a step."""
 
 
@@ -58,13 +58,17 @@ class TextGenerationConfig(TaskConfig):
     size: int | None = Field(None, ge=1, description="of the embedding; if not given, that of a layer")
     tied: bool = Field(True, description="the softmax uses the embedding's weights")
     softmax: Literal["auto", "full", "sampled"] = Field(
-        "auto", description="while learning, over the whole vocabulary, or over a quarter of it that is drawn anew for "
-        "each step; auto: sampled from 16,000 tokens on"
-    )  # fmt: skip
+        "auto",
+        description="while learning, over the whole vocabulary, or over a quarter of it that is drawn anew for "
+        "each step; auto: sampled from 16,000 tokens on",
+    )
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="locked dropout of inputs, between layers, of outputs; if not given, more of it "
-        "the more often the text is seen"
-    )  # fmt: skip
+        None,
+        ge=0,
+        lt=1,
+        description="locked dropout of inputs, between layers, of outputs; if not given, more of it "
+        "the more often the text is seen",
+    )
     embedding_dropout: float = Field(0.0, ge=0, lt=1, description="share of the vocabulary dropped in a step")
     weight_drop: float = Field(0.0, ge=0, lt=1, description="dropout of the weights from state to state")
     mogrifier: int = Field(
@@ -133,7 +137,7 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
             sized = type(self)(_of_size(config, size), self.processor, self.datasets)
             model = sized.build_model()
             weights = sum(p.numel() for p in model.layers.parameters())
-            if best is not None and weights > MOST_WEIGHTS * train.num_targets:
+            if best is not None and weights > MAX_WEIGHTS_PER_TOKEN * train.num_targets:
                 break
             step_s = budget.seconds_of(
                 model,
@@ -142,7 +146,7 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
                 sized.objectives(model)[0].optimizers,
             )
             passes = budget.seconds / (step_s * train.steps_per_epoch(num, config.length))
-            if best is not None and passes < ENOUGH_PASSES:
+            if best is not None and passes < MIN_PASSES:
                 break
             best = sized.config, passes
         assert best is not None
@@ -154,7 +158,7 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
         if self.config.softmax != "sampled":
             return None
         counts = self.datasets["train"].counts(len(self.processor))
-        return drawing_probabilities(torch.from_numpy(counts), DRAWN * len(counts))
+        return drawing_probabilities(torch.from_numpy(counts), DRAWN_SHARE * len(counts))
 
     def open(
         self, data: str, *, split: str | None = None, fetch: bool = False, progress: Progress | None = None
@@ -221,9 +225,9 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
         for name, values in zip(("hidden", "cell"), state, strict=True):
             if values is None:
                 continue
-            most = int(streams.max()) + 1
-            if name not in self.carried or self.carried[name].shape[1] < most:
-                grown = values.new_zeros(len(values), most, values.shape[2], dtype=torch.float32)
+            num_streams = int(streams.max()) + 1
+            if name not in self.carried or self.carried[name].shape[1] < num_streams:
+                grown = values.new_zeros(len(values), num_streams, values.shape[2], dtype=torch.float32)
                 if name in self.carried:
                     grown[:, : self.carried[name].shape[1]] = self.carried[name]
                 self.carried[name] = grown
@@ -256,7 +260,7 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
     def outputs(self, model: LanguageModel, batch: Batch) -> Batch:
         """``{"nll", "nll_alone": (B, W)}``: nats of each token, with the state carried into the window and without."""
         tokens = batch["tokens"]
-        alone = [_nll(model, part, None)[0] for part in torch.split(tokens, STREAMS)]
+        alone = [_nll(model, part, None)[0] for part in torch.split(tokens, NUM_STREAMS)]
         return {**self.quick_outputs(model, batch), "nll_alone": torch.cat(alone)}
 
     def quick_outputs(self, model: LanguageModel, batch: Batch) -> Batch:
@@ -268,7 +272,7 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
         n, device = len(tokens), tokens.device
         linked = torch.zeros(n, dtype=torch.bool, device=device)
         linked[1:] = (before[1:] == tokens[:-1, :-1]).all(1)
-        length = math.ceil(n / STREAMS)
+        length = math.ceil(n / NUM_STREAMS)
         nll = torch.full((n, tokens.shape[1] - 1), math.nan, device=device)
         state: State | None = None
         for j in range(length):
@@ -307,16 +311,19 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
         states = {"hidden": state} | ({"cell": state} if layers.has_memory else {})
         tokens = Input("int64", ("batch", "time"), len(self.processor))
         graph = Graph(
-            LanguageGraph(model), {"tokens": tokens, **states}, ("logits", *(f"next_{name}" for name in states)),
-            {f"next_{name}": name for name in states}, lambda: LanguageSteps(model),
-        )  # fmt: skip
+            LanguageGraph(model),
+            {"tokens": tokens, **states},
+            ("logits", *(f"next_{name}" for name in states)),
+            {f"next_{name}": name for name in states},
+            lambda: LanguageSteps(model),
+        )
         return {MODEL: graph}
 
     def network_outputs(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
         """``{"nll": (B, W)}`` with the state carried from window to window, in a few streams that begin empty."""
         tokens = batch["tokens"]
         nll = np.full((len(tokens), tokens.shape[1] - 1), np.nan, np.float32)
-        length = math.ceil(len(tokens) / STREAMS)
+        length = math.ceil(len(tokens) / NUM_STREAMS)
         streams = Streams(networks[MODEL], num_streams=len(range(0, len(tokens), length)))
         for j in range(length):
             rows = np.arange(j, len(tokens), length)
@@ -404,8 +411,8 @@ def _cut(tokens: dict[str, Tokens], shares: tuple[float, float]) -> dict[str, Te
 
 def _of_size(config: TextGenerationConfig, hidden: int) -> TextGenerationConfig:
     """The choices for layers of this size."""
-    most = 256 if config.units == "characters" else 400
-    return config.model_copy(update={"hidden": hidden, "size": config.size or min(hidden, most)})
+    max_size = 256 if config.units == "characters" else 400
+    return config.model_copy(update={"hidden": hidden, "size": config.size or min(hidden, max_size)})
 
 
 def _nll(model: LanguageModel, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -413,7 +420,7 @@ def _nll(model: LanguageModel, tokens: Tensor, state: State | None) -> tuple[Ten
     targets = tokens[:, 1:]
     out, after = model.layers(F.embedding(tokens[:, :-1].clamp(min=0), model.embedding.weight), state)
     flat, wanted = out.flatten(0, 1), targets.reshape(-1)
-    rows = max(1, MOST_LOGITS // model.embedding.num_embeddings)
+    rows = max(1, MAX_HELD_LOGITS // model.embedding.num_embeddings)
     parts = [
         F.cross_entropy(model.logits(o).float(), w.clamp(min=0), reduction="none")
         for o, w in zip(torch.split(flat, rows), torch.split(wanted, rows), strict=True)

@@ -1,4 +1,4 @@
-"""What text generation shows: its sections of the report, and the picture that explains one text."""
+"""Sections of the report on text generation, and the picture that explains one text."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dolmen.report import text as page
 from dolmen.tasks.text_generation.data.windows import TextDataset
 from dolmen.types import Evaluation, Section, UserError
 
-SHOWN, IN_GATES, LOOKED_AT, IN_UNITS = 1500, 80, 6000, 500
+MAX_SHOWN_TOKENS, MAX_GATE_TOKENS, MAX_SEARCHED_TOKENS, MAX_UNIT_TOKENS = 1500, 80, 6000, 500
 """Tokens coloured by surprise, drawn with gates, searched for legible units, and coloured by those."""
-CLEAR = 0.35
+MIN_CORRELATION = 0.35
 """Correlation from which on a unit is said to follow something."""
 
 
@@ -33,14 +33,14 @@ def sections(
     """The report's sections."""
     split = "test" if "test" in evaluations else next(iter(evaluations))
     dataset = datasets[split]
-    tokens = torch.from_numpy(np.array(dataset.tokens[: LOOKED_AT + 1], np.int64))
-    seen = _read(model, tokens)
-    shown = [processor.show(int(t)) for t in tokens[1 : SHOWN + 1]]
-    guesses = [_guess(processor, p, i) for p, i in zip(*(v[:SHOWN] for v in seen.best), strict=True)]
-    parts: list[Section | None] = [page.surprise_section(shown, seen.bits[:SHOWN], guesses)]
-    if gates := _gates(model, tokens[: IN_GATES + 1]):
-        parts.append(page.gates_section([processor.show(int(t)) for t in tokens[:IN_GATES]], gates))
-    parts.append(page.units_section(*_legible(processor, tokens[:-1], seen.outputs)))
+    tokens = torch.from_numpy(np.array(dataset.tokens[: MAX_SEARCHED_TOKENS + 1], np.int64))
+    reading = _read(model, tokens)
+    symbols = [processor.show(int(t)) for t in tokens[1 : MAX_SHOWN_TOKENS + 1]]
+    guesses = [_guess(processor, p, i) for p, i in zip(*(v[:MAX_SHOWN_TOKENS] for v in reading.best), strict=True)]
+    parts: list[Section | None] = [page.surprise_section(symbols, reading.bits[:MAX_SHOWN_TOKENS], guesses)]
+    if gates := _gates(model, tokens[: MAX_GATE_TOKENS + 1]):
+        parts.append(page.gates_section([processor.show(int(t)) for t in tokens[:MAX_GATE_TOKENS]], gates))
+    parts.append(page.units_section(*_legible(processor, tokens[:-1], reading.outputs)))
     return [section for section in parts if section is not None]
 
 
@@ -53,25 +53,25 @@ def explain(model: LanguageModel, processor: TextProcessor, text: str, out: Path
     numbers = processor.encode_text(text)
     if len(numbers) < 2:
         raise UserError(f"{text!r} has {len(numbers)} tokens; give a text of at least 2 to explain")
-    tokens = torch.from_numpy(numbers.astype(np.int64))[: SHOWN + 1]
-    seen = _read(model, tokens)
-    shown = [processor.show(int(t)) for t in tokens]
-    bits = np.concatenate([[0.0], seen.bits])  # nothing was expected before the first
-    gates = _gates(model, tokens[: IN_GATES + 1])
-    page.explanation(out, tokens=shown, bits=bits, gates=gates, title="What surprised it, and what its gates did")
-    worst = np.argsort(-seen.bits, kind="stable")[:5]
+    tokens = torch.from_numpy(numbers.astype(np.int64))[: MAX_SHOWN_TOKENS + 1]
+    reading = _read(model, tokens)
+    symbols = [processor.show(int(t)) for t in tokens]
+    bits = np.concatenate([[0.0], reading.bits])  # nothing was expected before the first
+    gates = _gates(model, tokens[: MAX_GATE_TOKENS + 1])
+    page.explanation(out, tokens=symbols, bits=bits, gates=gates, title="What surprised it, and what its gates did")
+    worst = np.argsort(-reading.bits, kind="stable")[:5]
     return {
         "tokens": len(tokens),
-        "bits_per_token": round(float(seen.bits.mean()), 3),
+        "bits_per_token": round(float(reading.bits.mean()), 3),
         "least_expected": [
-            {"token": shown[i + 1], "position": int(i) + 1, "bits": round(float(seen.bits[i]), 2)} for i in worst
+            {"token": symbols[i + 1], "position": int(i) + 1, "bits": round(float(reading.bits[i]), 2)} for i in worst
         ],
         "picture": str(out),
     }
 
 
 class _Reading:
-    """What a model made of a text of T + 1 tokens.
+    """What a model predicted along a text of T + 1 tokens.
 
     Attributes:
         bits: (T,) surprise of each token after the first.
@@ -94,8 +94,8 @@ def _read(model: LanguageModel, tokens: Tensor) -> _Reading:
             top = logp.topk(min(3, logp.shape[1]))
             best.append((top.values.exp().cpu().numpy(), top.indices.cpu().numpy()))
             outputs.append(o.float().cpu().numpy())
-    both = np.concatenate([b[0] for b in best]), np.concatenate([b[1] for b in best])
-    return _Reading(np.concatenate(bits), np.concatenate(outputs), both)
+    expected = np.concatenate([b[0] for b in best]), np.concatenate([b[1] for b in best])
+    return _Reading(np.concatenate(bits), np.concatenate(outputs), expected)
 
 
 def _guess(processor: TextProcessor, probabilities: NDArray[Any], numbers: NDArray[Any]) -> str:
@@ -164,20 +164,21 @@ def _legible(
 
     The unit is searched for in one half of the text, its correlation taken from the other.
     """
-    shown = [processor.show(int(t)) for t in tokens]
-    last = np.cumsum([len(s) for s in shown]) - 1  # a token stands where its last character does
-    text, half = "".join(shown), len(shown) // 2
+    symbols = [processor.show(int(t)) for t in tokens]
+    last = np.cumsum([len(s) for s in symbols]) - 1  # a token stands where its last character does
+    text, half = "".join(symbols), len(symbols) // 2
     units = []
-    for what, follow in LEGIBLE.items():
+    for name, follow in LEGIBLE.items():
         values = follow(text)[np.maximum(last, 0)]
         if min(values[:half].std(), values[half:].std()) < 0.02:
             continue
         unit = int(np.abs(_correlation(outputs[:half], values[:half])).argmax())
         r = float(_correlation(outputs[half:, [unit]], values[half:])[0])
-        if abs(r) >= CLEAR:
-            units.append((what, unit, r, outputs[:IN_UNITS, unit] / max(1e-6, float(np.abs(outputs[:, unit]).max()))))
+        if abs(r) >= MIN_CORRELATION:
+            largest = max(1e-6, float(np.abs(outputs[:, unit]).max()))
+            units.append((name, unit, r, outputs[:MAX_UNIT_TOKENS, unit] / largest))
     units.sort(key=lambda item: -abs(item[2]))
-    return shown[:IN_UNITS], units
+    return symbols[:MAX_UNIT_TOKENS], units
 
 
 def _correlation(outputs: NDArray[Any], values: NDArray[Any]) -> NDArray[np.float64]:
@@ -185,6 +186,3 @@ def _correlation(outputs: NDArray[Any], values: NDArray[Any]) -> NDArray[np.floa
     x, y = outputs - outputs.mean(0), values - values.mean()
     scale = np.sqrt((x * x).sum(0) * (y * y).sum())
     return np.asarray((x * y[:, None]).sum(0) / np.maximum(scale, 1e-12), np.float64)
-
-
-# ---- states in files

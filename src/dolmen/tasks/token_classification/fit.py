@@ -1,7 +1,4 @@
-"""What is fitted on validation when a tagger has been trained: how sure it may be, and how easily it sees a span.
-
-Also how far its confidences are from the truth.
-"""
+"""Fits on validation of a trained tagger: how sure it may be, how easily it sees a span; and its calibration."""
 
 from __future__ import annotations
 
@@ -25,16 +22,16 @@ def best_paths(processor: TagProcessor, parts: list[Floats]) -> list[NDArray[np.
 
 
 def fit_outside(processor: TagProcessor, parts: list[Floats], tags: list[NDArray[np.int64]]) -> float:
-    """What to take off the score of "O" for the best F1; neighbours are averaged, so that no lucky spike wins."""
+    """The offset to take off the score of "O" for the best F1; neighbours are averaged, so that no lucky spike wins."""
     labels, every = processor.labels, max(1, len(parts) // 1000)  # enough to fit one number
     parts, gold = parts[::every], [spans_of([labels[i] for i in g]) for g in tags[::every]]
-    tried, scores = np.linspace(0, 1.5, 13), []
-    for outside in tried:
+    candidates, scores = np.linspace(0, 1.5, 13), []
+    for outside in candidates:
         leaning = processor.model_copy(update={"outside": float(outside)})
         predicted = [spans_of([labels[i] for i in path]) for path in best_paths(leaning, parts)]
         scores.append(metrics.f1(*metrics.span_counts(gold, predicted).sum(0))[2])
     smooth = np.convolve(np.pad(scores, 1, mode="edge"), np.ones(3) / 3, mode="valid")
-    return float(tried[smooth.argmax()])
+    return float(candidates[smooth.argmax()])
 
 
 def fit_temperature(processor: TagProcessor, parts: list[Floats], tags: list[NDArray[np.int64]]) -> float:

@@ -36,16 +36,16 @@ def span_counts(gold: Sequence[Spans], predicted: Sequence[Spans]) -> NDArray[np
 def per_label(gold: Sequence[Spans], predicted: Sequence[Spans]) -> list[dict[str, Any]]:
     """Precision, recall and F1 of each label, most frequent first."""
     right: Counter[str] = Counter()
-    found: Counter[str] = Counter()
-    there: Counter[str] = Counter()
+    num_predicted: Counter[str] = Counter()
+    num_gold: Counter[str] = Counter()
     for g, p in zip(gold, predicted, strict=True):
         right.update(label for *_, label in {*g} & {*p})
-        found.update(label for *_, label in p)
-        there.update(label for *_, label in g)
+        num_predicted.update(label for *_, label in p)
+        num_gold.update(label for *_, label in g)
     rows = []
-    for label in sorted(there | found, key=lambda k: (-there[k], k)):
-        precision, recall, score = f1(right[label], found[label], there[label])
-        rows.append({"label": label, "precision": precision, "recall": recall, "f1": score, "support": there[label]})
+    for label in sorted(num_gold | num_predicted, key=lambda k: (-num_gold[k], k)):
+        precision, recall, score = f1(right[label], num_predicted[label], num_gold[label])
+        rows.append({"label": label, "precision": precision, "recall": recall, "f1": score, "support": num_gold[label]})
     return rows
 
 

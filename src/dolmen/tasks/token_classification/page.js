@@ -28,7 +28,7 @@ export function panel(model) {
       const body = JSON.stringify({ inputs: lines, options: options.read() });
       const predictions = (await (await ask(address, { method: "POST", headers: { "Content-Type": "application/json" }, body })).json()).predictions;
       out.replaceChildren(...tagged(model, predictions));
-      const number = predictions.reduce((sum, one) => sum + (one.spans?.length ?? 0), 0);
+      const number = predictions.reduce((sum, prediction) => sum + (prediction.spans?.length ?? 0), 0);
       say(`${number} found`);
     } catch (error) {
       out.replaceChildren(alarm(error.message));
@@ -42,10 +42,10 @@ export function panel(model) {
 function tagged(model, predictions) {
   const shade = new Map(model.labels.map((label, i) => [label, `k${i % SHADES}`]));
   const counts = new Map();
-  const lines = predictions.map((one) => {
-    if (one.error) return alarm(one.error);
-    const spans = one.spans.length ? one.spans : one.tokens.filter((t) => t.tag !== "O").map((t) => ({ ...t, label: t.tag }));
-    const characters = [...one.text]; // offsets count characters, JavaScript's strings count halves of some
+  const lines = predictions.map((prediction) => {
+    if (prediction.error) return alarm(prediction.error);
+    const spans = prediction.spans.length ? prediction.spans : prediction.tokens.filter((t) => t.tag !== "O").map((t) => ({ ...t, label: t.tag }));
+    const characters = [...prediction.text]; // offsets count characters, JavaScript's strings count halves of some
     const parts = [];
     let at = 0;
     for (const span of spans) {
@@ -62,7 +62,7 @@ function tagged(model, predictions) {
     return make("p", { className: "tagged" }, ...parts);
   });
   const legend = [...counts].map(([label, n]) => make("li", { className: shade.get(label) }, `${label} × ${n}`));
-  if (predictions.some((one) => one.spans?.some((span) => span.confidence < UNSURE))) {
+  if (predictions.some((prediction) => prediction.spans?.some((span) => span.confidence < UNSURE))) {
     legend.push(make("li", {}, "dashed: below 50 %"));
   }
   const title = make("h2", {}, legend.length ? "Found" : "Nothing found");

@@ -19,9 +19,9 @@ from dolmen.tasks.token_classification.predictions import Spans
 from dolmen.tasks.token_classification.processor import LONGEST_WORD, TagProcessor
 from dolmen.types import Arrays, Example, Prediction, UserError
 
-MOST_TOKENS = 1 << 14
-"""Tokens that are worked off at once, padding included."""
-LONGEST_LINE = 100_000
+MAX_BATCH_TOKENS = 1 << 14
+"""Tokens of a batch, padding included."""
+MAX_LINE_CHARACTERS = 100_000
 """Characters of a stream that are held back until a line feed comes."""
 
 
@@ -46,7 +46,7 @@ class SentencePredictor(Predictor[TagProcessor]):
     Options = TaggingOptions
 
     def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
-        """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
+        """Shapes that fit the processor, by the network that has them."""
         p = self.processor
         shapes: dict[str, tuple[int | str, ...]] = {
             "words": (BATCH, "time"),
@@ -58,27 +58,27 @@ class SentencePredictor(Predictor[TagProcessor]):
     def predict(
         self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
     ) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """See ``Predictor.predict``."""
+        """Yield each sentence with its ``Spans``, or with why it can't be read."""
         assert isinstance(options, TaggingOptions)
         iterator = iter(inputs)
         while chunk := list(islice(iterator, batch_size)):
             examples = [self.encode(raw) for raw in chunk]
-            found = iter(self.emissions([e for e in examples if not isinstance(e, UserError)]))
+            emissions = iter(self.emissions([e for e in examples if not isinstance(e, UserError)]))
             for raw, example in zip(chunk, examples, strict=True):
                 if isinstance(example, UserError):
                     yield raw, example
                 else:
-                    yield raw, self.processor.answer(sentence(raw), next(found), options.n_best)
+                    yield raw, self.processor.answer(sentence(raw), next(emissions), options.n_best)
 
     def emissions(self, examples: Sequence[Example]) -> list[NDArray[Any]]:
-        """(T, K) of each sentence; those of similar length are worked off together, so that there is little padding."""
+        """(T, K) of each sentence; those of similar length share a batch, so that there is little padding."""
         lengths = np.array([len(e["words"]) for e in examples], np.int64)
-        found: list[NDArray[Any]] = [np.zeros(0)] * len(examples)
+        emissions: list[NDArray[Any]] = [np.zeros(0)] * len(examples)
         for rows in batches_of(lengths):
-            together = padded([examples[i] for i in rows])
-            for i, values in zip(rows, self.network(together)["emissions"], strict=True):
-                found[i] = values[: lengths[i]]
-        return found
+            batch = padded([examples[i] for i in rows])
+            for i, values in zip(rows, self.network(batch)["emissions"], strict=True):
+                emissions[i] = values[: lengths[i]]
+        return emissions
 
     def encode(self, raw: Any) -> Example | UserError:
         """Encode one sentence, or return why it can't be read."""
@@ -105,8 +105,8 @@ class SentencePredictor(Predictor[TagProcessor]):
         assert isinstance(prediction, Spans)
         if self.processor.kind == "labels":
             return " ".join(f"{w}/{t}" for w, t in zip(prediction.words, prediction.tags, strict=True))
-        found = [f"{text} [{label} {p:.0%}]" for _, _, label, text, p in prediction.spans]
-        return ", ".join(found) or "no spans"
+        spans = [f"{text} [{label} {p:.0%}]" for _, _, label, text, p in prediction.spans]
+        return ", ".join(spans) or "no spans"
 
     def labels(self) -> tuple[str, ...]:
         """The tags, or what spans are called."""
@@ -138,10 +138,10 @@ class _LineSession(Session):
     def _feed(self, chunk: Any) -> list[Prediction]:
         if not isinstance(chunk, str):
             raise UserError(f"a piece of text was expected, not {type(chunk).__name__}")
-        *lines, rest = (self.held + chunk).split("\n")
-        if len(rest) > LONGEST_LINE:
-            raise UserError(f"a line of more than {LONGEST_LINE:,} characters; end sentences with a line feed")
-        self.held = rest
+        *lines, last = (self.held + chunk).split("\n")
+        if len(last) > MAX_LINE_CHARACTERS:
+            raise UserError(f"a line of more than {MAX_LINE_CHARACTERS:,} characters; end sentences with a line feed")
+        self.held = last
         return self._tagged(lines)
 
     def _finish(self) -> list[Prediction]:
@@ -149,8 +149,8 @@ class _LineSession(Session):
         return self._tagged(lines)
 
     def _tagged(self, lines: Sequence[str]) -> list[Prediction]:
-        found = self.predictor.predict([line for line in lines if line.strip()], TaggingOptions())
-        return [prediction for _, prediction in found if not isinstance(prediction, UserError)]
+        predictions = self.predictor.predict([line for line in lines if line.strip()], TaggingOptions())
+        return [prediction for _, prediction in predictions if not isinstance(prediction, UserError)]
 
     def _reset(self) -> None:
         self.held = ""
@@ -166,12 +166,12 @@ class _LineSession(Session):
 
 
 def batches_of(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Places of sentences that are worked off together: similar lengths, at most ``MOST_TOKENS`` with the padding."""
+    """Indices of the sentences of each batch: similar lengths, at most ``MAX_BATCH_TOKENS`` with the padding."""
     order = np.argsort(lengths, kind="stable")
     start = 0
     while start < len(order):
         stop = start + 1  # sorted by length: the last one decides how much padding there is
-        while stop < len(order) and (stop + 1 - start) * int(lengths[order[stop]]) <= MOST_TOKENS:
+        while stop < len(order) and (stop + 1 - start) * int(lengths[order[stop]]) <= MAX_BATCH_TOKENS:
             stop += 1
         yield order[start:stop]
         start = stop
@@ -179,12 +179,12 @@ def batches_of(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 
 def padded(examples: Sequence[Example]) -> Arrays:
     """Sentences as one batch with their ``lengths`` (B,), 0 behind them."""
-    made: Arrays = {"lengths": np.array([len(e["words"]) for e in examples], np.int64)}
+    batch: Arrays = {"lengths": np.array([len(e["words"]) for e in examples], np.int64)}
     for key, first in examples[0].items():
-        made[key] = np.zeros((len(examples), max(len(e[key]) for e in examples), *first.shape[1:]), first.dtype)
-        for row, e in zip(made[key], examples, strict=True):
+        batch[key] = np.zeros((len(examples), max(len(e[key]) for e in examples), *first.shape[1:]), first.dtype)
+        for row, e in zip(batch[key], examples, strict=True):
             row[: len(e[key])] = e[key]
-    return made
+    return batch
 
 
 def sentence(raw: Any) -> Any:

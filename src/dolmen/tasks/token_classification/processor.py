@@ -41,19 +41,19 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
 
     Tags that fit no scheme begin a chunk where the script begins one (Tjong Kim Sang & Buchholz, 2000).
     """
-    found: list[Span] = []
+    spans: list[Span] = []
     start, before, label = -1, "O", ""
     for i, tag in enumerate([*tags, "O"]):
-        prefix, _, kind = tag.partition("-")
-        begins = prefix != "O" and (prefix in "BSU" or before in "OESLU" or kind != label)
-        ends = before != "O" and (before in "ESLU" or prefix in "OBSU" or kind != label)
+        prefix, _, name = tag.partition("-")
+        begins = prefix != "O" and (prefix in "BSU" or before in "OESLU" or name != label)
+        ends = before != "O" and (before in "ESLU" or prefix in "OBSU" or name != label)
         if ends and start >= 0:
-            found.append(Span(start, i, label))
+            spans.append(Span(start, i, label))
             start = -1
         if begins:
             start = i
-        before, label = (prefix, kind) if prefix != "O" else ("O", "")
-    return found
+        before, label = (prefix, name) if prefix != "O" else ("O", "")
+    return spans
 
 
 def tags_of(spans: Iterable[Span], num_words: int) -> list[str]:
@@ -93,11 +93,11 @@ def cut_words(text: str, edges: Sequence[int] = (), *, characters: bool = False)
         edges: places where a word has to end.
         characters: each character is a word, as in Chinese.
     """
-    found = []
+    offsets = []
     for m in _WORD.finditer(text) if not characters else re.finditer(r"\S", text):
         cuts = [m.start(), *(e for e in edges if m.start() < e < m.end()), m.end()]
-        found += list(itertools.pairwise(cuts))
-    return found
+        offsets += list(itertools.pairwise(cuts))
+    return offsets
 
 
 def shape(word: str) -> int:
@@ -180,7 +180,7 @@ class TagProcessor(BaseModel):
 
     @property
     def chain(self) -> Chain:
-        """What decodes."""  # no cached property: a copy with another temperature would take it along
+        """The chain that decodes."""  # no cached property: a copy with another temperature would take it along
         return _chain(self.transitions, len(self.labels), self.temperature)
 
     @property
@@ -190,8 +190,8 @@ class TagProcessor(BaseModel):
 
     def word(self, word: str) -> int:
         """The number of a word: its own, that of its lower case, or 0."""
-        found = self._words.get(word)
-        return self._words.get(word.lower(), UNKNOWN) if found is None else found
+        number = self._words.get(word)
+        return self._words.get(word.lower(), UNKNOWN) if number is None else number
 
     def spelling(self, word: str) -> NDArray[np.int64]:
         """(LONGEST_WORD,) numbers of its characters."""
@@ -203,15 +203,15 @@ class TagProcessor(BaseModel):
 
     def encode_words(self, words: Sequence[str]) -> dict[str, NDArray[Any]]:
         """``{"words": (T,), "characters": (T, LONGEST_WORD), "shapes": (T,)}`` int64; see also ``reading``."""
-        found = {
+        encoded = {
             "words": np.array([self.word(w) for w in words], np.int64),
             "characters": np.stack([self.spelling(w) for w in words]),
             "shapes": np.array([shape(w) for w in words], np.int64),
         }
-        return found | self.reading(found["characters"])
+        return encoded | self.reading(encoded["characters"])
 
     def reading(self, characters: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """What the language model reads that reads along: ``{"reading": (S,), "ends": (T,)}``, each word's last place.
+        """Input of the language model that reads along: ``{"reading": (S,), "ends": (T,)}``, each word's last place.
 
         Args:
             characters: (T, LONGEST_WORD), 0 behind a word.
@@ -246,7 +246,7 @@ class TagProcessor(BaseModel):
         return text, offsets
 
     def encode(self, raw: Any) -> dict[str, NDArray[Any]]:
-        """See ``encode_words``; ``raw`` is a text or a list of words."""
+        """Encode a sentence, a text or a list of words, as ``encode_words`` does."""
         text, offsets = self.cut(raw)
         return self.encode_words([text[s:e] for s, e in offsets])
 
@@ -391,13 +391,13 @@ class Lattice:
 
     def marginals(self) -> Floats:
         """(T, K) probability of each tag at each place, given the sentence."""
-        both = self.ahead + self.behind
-        p: Floats = np.exp(both - both.max(1, keepdims=True))
+        log_weights = self.ahead + self.behind
+        p: Floats = np.exp(log_weights - log_weights.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
         return p
 
     def probability(self, start: int, tags: Sequence[int]) -> float:
-        """That exactly these tags stand from ``start`` on; with BIOES, that exactly this span is one."""
+        """How probable exactly these tags are from ``start`` on; with BIOES, that exactly this span is one."""
         score = self.ahead[start, tags[0]]
         for t, (a, b) in enumerate(itertools.pairwise(tags), start + 1):
             score += self.chain.between[a, b] + self.emissions[t, b]
@@ -406,6 +406,6 @@ class Lattice:
 
 
 def _log_sum_exp(values: Floats) -> Floats:
-    """Over the first axis."""
+    """Logarithm of the sum of exponentials over the first axis."""
     top = values.max(0)
     return np.asarray(top + np.log(np.exp(values - top).sum(0)), np.float64)

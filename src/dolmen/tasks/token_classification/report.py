@@ -1,4 +1,4 @@
-"""What the report shows of tags: numbers, labels, and mistakes to browse; and the picture that explains a sentence."""
+"""The report's sections on tags: numbers, labels, mistakes to browse; and the picture that explains a sentence."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from dolmen.tasks.token_classification.processor import spans_of
 from dolmen.types import Evaluation, Section
 from dolmen.wording import count
 
-MOST_WORDS = 40
-"""Words of a sentence that is explained."""
-SHOWN = 40
-"""Sentences of each kind of mistake."""
-Kind = Literal["wrong label", "wrong border", "missed", "too much", "wrong"]
-MEANS: dict[Kind, str] = {
+MAX_EXPLAINED_WORDS = 40
+"""Words of a sentence that an explanation shows."""
+MAX_SHOWN_SENTENCES = 40
+"""Sentences that are listed for each type of mistake."""
+Mistake = Literal["wrong label", "wrong border", "missed", "too much", "wrong"]
+MEANS: dict[Mistake, str] = {
     "wrong label": "the right words with another label",
     "wrong border": "a span that only overlaps the true one",
     "missed": "a span that was not found at all",
@@ -41,26 +41,26 @@ def sections(
     split: str,
     words: Sequence[Sequence[str]],
     gold: Tags,
-    told: Tags,
+    predicted: Tags,
     kind: Literal["spans", "labels"],
 ) -> list[Section]:
-    """What the report shows of this task.
+    """The report's sections of this task.
 
     Args:
         evaluations: by split.
         split: whose mistakes are shown.
         words: of its sentences.
         gold: their true tags (BIOES for spans).
-        told: their predicted ones.
+        predicted: their predicted ones.
         kind: "spans" or "labels".
     """
     evaluation = evaluations[split]
-    found = [_per_label(evaluation, split)]
+    parts = [_per_label(evaluation, split)]
     calibration = evaluation.tables["calibration"]
     if calibration["bins"]:
         chart = figures.reliability(calibration["bins"], calibration["ece"])
         what = "a span" if kind == "spans" else "a tag"
-        found.append(
+        parts.append(
             Section(
                 "Can one believe its confidences?",
                 chart,
@@ -69,7 +69,7 @@ def sections(
                 + loss_text(calibration),
             )
         )
-    return [*found, _errors(split, words, gold, told, kind)]
+    return [*parts, _errors(split, words, gold, predicted, kind)]
 
 
 def _per_label(evaluation: Evaluation, split: str) -> Section:
@@ -86,69 +86,71 @@ def _per_label(evaluation: Evaluation, split: str) -> Section:
     )
 
 
-def _errors(split: str, words: Sequence[Sequence[str]], gold: Tags, told: Tags, kind: str) -> Section:
-    """Sentences with mistakes, by kind of mistake."""
-    groups: dict[Kind, list[str]] = {k: [] for k in MEANS}
+def _errors(split: str, words: Sequence[Sequence[str]], gold: Tags, predicted: Tags, kind: str) -> Section:
+    """Sentences with mistakes, by type of mistake."""
+    groups: dict[Mistake, list[str]] = {k: [] for k in MEANS}
     sums = dict.fromkeys(MEANS, 0)
-    for sentence, true, predicted in zip(words, gold, told, strict=True):
-        if list(true) == list(predicted):
+    for sentence, gold_tags, predicted_tags in zip(words, gold, predicted, strict=True):
+        if list(gold_tags) == list(predicted_tags):
             continue
         if kind == "spans":
-            kinds = mistakes(true, predicted)
+            counts = mistakes(gold_tags, predicted_tags)
         else:
-            kinds = {"wrong": sum(a != b for a, b in zip(true, predicted, strict=True))}
-        for name, num in kinds.items():
+            counts = {"wrong": sum(a != b for a, b in zip(gold_tags, predicted_tags, strict=True))}
+        for name, num in counts.items():
             sums[name] += num
-            if num and len(groups[name]) < SHOWN:
-                groups[name].append(_sentence(sentence, true, predicted, kind))
+            if num and len(groups[name]) < MAX_SHOWN_SENTENCES:
+                groups[name].append(_sentence(sentence, gold_tags, predicted_tags, kind))
     parts = []
-    for name, shown in groups.items():
-        if shown:
-            items = "".join(f"<li>{s}</li>" for s in shown)
+    for name, items in groups.items():
+        if items:
+            listed = "".join(f"<li>{s}</li>" for s in items)
             parts.append(
                 f"<details><summary>{count(sums[name], 'time')} {name}: {MEANS[name]}</summary>"
-                f'<ul class="findings">{items}</ul></details>'
+                f'<ul class="findings">{listed}</ul></details>'
             )
-    wrong = sum(list(a) != list(b) for a, b in zip(gold, told, strict=True))
+    wrong = sum(list(a) != list(b) for a, b in zip(gold, predicted, strict=True))
     lead = (
         f"{wrong:,} of the {count(len(words), 'sentence')} of the {split} part have a mistake. "
         '<b class="right">Blue</b> is what the data say, <b class="wrong">orange</b> what the model said instead; the '
-        f"first {SHOWN} sentences of each kind."
+        f"first {MAX_SHOWN_SENTENCES} sentences of each kind."
     )
     body = "".join(parts) or "<p>There is none.</p>"
     return Section("Mistakes to look at", f'<p class="lead">{lead}</p>{body}')
 
 
-def mistakes(gold: Sequence[str], told: Sequence[str]) -> dict[Kind, int]:
-    """How many mistakes of each kind the predicted spans of a sentence hold."""
-    true, predicted = spans_of(gold), spans_of(told)
-    found: dict[Kind, int] = {"wrong label": 0, "wrong border": 0, "missed": 0, "too much": 0}
-    for span in true:
-        if span in predicted:
+def mistakes(gold: Sequence[str], predicted: Sequence[str]) -> dict[Mistake, int]:
+    """How many mistakes of each type the predicted spans of a sentence hold."""
+    gold_spans, predicted_spans = spans_of(gold), spans_of(predicted)
+    counts: dict[Mistake, int] = {"wrong label": 0, "wrong border": 0, "missed": 0, "too much": 0}
+    for span in gold_spans:
+        if span in predicted_spans:
             continue
-        over = [p for p in predicted if p.start < span.stop and span.start < p.stop]
+        over = [p for p in predicted_spans if p.start < span.stop and span.start < p.stop]
         if any(p[:2] == span[:2] for p in over):
-            found["wrong label"] += 1
+            counts["wrong label"] += 1
         elif over:
-            found["wrong border"] += 1
+            counts["wrong border"] += 1
         else:
-            found["missed"] += 1
-    found["too much"] = sum(not any(t.start < p.stop and p.start < t.stop for t in true) for p in predicted)
-    return found
+            counts["missed"] += 1
+    for span in predicted_spans:
+        counts["too much"] += not any(g.start < span.stop and span.start < g.stop for g in gold_spans)
+    return counts
 
 
-def _sentence(words: Sequence[str], gold: Sequence[str], told: Sequence[str], kind: str) -> str:
-    """A sentence with what is true (below the words) and what was said instead."""
+def _sentence(words: Sequence[str], gold: Sequence[str], predicted: Sequence[str], kind: str) -> str:
+    """A sentence with its true labels and those that were predicted instead, as HTML."""
     if kind == "labels":
         return " ".join(
-            escape(w) if a == b else
-            f'<b>{escape(w)}</b> <span class="right">{escape(a)}</span> <span class="wrong">{escape(b)}</span>'
-            for w, a, b in zip(words, gold, told, strict=True)
-        )  # fmt: skip
-    true, predicted = spans_of(gold), spans_of(told)
+            escape(w)
+            if a == b
+            else f'<b>{escape(w)}</b> <span class="right">{escape(a)}</span> <span class="wrong">{escape(b)}</span>'
+            for w, a, b in zip(words, gold, predicted, strict=True)
+        )
+    gold_spans, predicted_spans = spans_of(gold), spans_of(predicted)
     opens: dict[int, list[str]] = {}
     closes: dict[int, list[str]] = {}
-    for spans, css, others in ((true, "right", predicted), (predicted, "wrong", true)):
+    for spans, css, others in ((gold_spans, "right", predicted_spans), (predicted_spans, "wrong", gold_spans)):
         for start, stop, label in spans:
             if css == "wrong" and (start, stop, label) in others:
                 continue

@@ -39,7 +39,7 @@ from dolmen.tasks.token_classification.processor import LONGEST_WORD, SHAPES, En
 from dolmen.types import Arrays, Evaluation, Example, Section, UserError
 from dolmen.wording import count, listed
 
-MOST_CHARACTERS = 30_000
+MAX_CHARACTERS = 30_000
 
 
 class TokenClassificationConfig(TaskConfig):
@@ -66,7 +66,7 @@ class TokenClassificationConfig(TaskConfig):
 
 @dataclass(frozen=True, eq=False)
 class TaggerStart:
-    """What training begins with that is in the data or in other files, and afterwards in the weights.
+    """The beginning of training: what is in the data or in other files first, and in the weights afterwards.
 
     Attributes:
         first_rare: words from this number on are in the training data once.
@@ -116,7 +116,7 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
         units: Literal["words", "characters"] = "words"
         if train and np.mean([len(w) for w in list(words)[:2000]]) < 1.2:
             units = "characters"
-        known_characters = [c for c, _ in characters.most_common(MOST_CHARACTERS - 1)]
+        known_characters = [c for c, _ in characters.most_common(MAX_CHARACTERS - 1)]
         encoder, reader = None, dict[str, Tensor]()
         if config.encoder is not None:
             assert open_model is not None
@@ -183,8 +183,11 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
 
     def _allowed(self) -> tuple[Tensor, Tensor, Tensor]:
         k = len(self.processor.labels)
-        masks = allowed(self.processor.labels) if self.processor.kind == "spans" else (
-            np.ones((k, k), bool), np.ones(k, bool), np.ones(k, bool))  # fmt: skip
+        masks = (
+            allowed(self.processor.labels)
+            if self.processor.kind == "spans"
+            else (np.ones((k, k), bool), np.ones(k, bool), np.ones(k, bool))
+        )
         between, begin, end = (torch.from_numpy(m) for m in masks)
         return between, begin, end
 
@@ -264,7 +267,7 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
             "words": Input("int64", ("batch", "time"), len(p.words)),
             "characters": Input("int64", ("batch", "time", LONGEST_WORD), len(p.characters)),
             "shapes": Input("int64", ("batch", "time"), SHAPES),
-            "lengths": Input("int64", ("batch",), least=1, up_to="time"),
+            "lengths": Input("int64", ("batch",), low=1, up_to="time"),
         }
         if p.encoder is not None:
             inputs["reading"] = Input("int64", ("batch", "read"), p.encoder.num_tokens)
@@ -275,7 +278,7 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
         return SentencePredictor(self.processor, self.networks(model))
 
     def network_outputs(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
-        """As ``outputs``, with the transitions of the processor."""
+        """Scores of all words as in ``outputs``, with the transitions of the processor."""
         lengths = batch["lengths"]
         emissions = SentencePredictor(self.processor, networks).emissions(
             [
@@ -418,7 +421,7 @@ def _split(config: TokenClassificationConfig, tagged: Tagged) -> dict[str, list[
 
 
 def _labels(kind: str, tags: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """What training shows; a span of any length can be written in BIOES, also where training has no such one."""
+    """The labels of training; a span of any length can be written in BIOES, also where training has no such one."""
     labels = sorted({t for sentence in tags for t in sentence} | ({"O"} if kind == "spans" else set()))
     if kind != "spans":
         return tuple(labels)
@@ -461,7 +464,7 @@ def _load_encoder(
         )
     numbers = {s: i for i, s in enumerate(reads.symbols) if i}
     seen = {*characters}
-    characters += [c for c in numbers if c not in seen and not c.isspace()][: MOST_CHARACTERS - 1 - len(seen)]
+    characters += [c for c in numbers if c not in seen and not c.isspace()][: MAX_CHARACTERS - 1 - len(seen)]
     layers = model.layers
     encoder = Encoder(
         size=model.embedding.embedding_dim, hidden=layers.hidden_size, layers=layers.num_layers,

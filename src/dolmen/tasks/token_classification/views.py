@@ -1,4 +1,4 @@
-"""What token classification shows: its sections of the report, and the picture that explains one sentence."""
+"""Sections of the report on token classification, and the picture that explains one sentence."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _effects(
 ) -> NDArray[np.float64]:
     """(T, T) how much the probability of the tag in row i falls when word j is hidden."""
     length = len(answer.tags)
-    num = min(length, page.MOST_WORDS)
+    num = min(length, page.MAX_EXPLAINED_WORDS)
     copies = {k: np.repeat(v[None], num + 1, 0) for k, v in example.items()}
     for j in range(num):
         for values in copies.values():

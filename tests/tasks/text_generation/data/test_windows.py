@@ -84,11 +84,11 @@ def test_a_character_over_the_border_of_two_pieces(tmp_path: Path) -> None:
     assert text_of(parts["train"]) == text.replace("\r\n", "\n")
 
 
-@pytest.mark.parametrize(("files", "said"), [({}, "no file ends in"), ({"a.txt": b""}, "it is empty")])
-def test_nothing_to_read(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+@pytest.mark.parametrize(("files", "message"), [({}, "no file ends in"), ({"a.txt": b""}, "it is empty")])
+def test_nothing_to_read(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         find_text(str(tmp_path))
 
 

@@ -11,7 +11,7 @@ def test_long_sentences_are_cut_between_spans() -> None:
     tags = ["O"] * len(words)
     tags[LONGEST - 1 : LONGEST + 2] = ["B-X", "I-X", "E-X"]
     parts = list(cut_long(Sentence(words, tags, "here"), tags))
-    assert [t for _, found in parts for t in found] == tags
+    assert [t for _, part_tags in parts for t in part_tags] == tags
     assert all(len(t) <= LONGEST for _, t in parts)
     assert not any(t[0][:2] in ("I-", "E-") for _, t in parts)
 

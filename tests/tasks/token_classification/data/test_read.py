@@ -39,7 +39,7 @@ CONLLU = """# sent_id = 1
 def read(path: Path, content: str, column: str | None = None, word_column: int | None = None) -> list[tuple[str, str]]:
     path.write_text(content)
     tagged = read_tagged(str(path), encoding="utf-8", column=column, word_column=word_column)
-    return [(" ".join(s.words), " ".join(s.tags)) for found in tagged.splits.values() for s in found]
+    return [(" ".join(s.words), " ".join(s.tags)) for sentences in tagged.splits.values() for s in sentences]
 
 
 def test_columns(tmp_path: Path) -> None:
@@ -91,14 +91,14 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_can_not_be_read_is_told_with_its_line(tmp_path: Path, name: str) -> None:
-    content, said = WRONG[name]
-    with pytest.raises(UserError, match=said):
+    content, message = WRONG[name]
+    with pytest.raises(UserError, match=message):
         read(tmp_path / name, content)
 
 
 def test_columns_that_are_not_there(tmp_path: Path) -> None:
-    for column, said in (("5", "columns 1 to 4"), ("upos", "is of CoNLL-U"), ("x", "--column x")):
-        with pytest.raises(UserError, match=said):
+    for column, message in (("5", "columns 1 to 4"), ("upos", "is of CoNLL-U"), ("x", "--column x")):
+        with pytest.raises(UserError, match=message):
             read(tmp_path / "a.conll", CONLL, column)
 
 
@@ -125,8 +125,8 @@ def test_iob1_is_known_and_converted(tmp_path: Path) -> None:
 
 
 def test_places_in_the_segmentation_are_taken_off(tmp_path: Path) -> None:
-    found = read(tmp_path / "a.conll", "科0\tO\n技1\tB-X\n全0\tO\n" * 10)
-    assert found[0][0].startswith("科 技 全")
+    sentences = read(tmp_path / "a.conll", "科0\tO\n技1\tB-X\n全0\tO\n" * 10)
+    assert sentences[0][0].startswith("科 技 全")
 
 
 # ---- check
@@ -163,12 +163,12 @@ def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [(sentences(3), "too few to learn from"), ("".join(f"a{i} O\nb O\n\n" for i in range(40)), "have the same tag")],
 )
-def test_too_little_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_too_little_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.conll").write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         dolmen.train("token-classification", tmp_path / "a.conll", tmp_path / "run", epochs=1)
 
 
@@ -179,8 +179,8 @@ def test_batches_hold_the_sentences(tmp_path: Path) -> None:
     (tmp_path / "a.conll").write_text("a O\nb S-X\n\nc O\n\nd O\ne O\nf S-X\n")
     tagged = read_tagged(str(tmp_path / "a.conll"), encoding="utf-8", column=None, word_column=None)
     processor = TagProcessor(kind="spans", words=("", *"abcdef"), characters="\0abcdef", labels=("O", "S-X"))
-    found = tagged.splits[""]
-    data = TaggedDataset(found, [s.tags for s in found], processor)
+    sentences = tagged.splits[""]
+    data = TaggedDataset(sentences, [s.tags for s in sentences], processor)
     batch = data.batch(np.array([2, 1]))
     assert batch["lengths"].tolist() == [3, 1]
     assert batch["words"].tolist() == [[4, 5, 6], [3, 0, 0]]
@@ -195,12 +195,12 @@ def test_batches_hold_the_sentences(tmp_path: Path) -> None:
 def test_vectors_are_read_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     path.write_text("3 2\nrome 1 2\nanna 3 4\nother 5 6\n")
-    found = read_vectors(str(path), {"rome", "anna", "x"})
-    assert {k: v.tolist() for k, v in found.items()} == {"rome": [1.0, 2.0], "anna": [3.0, 4.0]}
-    for content, said in (
+    vectors = read_vectors(str(path), {"rome", "anna", "x"})
+    assert {k: v.tolist() for k, v in vectors.items()} == {"rome": [1.0, 2.0], "anna": [3.0, 4.0]}
+    for content, message in (
         ("a 1 2\nb 1\n", "v.txt:2 has 1 numbers"), ("zz 1 2\n", "for none of the words"),
         ("a 1 x\n", "v.txt:1 can't be read"),
     ):  # fmt: skip
         path.write_text(content)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             read_vectors(str(path), {"a"})

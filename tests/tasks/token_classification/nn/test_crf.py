@@ -15,7 +15,7 @@ from dolmen.tasks.token_classification.processor import Chain, allowed
 LABELS = ("O", "B-X", "I-X", "E-X", "S-X")
 
 
-def made() -> LinearChainCRF:
+def build() -> LinearChainCRF:
     torch.manual_seed(0)
     between, begin, end = (torch.from_numpy(m) for m in allowed(LABELS))
     crf = LinearChainCRF((between, begin, end))
@@ -25,7 +25,7 @@ def made() -> LinearChainCRF:
 
 
 def test_the_loss_equals_the_chain() -> None:
-    crf, lengths = made(), torch.tensor([4, 1, 3])
+    crf, lengths = build(), torch.tensor([4, 1, 3])
     emissions = torch.randn(3, 4, 5, requires_grad=True)
     tags = torch.tensor([[0, 1, 2, 3], [4, 0, 0, 0], [1, 3, 0, 0]])
     loss = crf(emissions, tags, lengths)
@@ -48,7 +48,7 @@ def test_the_loss_equals_the_chain() -> None:
 
 def test_forbidden_tags_are_refused() -> None:
     with pytest.raises(ValueError, match="does not allow"):
-        made()(torch.zeros(1, 2, 5), torch.tensor([[0, 2]]), torch.tensor([2]))
+        build()(torch.zeros(1, 2, 5), torch.tensor([[0, 2]]), torch.tensor([2]))
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

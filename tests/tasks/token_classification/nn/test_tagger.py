@@ -21,15 +21,15 @@ def test_the_state_after_each_word(space: int | None, cell: str) -> None:
     characters = torch.zeros(2, 3, 4, dtype=torch.int16)
     characters[0, :3, :2] = torch.tensor([[1, 2], [3, 0], [4, 4]])
     characters[1, 0, :4] = torch.tensor([4, 3, 2, 1])
-    found = reader(characters, torch.tensor([3, 1]))
+    states = reader(characters, torch.tensor([3, 1]))
     language.eval()
     gap = [] if space is None else [space]
     first, second = [2, 3, 4, *gap, 5, *gap, 6, 6], [2, 6, 5, 4, 3]
     with torch.no_grad():
         outs = [language(torch.tensor([s]))[1][0] for s in (first, second)]
     for word, end in enumerate((2, 3 + len(gap), 5 + 2 * len(gap))):
-        torch.testing.assert_close(found[0, word], outs[0][end])
-    torch.testing.assert_close(found[1, 0], outs[1][4])
+        torch.testing.assert_close(states[0, word], outs[0][end])
+    torch.testing.assert_close(states[1, 0], outs[1][4])
     assert not any(p.requires_grad for p in reader.parameters())
 
 

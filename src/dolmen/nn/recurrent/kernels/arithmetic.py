@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -14,9 +14,6 @@ from numba.extending import intrinsic
 
 from dolmen.nn.recurrent.kernels.products import OPTIONS
 
-Cell = Literal["rnn_tanh", "rnn_relu", "lstm", "gru"]
-GATES: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 3}
-"""Gates a cell has: rows of its weights are so many times the hidden size, in torch's order."""
 CFUNC_OPTIONS: dict[str, Any] = {"nopython": True, **{k: v for k, v in OPTIONS.items() if k != "nogil"}}
 STAMP = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
 """Each kernel has it in its closure, so that the cache on disk never serves what another version compiled.
@@ -25,7 +22,7 @@ Besides, only numbers may be there: Numba finds a kernel by the hash of its pick
 pickled otherwise in each process, so that each would compile the kernel anew.
 """
 SIGNATURE = types.void(types.CPointer(types.int64))
-"""A kernel takes the address of its numbers. It works off slices of the batch, one at a time, until none is left."""
+"""A kernel takes the address of its numbers. It computes slices of the batch, one at a time, until none is left."""
 
 
 @intrinsic

@@ -11,13 +11,12 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray, cfunc, njit
 
+from dolmen.nn.recurrent.cells import GATES, SAVED, Cell
 from dolmen.nn.recurrent.kernels.arithmetic import (
     CFUNC_OPTIONS,
-    GATES,
     ONE,
     SIGNATURE,
     STAMP,
-    Cell,
     cube,
     flags,
     moments,
@@ -26,7 +25,6 @@ from dolmen.nn.recurrent.kernels.arithmetic import (
     tanh,
     vector,
 )
-from dolmen.nn.recurrent.kernels.forward import SAVED
 from dolmen.nn.recurrent.kernels.products import OPTIONS, PANEL, multiply_add, multiply_add_pairs, to_pairs
 
 GRADS: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 4}

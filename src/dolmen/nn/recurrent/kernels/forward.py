@@ -1,6 +1,6 @@
 """The plain unit, the LSTM and the GRU over a whole sequence.
 
-A call works off a slice of the batch from the first step to the last, so that threads never wait for each other
+A call computes a slice of the batch from the first step to the last, so that threads never wait for each other
 between steps. The inputs' part of the gates is one matrix product over all steps beforehand (torch does it); in here
 remain the product with the state and the arithmetic of the gates.
 """
@@ -13,12 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray, cfunc, njit
 
+from dolmen.nn.recurrent.cells import GATES, SAVED, Cell
 from dolmen.nn.recurrent.kernels.arithmetic import (
     CFUNC_OPTIONS,
-    GATES,
     SIGNATURE,
     STAMP,
-    Cell,
     cube,
     flags,
     moments,
@@ -29,10 +28,6 @@ from dolmen.nn.recurrent.kernels.arithmetic import (
     vector,
 )
 from dolmen.nn.recurrent.kernels.products import OPTIONS, PANEL, from_halves, multiply_add, multiply_add_pairs, to_pairs
-
-SAVED: dict[str, int] = {"rnn_tanh": 1, "rnn_relu": 1, "lstm": 4, "gru": 4}
-"""What the backward pass needs of each step: the plain unit's new state before zoneout, if there is any;
-input, forget, cell and output gate; reset, update and new gate, and the state's part of the new gate."""
 
 
 class Forward(NamedTuple):

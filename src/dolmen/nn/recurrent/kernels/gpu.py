@@ -1,6 +1,6 @@
 """One step of a recurrent cell on a GPU, forward and backward, in Triton: all that is not a matrix product.
 
-A program works off one row of the batch: layer norm, gates, the cell, zoneout, resets and waiting behind the end of a
+A program computes one row of the batch: layer norm, gates, the cell, zoneout, resets and waiting behind the end of a
 sequence in one launch, where torch would take about twenty. Sums and states are fp32, whatever the products are in.
 Triton's interpreter runs the same kernels on a CPU (``TRITON_INTERPRET=1``), which is how they are tested.
 """
@@ -11,12 +11,12 @@ import triton
 import triton.language as tl
 
 EPSILON = tl.constexpr(1e-5)
-"""Of layer norm, as torch's."""
+"""What layer norm adds to the variance, as torch does."""
 
 
 @triton.jit
 def _tanh(x):
-    # Of 2 / (1 + exp(-2 x)) - 1 nothing would be left of small x; this is exact at both ends.
+    # 2 / (1 + exp(-2 x)) - 1 would lose all digits of a small x; this is exact at both ends.
     small = x * (1 - x * x * (1.0 / 3))
     e = tl.exp(-2 * tl.abs(x))
     large = (1 - e) / (1 + e)
@@ -66,7 +66,7 @@ def _part(raw, gate: tl.constexpr, j, inside, h, bias, scale, mean, inverse, nor
 
 @triton.jit
 def _places(t, h, reverse: tl.constexpr, block: tl.constexpr):
-    """Of this program's row: its number and how many there are, columns, and where what step ``t`` has and takes lies.
+    """Where this program's row lies: its number, its columns, and the places of what step ``t`` reads and writes.
 
     Returns:
         row, rows, columns j and which are inside; the row's number at step ``t`` in (T, B), and in (T + 1, B, H) where

@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import carray, cfunc, njit
 
+from dolmen.nn.recurrent.cells import GATES, Cell
 from dolmen.nn.recurrent.kernels.arithmetic import (
     CFUNC_OPTIONS,
-    GATES,
     SIGNATURE,
     STAMP,
-    Cell,
     cube,
     moments,
     pointer,

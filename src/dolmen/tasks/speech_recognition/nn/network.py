@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dolmen.nn.convolutional.blocks import BatchNorm2d
 from dolmen.nn.initialisers import initialise
 from dolmen.nn.losses import Loss
-from dolmen.nn.recurrent.language_model import CELLS
+from dolmen.nn.recurrent.layers import CELL_CLASSES
 from dolmen.nn.recurrent.state import State
 
 KERNEL_FRAMES = 3
@@ -51,7 +51,7 @@ class Recogniser(nn.Module):
         self.deep = nn.Conv2d(first, second, (KERNEL_FRAMES, 3), padding=(0, 1), bias=False)
         self.deep_norm = BatchNorm2d(second)
         self.bands = (num_features + 1) // 2
-        self.recurrent = CELLS[cell](
+        self.recurrent = CELL_CLASSES[cell](
             second * (self.bands // 2), hidden, layers, batch_first=True, bidirectional=bidirectional,
             input_dropout=dropout, hidden_dropout=dropout, output_dropout=dropout,
         )  # fmt: skip

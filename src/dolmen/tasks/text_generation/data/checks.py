@@ -1,4 +1,4 @@
-"""What is in a text, what is wrong with it, what would leak."""
+"""Checks of a text: what is in it, what is wrong with it, what would leak."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dolmen.processors.text.tokens import TextProcessor
 from dolmen.tasks.text_generation.data.windows import Stretch, Tokens
 from dolmen.types import CheckReport, Finding
 
-LONG_LINE = 60
+LONG_LINE_CHARACTERS = 60
 """Characters from which on a line is unlikely to be in two texts by chance."""
 MIN_SHARE = 0.01
-"""Of the long lines of a split, that stands in train before it is worth a word."""
+"""Share of a split's long lines that have to stand in train, too, for a finding."""
 MIN_TOKENS = 768
-HUGE_LINE = 1_000_000
+HUGE_LINE_CHARACTERS = 1_000_000
 MAX_UNKNOWN = 0.02
 """Share of the tokens that may be unknown."""
 
@@ -34,7 +34,7 @@ def check_text(
     """Check a text whose splits are known.
 
     Args:
-        files: all that was found.
+        files: all of them.
         stretches: the text of each split.
         tokens: of what the files hold, by the splits that their names tell.
         sizes: tokens of each split.
@@ -43,7 +43,7 @@ def check_text(
     lines = {split: _Lines(stretch) for split, stretch in stretches.items()}
     findings = [*_short(files, tokens), *_copies(lines), *_unknown(tokens), *_odd(lines, processor)]
     num = {split: stretch.num_characters for split, stretch in stretches.items()}
-    shown = ", ".join(repr(s)[1:-1] if s.strip() else repr(s) for s in processor.symbols[1:9])
+    symbols = ", ".join(repr(s)[1:-1] if s.strip() else repr(s) for s in processor.symbols[1:9])
     return CheckReport(
         task="text-generation",
         source=files.source,
@@ -53,7 +53,7 @@ def check_text(
         counts={split: {"tokens": num} for split, num in sizes.items()},
         summary={
             "characters": ", ".join(f"{split} {n:,}" for split, n in num.items()),
-            "vocabulary": f"{len(processor):,} {processor.units}; most frequent: {shown}",
+            "vocabulary": f"{len(processor):,} {processor.units}; most frequent: {symbols}",
             "longest line": f"{max(line.longest for line in lines.values()):,} characters",
         },
         findings=most_serious_first(findings),
@@ -69,17 +69,18 @@ class _Lines:
         for lines in _lines(stretch.pieces()):
             self.longest = max(self.longest, max(map(len, lines), default=0))
             self.num_nul += sum(line.count("\0") for line in lines)
-            hashes.append(np.array([hash(s) for line in lines if len(s := line.strip()) >= LONG_LINE], np.int64))
+            long = [s for line in lines if len(s := line.strip()) >= LONG_LINE_CHARACTERS]
+            hashes.append(np.array([hash(s) for s in long], np.int64))
         self.hashes = np.unique(np.concatenate(hashes)) if hashes else np.zeros(0, np.int64)
 
 
 def _lines(pieces: Iterator[str]) -> Iterator[list[str]]:
     """The lines of a text, those of a piece together; a line is at most a few pieces long in memory."""
-    rest = ""
+    held = ""
     for piece in pieces:
-        *whole, rest = (rest + piece).split("\n")
+        *whole, held = (held + piece).split("\n")
         yield whole
-    yield [rest]
+    yield [held]
 
 
 def _short(files: TextFiles, tokens: Mapping[str, Tokens]) -> Iterator[Finding]:
@@ -123,7 +124,7 @@ def _unknown(tokens: Mapping[str, Tokens]) -> Iterator[Finding]:
 
 def _odd(lines: Mapping[str, _Lines], processor: TextProcessor) -> Iterator[Finding]:
     longest = max(line.longest for line in lines.values())
-    if longest >= HUGE_LINE:
+    if longest >= HUGE_LINE_CHARACTERS:
         yield Finding(
             code="long-line",
             level="info",

@@ -54,7 +54,7 @@ class Stretch:
 
     @functools.cached_property
     def num_characters(self) -> int:
-        """How long it is."""
+        """Length of the text."""
         return sum(map(len, self.pieces()))
 
 
@@ -62,12 +62,12 @@ def split_text(files: TextFiles, encoding: str, val_fraction: float, test_fracti
     """The stretch of each split: as the names of the files tell, else the last parts of the text.
 
     Args:
-        files: found by ``find_text``.
+        files: as ``find_text`` gives them.
         encoding: of all of them.
         val_fraction: share of the training text held out to validate on, where no file is.
         test_fraction: share of the text held out to test on, where the names tell nothing.
     """
-    named = {split: Stretch(tuple(found), encoding) for split, found in files.splits.items()}
+    named = {split: Stretch(tuple(parts), encoding) for split, parts in files.splits.items()}
     whole = named.pop("", None) or named["train"]
     num = whole.num_characters
     if not named:
@@ -95,8 +95,10 @@ def cut_windows(
     test_at = num - (max(1, round(num * test_fraction)) if test_fraction else 0)
     val_at = test_at - (max(1, round(num * val_fraction)) if val_fraction else 0)
     edges: dict[Literal["train", "val", "test"], tuple[int, int]] = {
-        "train": (0, val_at), "val": (val_at, test_at), "test": (test_at, num),
-    }  # fmt: skip
+        "train": (0, val_at),
+        "val": (val_at, test_at),
+        "test": (test_at, num),
+    }
     return {s: whole.subset(np.arange(max(low, 0), high)) for s, (low, high) in edges.items() if high > low}
 
 
@@ -127,7 +129,7 @@ def tokenise(
         stretch: what to read.
         processor: the vocabulary.
         fingerprint: of the files.
-        progress: told characters done and in all.
+        progress: called with the characters done and in all.
 
     Raises:
         MachineError: the cache can't be written.
@@ -184,8 +186,8 @@ class TextDataset:
     def digests(self) -> NDArray[np.uint8]:
         """(M, 16), equal for equal windows."""
         blocks = (self._cut(i * self.window, self.window + 1).tobytes() for i in self.rows)
-        made = b"".join(hashlib.blake2b(b, digest_size=16).digest() for b in blocks)
-        return np.frombuffer(made, np.uint8).reshape(-1, 16)
+        digests = b"".join(hashlib.blake2b(b, digest_size=16).digest() for b in blocks)
+        return np.frombuffer(digests, np.uint8).reshape(-1, 16)
 
     def _cut(self, start: int, length: int) -> NDArray[np.int64]:
         """(length,) tokens from ``start`` on, -1 where there are none."""
@@ -219,10 +221,10 @@ class TextDataset:
 
     def counts(self, num_tokens: int) -> NDArray[np.int64]:
         """(num_tokens,) how often each token of the vocabulary stands in here."""
-        stream, found = self._stream, np.zeros(num_tokens, np.int64)
+        stream, counts = self._stream, np.zeros(num_tokens, np.int64)
         for start in range(0, len(stream), 1 << 20):  # it is memory-mapped, and may be long
-            found += np.bincount(stream[start : start + (1 << 20)], minlength=num_tokens)
-        return found
+            counts += np.bincount(stream[start : start + (1 << 20)], minlength=num_tokens)
+        return counts
 
     def steps_per_epoch(self, num_streams: int, length: int) -> int:
         """Steps in which so many streams go through the text, ``length`` tokens at a time."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dolmen.processors.text.tokens import END_OF_LINE, TextProcessor
 
-REMEMBERED = 256
+REMEMBERED_TOKENS = 256
 """Tokens that the repetition penalty looks back on."""
 
 
@@ -32,7 +32,7 @@ class Sampler:
         self.temperature, self.repetition_penalty = temperature, repetition_penalty
         self.top_k, self.top_p = top_k, top_p
         self.rng = np.random.default_rng(seed)
-        self.lately: deque[int] = deque(maxlen=REMEMBERED)
+        self.lately: deque[int] = deque(maxlen=REMEMBERED_TOKENS)
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """(V,) what ``draw`` draws from; token 0, the unknown one, is never written."""
@@ -67,26 +67,26 @@ class Speller:
     """Tokens to text as they come. Pieces of BPE may be bytes of one character: those wait for each other."""
 
     def __init__(self, processor: TextProcessor) -> None:
-        self.processor, self.line, self.told = processor, list[int](), ""
+        self.processor, self.line, self.spelled = processor, list[int](), ""
 
     def add(self, token: int) -> str:
         """The text that has become clear with this token."""
         if self.processor.units != "bpe":
             return self.processor.show(token)
         if self.processor.symbols[token] == END_OF_LINE:
-            rest = self.end()
-            return rest + END_OF_LINE
+            ending = self.end()
+            return ending + END_OF_LINE
         self.line.append(token)
         text = self.processor.decode_tokens(self.line)
         if text.endswith("\ufffd"):
             return ""
-        new, self.told = text[len(self.told) :], text
-        if len(self.line) > REMEMBERED:
-            self.line, self.told = [], ""
+        new, self.spelled = text[len(self.spelled) :], text
+        if len(self.line) > REMEMBERED_TOKENS:
+            self.line, self.spelled = [], ""
         return new
 
     def end(self) -> str:
-        """What was held back."""
-        rest = self.processor.decode_tokens(self.line)[len(self.told) :] if self.line else ""
-        self.line, self.told = [], ""
-        return rest
+        """The text that was held back."""
+        ending = self.processor.decode_tokens(self.line)[len(self.spelled) :] if self.line else ""
+        self.line, self.spelled = [], ""
+        return ending

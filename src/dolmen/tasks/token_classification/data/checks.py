@@ -1,4 +1,4 @@
-"""What is in tagged sentences, what is wrong with them, what would leak."""
+"""Checks of tagged sentences: what is in them, what is wrong with them, what would leak."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dolmen.types import CheckReport, Finding
 
 SENTENCE = Noun("sentence", "sentences", "word")
 MIN_SHARE = 0.005
-"""Of the sentences of a split, that stands in train before it is worth a word."""
-LONG_SENTENCE = 1000
+"""Share of a split's sentences that have to stand in train, too, for a finding."""
+LONG_SENTENCE_WORDS = 1000
 MIN_SENTENCES = 20
 Splits = Mapping[str, Sequence[Sentence]]
 
@@ -35,23 +35,23 @@ def check_tagged(
         processor: fitted on the training part.
     """
     findings = [
-        *_few(splits, tagged),
-        *_same(splits),
+        *_too_few(splits, tagged),
+        *_repeated(splits),
         *_unfit(splits, tagged),
-        *_several(splits, tags, processor),
+        *_ambiguous(splits, tags, processor),
         *_unseen(tags, processor),
         *_long(splits),
     ]
-    kinds = sorted({_kind(t) for t in processor.labels if t != "O"})
+    names = sorted({_name(t) for t in processor.labels if t != "O"})
     counts = {}
     for split, tags_of_split in tags.items():
-        number = (
+        frequencies = (
             Counter(s.label for t in tags_of_split for s in spans_of(t))
             if processor.kind == "spans"
-            else Counter(t for one in tags_of_split for t in one)
+            else Counter(t for sentence in tags_of_split for t in sentence)
         )
-        counts[split] = {k: number[k] for k in kinds}
-    num = {s: sum(len(one.words) for one in sentences) for s, sentences in splits.items()}
+        counts[split] = {k: frequencies[k] for k in names}
+    num = {s: sum(len(sentence.words) for sentence in sentences) for s, sentences in splits.items()}
     scheme = f"{tagged.scheme}, learned as BIOES" if tagged.scheme else "none: each word has a label"
     known = set(processor.words)
     summary = {
@@ -77,11 +77,11 @@ def check_tagged(
     )
 
 
-def _kind(tag: str) -> str:
+def _name(tag: str) -> str:
     return tag[2:] if tag[:2] in ("B-", "I-", "E-", "S-") else tag
 
 
-def _few(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
+def _too_few(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
     train = splits["train"]
     at_least = MIN_SENTENCES if splits["val"] else max(MIN_SENTENCES, len(train) + 1)  # none was left for validation
     yield from too_few(tagged.source, SENTENCE, len(train), at_least)
@@ -93,18 +93,18 @@ def _few(splits: Splits, tagged: Tagged) -> Iterator[Finding]:
         )
 
 
-def _same(splits: Splits) -> Iterator[Finding]:
+def _repeated(splits: Splits) -> Iterator[Finding]:
     train = {tuple(s.words): s.place for s in splits["train"]}
     for split in ("val", "test"):
         sentences = splits.get(split, ())
-        both = [s for s in sentences if len(s.words) > 3 and tuple(s.words) in train]
+        copies = [s for s in sentences if len(s.words) > 3 and tuple(s.words) in train]
         yield from overlap(
             "sentences-across-splits",
             f"{{num}} of the {{total}} sentences of {split} stand in train, too ({{share:.1%}}): take them out of one"
             " of the two",
-            len(both),
+            len(copies),
             len(sentences),
-            (f"{s.place} = {train[tuple(s.words)]}" for s in both),
+            (f"{s.place} = {train[tuple(s.words)]}" for s in copies),
             at_least=MIN_SHARE,
         )
 
@@ -137,7 +137,9 @@ def _in_scheme(bioes: Sequence[str], scheme: str) -> list[str]:
     return [t if t == "O" else change.get(t[0], t[0]) + t[1:] for t in bioes]
 
 
-def _several(splits: Splits, tags: Mapping[str, Sequence[Sequence[str]]], processor: TagProcessor) -> Iterator[Finding]:
+def _ambiguous(
+    splits: Splits, tags: Mapping[str, Sequence[Sequence[str]]], processor: TagProcessor
+) -> Iterator[Finding]:
     """One string with several labels: often a mistake, sometimes the language."""
     if processor.kind != "spans":
         return
@@ -160,8 +162,8 @@ def _several(splits: Splits, tags: Mapping[str, Sequence[Sequence[str]]], proces
 def _unseen(tags: Mapping[str, Sequence[Sequence[str]]], processor: TagProcessor) -> Iterator[Finding]:
     known = set(processor.labels)
     for split in ("val", "test"):
-        wrong = Counter(t for one in tags.get(split, ()) for t in one if t not in known)
-        num = sum(not set(one) <= known for one in tags.get(split, ()))
+        wrong = Counter(t for sentence in tags.get(split, ()) for t in sentence if t not in known)
+        num = sum(not set(sentence) <= known for sentence in tags.get(split, ()))
         yield from some(
             "tags-never-trained",
             "warning",
@@ -175,7 +177,7 @@ def _unseen(tags: Mapping[str, Sequence[Sequence[str]]], processor: TagProcessor
 def _long(splits: Splits) -> Iterator[Finding]:
     longest = max((s for sentences in splits.values() for s in sentences), key=lambda s: len(s.words))
     median = float(np.median([len(s.words) for s in splits["train"]] or [0]))
-    if len(longest.words) >= LONG_SENTENCE:
+    if len(longest.words) >= LONG_SENTENCE_WORDS:
         yield Finding(
             code="long-sentence",
             level="warning",

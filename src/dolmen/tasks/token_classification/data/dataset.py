@@ -34,13 +34,13 @@ class TaggedDataset(Sequences):
         for sentence in sentences:
             for word in sentence.words:
                 if word not in spelled:
-                    one = processor.encode_words([word])
-                    spelled[word] = int(one["words"][0]), one["characters"][0], int(one["shapes"][0])
+                    encoded = processor.encode_words([word])
+                    spelled[word] = int(encoded["words"][0]), encoded["characters"][0], int(encoded["shapes"][0])
         flat = [spelled[w] for s in sentences for w in s.words]
         self.words = np.array([f[0] for f in flat], np.int32)
         self.characters = np.array([f[1] for f in flat], np.int16)
         self.shapes = np.array([f[2] for f in flat], np.int8)
-        self.tags = np.array([numbers[t] for found in tags for t in found], np.int64)
+        self.tags = np.array([numbers[t] for sentence_tags in tags for t in sentence_tags], np.int64)
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -53,8 +53,8 @@ class TaggedDataset(Sequences):
     @functools.cached_property
     def digests(self) -> NDArray[np.uint8]:
         """(N, 16), equal for sentences of equal words."""
-        made = [hashlib.blake2b("\0".join(s.words).encode(), digest_size=16).digest() for s in self.sentences]
-        return np.frombuffer(b"".join(made), np.uint8).reshape(-1, 16)
+        digests = [hashlib.blake2b("\0".join(s.words).encode(), digest_size=16).digest() for s in self.sentences]
+        return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
 
     def batch(self, indices: NDArray[np.int64]) -> dict[str, Tensor]:
         """``{"words", "shapes", "tags": (B, T), "characters": (B, T, L), "lengths": (B,)}``, 0 behind the lengths."""
@@ -62,20 +62,20 @@ class TaggedDataset(Sequences):
         size = len(indices), int(lengths.max())
         inside = np.arange(size[1]) < lengths[:, None]
         places = np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in indices])
-        made = {}
+        tensors = {}
         for name in ("words", "characters", "shapes", "tags"):
             values = getattr(self, name)
             padded = np.zeros((*size, *values.shape[1:]), values.dtype)
             padded[inside] = values[places]
-            made[name] = torch.from_numpy(padded)
-        return made | {"lengths": torch.from_numpy(lengths)}
+            tensors[name] = torch.from_numpy(padded)
+        return tensors | {"lengths": torch.from_numpy(lengths)}
 
     def subset(self, rows: NDArray[np.int64]) -> TaggedDataset:
         """Some of the sentences."""
-        made = object.__new__(TaggedDataset)
-        made.sentences = [self.sentences[i] for i in rows]
+        part = object.__new__(TaggedDataset)
+        part.sentences = [self.sentences[i] for i in rows]
         places = np.concatenate([np.arange(self.starts[i], self.starts[i + 1]) for i in rows])
-        made.starts = np.cumsum([0, *self.lengths[rows]])
-        made.words, made.characters = self.words[places], self.characters[places]
-        made.shapes, made.tags = self.shapes[places], self.tags[places]
-        return made
+        part.starts = np.cumsum([0, *self.lengths[rows]])
+        part.words, part.characters = self.words[places], self.characters[places]
+        part.shapes, part.tags = self.shapes[places], self.tags[places]
+        return part

@@ -56,7 +56,7 @@ class Tagged:
 
     Attributes:
         kind: "spans" where tags have prefixes of a scheme, else "labels".
-        scheme: as it was found: IOB1, IOB2, BIOES, BMES, or "".
+        scheme: that of the files: IOB1, IOB2, BIOES, BMES, or "".
         notes: what was done to the data beyond reading.
     """
 
@@ -73,7 +73,7 @@ def read_tagged(data: str, *, encoding: str, column: str | None, word_column: in
     """Read the sentences of a file, a folder or an archive; splits as in ``find_text``.
 
     Args:
-        data: where.
+        data: the file, folder or archive.
         encoding: of the files.
         column: of the tags: a number from 1, or for CoNLL-U upos, xpos or feats; None: the last one, or upos.
         word_column: of the words, from 1; None: the first one, or FORM of CoNLL-U.
@@ -86,7 +86,7 @@ def read_tagged(data: str, *, encoding: str, column: str | None, word_column: in
     splits: dict[str, list[Sentence]] = {}
     for split, parts in files.splits.items():
         splits[split] = [s for part in parts for s in _read_file(part, encoding, column, word_column)]
-    everything = [s for found in splits.values() for s in found]
+    everything = [s for sentences in splits.values() for s in sentences]
     if not everything:
         raise UserError(f"{data} holds no sentence; it needs {EXAMPLE}")
     if _have_positions(everything):
@@ -110,12 +110,12 @@ def _read_file(file: TextFile, encoding: str, column: str | None, word_column: i
 
 
 def _lines(pieces: Iterator[str]) -> Iterator[str]:
-    rest = ""
+    held = ""
     for piece in pieces:
-        *whole, rest = (rest + piece).split("\n")
+        *whole, held = (held + piece).split("\n")
         yield from whole
-    if rest:
-        yield rest
+    if held:
+        yield held
 
 
 def _read_columns(
@@ -206,20 +206,20 @@ def _from_spans(text: str, spans: Sequence[tuple[int, int, str]], place: str) ->
     if not offsets:
         raise UserError(f"{place} has an empty text; take the line out")
     starts, ends = {s: i for i, (s, _) in enumerate(offsets)}, {e: i for i, (_, e) in enumerate(offsets)}
-    found = []
+    word_spans = []
     for start, end, label in spans:
         inside = text[start:end]
         begin, stop = start + len(inside) - len(inside.lstrip()), end - (len(inside) - len(inside.rstrip()))
         if begin not in starts or stop not in ends or not 0 <= start < end <= len(text):
             raise UserError(f"{place} has a span {start} to {end} that is not inside its {len(text)} characters")
-        found.append(Span(starts[begin], ends[stop] + 1, label))
-    found.sort()
-    for a, b in itertools.pairwise(found):
+        word_spans.append(Span(starts[begin], ends[stop] + 1, label))
+    word_spans.sort()
+    for a, b in itertools.pairwise(word_spans):
         if b.start < a.stop:
             raise UserError(
                 f"{place} has spans that overlap ({a.label} and {b.label}); a word can be in one only: take one out"
             )
-    tags = tags_of(found, len(offsets))
+    tags = tags_of(word_spans, len(offsets))
     return Sentence([text[s:e] for s, e in offsets], tags, place, text, offsets)
 
 
@@ -234,13 +234,13 @@ _PREFIXED = re.compile(r"^([BIOESMLU])-.+$")
 
 def find_scheme(tags: Iterator[str]) -> str:
     """IOB2 (or IOB1), BIOES or BMES where tags have prefixes; "" where they are plain labels."""
-    kinds = set(tags)
-    found = {m[1] for t in kinds if (m := _PREFIXED.match(t))}
-    if not found or any(t != "O" and not _PREFIXED.match(t) for t in kinds):
+    names = set(tags)
+    prefixes = {m[1] for t in names if (m := _PREFIXED.match(t))}
+    if not prefixes or any(t != "O" and not _PREFIXED.match(t) for t in names):
         return ""
-    if found <= {"B", "I"}:
+    if prefixes <= {"B", "I"}:
         return "IOB2"
-    return "BMES" if "M" in found else "BILOU" if found & {"L", "U"} else "BIOES"
+    return "BMES" if "M" in prefixes else "BILOU" if prefixes & {"L", "U"} else "BIOES"
 
 
 def _is_iob1(tags: Sequence[str]) -> bool:

@@ -56,7 +56,7 @@ def _tagged(sentence: str) -> str:
 def _label(name: str) -> str:
     if keyword.iskeyword(name):
         return "KEYWORD"
-    there = getattr(builtins, name, None)
-    if isinstance(there, type) and issubclass(there, BaseException):
+    builtin = getattr(builtins, name, None)
+    if isinstance(builtin, type) and issubclass(builtin, BaseException):
         return "EXCEPTION"
-    return "BUILTIN" if there is not None else ""
+    return "BUILTIN" if builtin is not None else ""

@@ -23,12 +23,12 @@ def read_vectors(file: str, wanted: Set[str]) -> dict[str, NDArray[np.float32]]:
     Raises:
         UserError: lines differ in width, or a number can't be read.
     """
-    found: dict[str, NDArray[np.float32]] = {}
+    vectors: dict[str, NDArray[np.float32]] = {}
     width = 0
-    rest, number = "", 0
+    held, number = "", 0
     source = find_text(file)
     for piece in (p for part in source.splits.values() for text in part for p in [*text.pieces("utf-8"), "\n"]):
-        *lines, rest = (rest + piece).split("\n")
+        *lines, held = (held + piece).split("\n")
         for line in lines:
             number += 1
             cells = line.rstrip(" ").split(" ")
@@ -40,11 +40,11 @@ def read_vectors(file: str, wanted: Set[str]) -> dict[str, NDArray[np.float32]]:
                     f"{Path(file).name}:{number} has {len(cells) - 1} numbers, the lines before it {width}; each line "
                     "needs a word and the same count of numbers"
                 )
-            if cells[0] in wanted and cells[0] not in found:
+            if cells[0] in wanted and cells[0] not in vectors:
                 try:
-                    found[cells[0]] = np.array(cells[1:], np.float32)
+                    vectors[cells[0]] = np.array(cells[1:], np.float32)
                 except ValueError as error:
                     raise UserError(f"{Path(file).name}:{number} can't be read: {error}") from None
-    if not found:
+    if not vectors:
         raise UserError(f"{file} has a vector for none of the words of the data; is it of the same language?")
-    return found
+    return vectors

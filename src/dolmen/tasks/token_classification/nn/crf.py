@@ -46,7 +46,7 @@ class LinearChainCRF(nn.Module):
         return (self._total(emissions, lengths, scores) - gold).sum()
 
     def _score(self, emissions: Tensor, tags: Tensor, lengths: Tensor, scores: Tensor) -> Tensor:
-        """(B,) of the given sequences."""
+        """(B,) scores of the given sequences."""
         k = emissions.shape[2]
         valid = torch.arange(emissions.shape[1], device=tags.device) < lengths[:, None]
         total = (emissions.gather(2, tags[..., None])[..., 0] * valid).sum(1)

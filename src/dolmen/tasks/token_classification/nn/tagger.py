@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dolmen.nn.initialisers import initialise
-from dolmen.nn.recurrent.language_model import CELLS
+from dolmen.nn.recurrent.layers import CELL_CLASSES
 from dolmen.tasks.token_classification.nn.crf import LinearChainCRF
 
-HASHED = 1 << 15
-"""Places of the embeddings that are found by a hash."""
+NUM_HASHED = 1 << 15
+"""Rows of the embeddings that are looked up by a hash."""
 
 
 class CharacterReader(nn.Module):
@@ -36,7 +36,7 @@ class CharacterReader(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.embedding = nn.Embedding(num_tokens, size)
-        self.layers = CELLS[cell](size, hidden, layers, batch_first=True, mogrifier=mogrifier)
+        self.layers = CELL_CLASSES[cell](size, hidden, layers, batch_first=True, mogrifier=mogrifier)
         self.space, self.start = space, start
         self.register_buffer("numbers", torch.tensor(numbers))
         self.requires_grad_(False)
@@ -56,22 +56,22 @@ class CharacterReader(nn.Module):
         """(B, T, L) characters, 0 behind a word, and (B,) lengths -> (B, T, H)."""
         b, t, _ = characters.shape
         inside = (torch.arange(t, device=characters.device) < lengths[:, None])[..., None]
-        read, there = self.numbers[characters.long()], (characters > 0) & inside
+        read, present = self.numbers[characters.long()], (characters > 0) & inside
         if self.space is not None:
             read = torch.cat((read, torch.full_like(read[..., :1], self.space)), -1)
-            there = torch.cat((there, inside), -1)
-        at = there.flatten(1).cumsum(1)  # the place of each character, after the start
-        sequence = read.new_full((b, int(at[:, -1].max()) + 1), self.start)
-        rows = torch.arange(b, device=read.device)[:, None].expand_as(at)
-        chosen = there.flatten(1)
-        sequence[rows[chosen], at[chosen]] = read.flatten(1)[chosen]
-        return self.read(sequence, at.view(b, t, -1)[:, :, -1] - int(self.space is not None))
+            present = torch.cat((present, inside), -1)
+        positions = present.flatten(1).cumsum(1)  # the place of each character, after the start
+        sequence = read.new_full((b, int(positions[:, -1].max()) + 1), self.start)
+        rows = torch.arange(b, device=read.device)[:, None].expand_as(positions)
+        chosen = present.flatten(1)
+        sequence[rows[chosen], positions[chosen]] = read.flatten(1)[chosen]
+        return self.read(sequence, positions.view(b, t, -1)[:, :, -1] - int(self.space is not None))
 
     def read(self, reading: Tensor, ends: Tensor) -> Tensor:
         """(B, S) in its vocabulary, and (B, T) the place of each word's end, to (B, T, H)."""
         out, _ = self.layers(self.embedding(reading))
-        found: Tensor = out.gather(1, ends.clamp(min=0)[..., None].expand(-1, -1, out.shape[2]))
-        return found
+        states: Tensor = out.gather(1, ends.clamp(min=0)[..., None].expand(-1, -1, out.shape[2]))
+        return states
 
 
 class Tagger(nn.Module):
@@ -87,8 +87,8 @@ class Tagger(nn.Module):
         first_rare: words from this number on are rare: with ``word_dropout``, half of them are unknown.
         allowed: which transitions a CRF allows; None for no CRF.
         reader: a language model that reads along; None for none.
-        pairs: of the embedding of a word together with the next one, hashed into ``HASHED`` places; 0 for none. Where
-            words are characters, two of them tell much more than each alone (Chen et al., 2015).
+        pairs: of the embedding of a word together with the next one, hashed into ``NUM_HASHED`` rows; 0 for none.
+            Where words are characters, two of them tell much more than each alone (Chen et al., 2015).
         affixes: of the embeddings of the first three and the last three characters of a word, hashed as well; 0 for
             none.
     """
@@ -106,11 +106,11 @@ class Tagger(nn.Module):
         self.characters = nn.Embedding(num_characters, character_size, padding_idx=0)
         self.shapes = nn.Embedding(num_shapes, shape_size)
         self.spelling = nn.Conv1d(character_size, filters, 3, padding=1)
-        self.pairs = nn.Embedding(HASHED, pairs) if pairs else None
-        self.affixes = nn.Embedding(HASHED, affixes) if affixes else None
+        self.pairs = nn.Embedding(NUM_HASHED, pairs) if pairs else None
+        self.affixes = nn.Embedding(NUM_HASHED, affixes) if affixes else None
         self.reader = reader
         context = 0 if reader is None else reader.layers.hidden_size
-        self.layers = CELLS[cell](
+        self.layers = CELL_CLASSES[cell](
             word_size + filters + shape_size + context + pairs + 2 * affixes, hidden, layers, batch_first=True,
             bidirectional=True, input_dropout=dropout, hidden_dropout=dropout, output_dropout=dropout,
         )  # fmt: skip
@@ -142,7 +142,7 @@ class Tagger(nn.Module):
             words = words.masked_fill(torch.rand(words.shape, device=words.device) < rate, 0)
         parts = [self.words(words), self.spelled(characters), self.shapes(shapes.long())]
         if self.pairs is not None:
-            parts.append(self.pairs((words * 1_000_003 + F.pad(words[:, 1:], (0, 1))) % HASHED))
+            parts.append(self.pairs((words * 1_000_003 + F.pad(words[:, 1:], (0, 1))) % NUM_HASHED))
         if self.affixes is not None:
             parts.append(self.affixes(_affixes(characters)).flatten(2))
         if self.reader is not None:
@@ -170,9 +170,9 @@ class Tagger(nn.Module):
 
     def _spelled(self, rows: Tensor) -> Tensor:
         """(N, L), 0 behind a word, to (N, filters)."""
-        found = self.spelling(self.characters(rows).transpose(1, 2))
+        features = self.spelling(self.characters(rows).transpose(1, 2))
         behind = (rows[:, None] == 0) & (torch.arange(rows.shape[1], device=rows.device) > 0)
-        return F.relu(found.masked_fill(behind, -1e4)).amax(2)
+        return F.relu(features.masked_fill(behind, -1e4)).amax(2)
 
 
 def _affixes(characters: Tensor) -> Tensor:
@@ -180,6 +180,6 @@ def _affixes(characters: Tensor) -> Tensor:
     numbers = characters.long()
     length = (numbers > 0).sum(-1, keepdim=True)
     last = (length - torch.arange(3, 0, -1, device=numbers.device)).clamp(min=0)
-    both = torch.stack((numbers[..., :3], numbers.gather(2, last)), 2)
+    ends = torch.stack((numbers[..., :3], numbers.gather(2, last)), 2)
     factors = torch.tensor([1_000_003, 10_007, 101], device=numbers.device)
-    return ((both * factors).sum(-1) + torch.tensor([0, 7919], device=numbers.device)) % HASHED
+    return ((ends * factors).sum(-1) + torch.tensor([0, 7919], device=numbers.device)) % NUM_HASHED
