@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from engine.toy import Toy, toy
-from torch import nn
+from torch import Tensor, nn
 
 from dolmen.engine import hardware, planner
 from dolmen.nn.losses import Loss
+from dolmen.nn.recurrent.layers import GRU, LSTM, RNN
 from dolmen.tasks.config import TaskConfig
 from dolmen.tasks.task import Batch, Objective
 from dolmen.types import MachineError
@@ -67,7 +74,12 @@ class Machine:
     """A clock and a memory that only the losses of a task move."""
 
     def __init__(self) -> None:
-        self.time_s, self.peak_bytes = 0.0, 0
+        self.time_s, self.num_bytes = 0.0, 0
+
+    def kept_bytes(self, compute: Callable[[], object], known: Iterable[Tensor]) -> int:
+        before = self.num_bytes
+        compute()
+        return self.num_bytes - before
 
 
 class TwoObjectives(Toy):
@@ -90,7 +102,7 @@ class TwoObjectives(Toy):
         def loss(batch: Batch) -> Loss:
             in_bf16 = torch.is_autocast_enabled("cpu")
             self.machine.time_s += cost_s / 2 if in_bf16 else cost_s
-            self.machine.peak_bytes = max(self.machine.peak_bytes, num_bytes * len(batch["points"]))
+            self.machine.num_bytes += num_bytes * len(batch["points"])
             result = rest.loss(batch)
             return Loss(-result.total, result.weight) if in_bf16 and name == self.opposite else result
 
@@ -102,7 +114,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> TwoObjectives:
     task = TwoObjectives.from_prepared(TwoObjectives.prepare(TaskConfig(minutes=1, threads=1)))
     task.machine = Machine()
     monkeypatch.setattr(planner.time, "perf_counter", lambda: task.machine.time_s)
-    monkeypatch.setattr(planner, "_used_memory", lambda device: task.machine.peak_bytes)
+    monkeypatch.setattr(planner, "kept_bytes", task.machine.kept_bytes)
     monkeypatch.setattr(planner, "_free_memory", lambda device: 1000)
     monkeypatch.setattr(hardware, "has_bf16", lambda: True)
     monkeypatch.setattr(hardware, "device", lambda: torch.device("cpu"))
@@ -127,7 +139,58 @@ def test_bf16_has_to_suit_all_objectives(two: TwoObjectives, opposite: str) -> N
 
 def test_memory_is_that_of_the_objective_that_needs_most(two: TwoObjectives) -> None:
     probe = planner._Probe(two, two.build_model, 203)
-    assert probe.fitting_micro_batch() == int(0.5 * 1000 / 3)
+    assert probe.fitting_micro_batch() == int(1000 / (planner.PEAK * 3))
+
+
+def test_kept_is_what_the_backward_pass_needs_without_what_was_there() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Sigmoid()), torch.randn(8, 3)
+    known = (*model.parameters(), x)
+    assert planner.kept_bytes(lambda: model(x).sum(), known) == 4 * 8 * (4 + 2)  # the tanh once, though two need it
+    assert planner.kept_bytes(lambda: model(x * 2).sum(), known) == 4 * 8 * (3 + 4 + 2)
+    with torch.no_grad():
+        assert planner.kept_bytes(lambda: model(x), known) == 0
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("layer", [GRU, LSTM, RNN])
+def test_the_kept_of_recurrent_layers_grows_with_the_steps(layer: type[Any], compiled: bool, norm: bool) -> None:
+    """Each step keeps at least its state, which the one after starts from, also where a kernel computes it."""
+    torch.manual_seed(0)
+    network = layer(3, 16, layer_norm=norm, compiled=compiled)
+    short, long = (planner.kept_bytes(partial(network, torch.randn(t, 5, 3)), network.parameters()) for t in (10, 30))
+    assert long - short >= 20 * 5 * 16 * 4
+
+
+def test_the_parts_do_not_depend_on_what_the_process_did_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first step loads libraries, its later ones use the memory of earlier ones: no two grow it alike."""
+    monkeypatch.setattr(planner, "_free_memory", lambda device: 10_000)
+    task = toy()
+    first = planner._Probe(task, task.build_model, 203).fitting_micro_batch()
+    more = torch.ones(1 << 25)  # 128 MiB
+    assert planner._Probe(task, task.build_model, 203).fitting_micro_batch() == first
+    del more
+    assert planner._Probe(task, task.build_model, 203).fitting_micro_batch() == first
+    assert 1 < first < 203
+    code = (
+        "from engine.toy import toy; from dolmen.engine import planner; planner._free_memory = lambda device: 10_000; "
+        "task = toy(); print(planner._Probe(task, task.build_model, 203).fitting_micro_batch())"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == first
+
+
+def test_free_memory_is_told_or_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert planner._free_memory(cpu) > 1 << 20
+    monkeypatch.setattr(hardware, "available_memory", lambda: None)
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert planner._free_memory(cpu) == 1000 * 4096 / 2
+    monkeypatch.delattr(os, "sysconf")  # Windows
+    assert planner._free_memory(cpu) == math.inf
+    task = toy()
+    assert planner._Probe(task, task.build_model, 203).fitting_micro_batch() == 203
 
 
 def test_gradients_are_of_the_own_parameters_alone(two: TwoObjectives) -> None:

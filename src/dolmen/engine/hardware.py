@@ -69,10 +69,21 @@ def cpu_name() -> str:
     return name if any(c.isdigit() for c in name) or not family else f"{name} (family {family}, model {model})"
 
 
+def available_memory() -> int | None:
+    """Bytes that Linux could give, copies of files that it would give up for them included; None elsewhere."""
+    kilobytes = _first_value("/proc/meminfo", "MemAvailable").removesuffix("kB")
+    return int(kilobytes) * 1024 if kilobytes else None
+
+
 def _cpu_info(*keys: str) -> str:
     """The first value that Linux gives for one of the keys; "" where there is none."""
+    return _first_value("/proc/cpuinfo", *keys)
+
+
+def _first_value(path: str, *keys: str) -> str:
+    """The first "key: value" of a file for one of the keys; "" where there is none."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             return next((line.split(":", 1)[1].strip() for line in file if line.startswith(keys)), "")
     except OSError:
         return ""

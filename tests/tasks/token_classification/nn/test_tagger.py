@@ -59,3 +59,15 @@ def test_a_word_and_the_next_one_together_tell_what_neither_tells_alone() -> Non
     with torch.no_grad():
         model.pairs.weight[(1 * 1_000_003 + 2) % len(model.pairs.weight)] += 1
     torch.testing.assert_close(model(torch.tensor([[1, 3, 2]]), characters[:1], shapes[:1], torch.tensor([3])), other)
+
+
+def test_each_word_is_spelled_as_itself_whatever_others_there_are() -> None:
+    """Each different word goes through the network once, found by a hash: no two may share one."""
+    torch.manual_seed(0)
+    tagger = Tagger(9, 70, 5, 3, filters=6, hidden=4)
+    short = torch.cartesian_prod(*[torch.arange(1, 9)] * 4)  # "shown" and "don't": the same sums, another order
+    long = torch.cat([torch.randint(1, 70, (2000, 20)), torch.randint(1, 4, (2000, 20))])
+    long[torch.arange(20) >= torch.randint(1, 21, (4000, 1))] = 0
+    words = torch.cat([torch.nn.functional.pad(short, (0, 16)), long])
+    with torch.no_grad():
+        torch.testing.assert_close(tagger.spelled(words[None].short())[0], tagger._spelled(words))

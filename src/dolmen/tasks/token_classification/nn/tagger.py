@@ -14,6 +14,8 @@ from dolmen.tasks.token_classification.nn.crf import LinearChainCRF
 
 NUM_HASHED = 1 << 15
 """Rows of the embeddings that are looked up by a hash."""
+_POINT = 0x5851F42D4C957F2D
+"""Where the polynomial of a word's characters is evaluated: odd, and without a pattern in its bits."""
 
 
 class CharacterReader(nn.Module):
@@ -159,8 +161,10 @@ class Tagger(nn.Module):
         flat = characters.flatten(0, 1).long()
         if torch.compiler.is_exporting():  # a graph has no way to skip what it has seen
             return self._spelled(flat).view(*characters.shape[:2], -1)
-        powers = torch.arange(1, flat.shape[1] + 1, device=flat.device) * 0x9E3779B97F4A7C1 + 1
-        _, inverse = torch.unique(((flat + 1) * powers).sum(1), return_inverse=True)  # a hash of each word
+        # A hash of each word: its characters are the coefficients of a polynomial modulo 2 ** 64. The factors must not
+        # be evenly spaced: words with the same sum of characters and of their places would then be the same.
+        powers = torch.full((flat.shape[1],), _POINT, device=flat.device).cumprod(0)
+        _, inverse = torch.unique((flat * powers).sum(1), return_inverse=True)
         num = int(inverse.max()) + 1
         first = torch.zeros(num, dtype=torch.int64, device=flat.device)
         first[inverse] = torch.arange(len(flat), device=flat.device)
