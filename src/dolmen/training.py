@@ -153,8 +153,7 @@ class Trainer:
         for finding in report.findings:
             if finding.level == "warning":
                 self.display.say(f"  warning: {finding.message}")
-        if report.errors:
-            raise UserError(report.errors[0].message)
+        report.require_usable()
         if report.leaks and not allow_leaks:
             raise UserError(
                 f"{report.leaks[0].message} Train anyway with --allow-leaks; "

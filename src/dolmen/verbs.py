@@ -114,8 +114,7 @@ def check(
         if labels:
             from dolmen.engine.labels import find_suspect_labels
 
-            if report.errors:
-                raise UserError(report.errors[0].message)
+            report.require_usable()
             seconds = (prepared.config.minutes or 3.0) * 60
             finding = find_suspect_labels(task_class.from_prepared(prepared), seconds, display.say)
             report = report.model_copy(update={"findings": (*report.findings, finding)})

@@ -88,7 +88,7 @@ def decode_all(
 
     return open_or_fill(
         folder / _key(images, image_fit), _columns(len(images), image_fit), fill,
-        lambda entry: _reuse(entry, images), "The decoded pictures",
+        lambda entry: _reuse(entry, images), "the decoded pictures",
     )  # fmt: skip
 
 
