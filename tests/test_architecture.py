@@ -21,14 +21,14 @@ ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "wording": set(),
     "predictions": {"types"},
-    "catalogue": {"types", "runtime.predictor", *INTERFACE},  # the latter two to name a type
-    "choices": {"types"},
+    "catalogue": {"types", "wording", "runtime.predictor", *INTERFACE},  # the latter two to name a type
+    "choices": {"types", "wording"},
     "files": {"types"},
     "run_folder": set(),
     "display": {"types"},
     "processors": {"types", "predictions", "processors"},
     "data": {"types", "wording", "files", "processors", "data"},
-    "nn": {"types", "nn"},
+    "nn": {"types", "wording", "nn"},
     "metrics": {"types", "predictions", "metrics"},
     "report": {"types", "wording", "predictions", "files", "run_folder", "processors", "report"},
     "runtime": {"types", "predictions", "catalogue", "choices", "files", "processors", "runtime"},
@@ -46,8 +46,8 @@ ALLOWED: dict[str, set[str]] = {
         "run", "run_folder", "training", "display", "installation",
     },
     "cli": {
-        "types", "predictions", "catalogue", "files", "processors", "runtime", "data", "report.description", "run",
-        "run_folder", "verbs", "cli",
+        "types", "wording", "predictions", "catalogue", "files", "processors", "runtime", "data", "report.description",
+        "run", "run_folder", "verbs", "cli",
     },
     "demo": {"run", "run_folder", "cli"},
     "__init__": {"types", "predictions", "verbs"},

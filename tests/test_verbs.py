@@ -151,7 +151,7 @@ def one_class_in_training(folder: Path, pictures: Path) -> None:
         (no_classes, r"the pictures of .*set are not in folders named after their class; make it .*"),
         (
             one_class_in_training,
-            r"All training pictures are of the class 0: bring pictures of at least one other class\.",
+            r"all training pictures are of the class 0: bring pictures of at least one other class",
         ),
     ],
 )
@@ -314,7 +314,7 @@ def test_check_labels_trains_judges(sample_pictures: Path, tmp_path: Path) -> No
     report = dolmen.check(TASK, tmp_path / "set", labels=True, minutes=0.02, image_size=16, precision="fp32")
     assert report.findings[-1].code == "suspect-labels"
     one_class_in_training(tmp_path / "bad", sample_pictures)
-    with pytest.raises(UserError, match="All training pictures are of the class 0"):
+    with pytest.raises(UserError, match=r"^all training pictures are of the class 0: bring .* one other class$"):
         dolmen.check(TASK, tmp_path / "bad", labels=True, minutes=0.02, image_size=16)
 
 
@@ -491,11 +491,11 @@ def test_a_full_disk_leaves_no_half_of_a_report_or_explanation(
 
 
 def test_a_cache_without_room_is_said(sample_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dolmen.data.images import decoded
+    from dolmen.data.cache import store
 
     monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(decoded, "free_bytes", lambda _: 10)
-    with pytest.raises(MachineError):
+    monkeypatch.setattr(store, "free_bytes", lambda _: 10)
+    with pytest.raises(MachineError, match=r"^the decoded pictures need .* on a larger disk$"):
         dolmen.train(TASK, sample_pictures, tmp_path / "run", **QUICK)
     assert not (tmp_path / "run").exists()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dolmen.types import UserError
+from dolmen.wording import did_you_mean
 
 if TYPE_CHECKING:
     from dolmen.runtime.predictor import Predictor
@@ -111,12 +111,7 @@ def load_task(name: str) -> type[AnyTask]:
         UserError: there is no such task, it does not work yet, or a library that it needs is missing.
     """
     if name not in TASKS:
-        close = difflib.get_close_matches(name, TASKS, 1, cutoff=0.5)
-        raise UserError(
-            f"there is no task {name!r}"
-            + (f"; did you mean {close[0]}?" if close else ";")
-            + " dolmen tasks lists them"
-        )
+        raise UserError(f"there is no task {name!r}; {did_you_mean(name, TASKS, cutoff=0.5)}dolmen tasks lists them")
     entry = TASKS[name]
     if not entry.works:
         raise UserError(f"{name} does not work yet; dolmen tasks shows what does")

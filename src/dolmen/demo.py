@@ -28,7 +28,7 @@ def demo() -> int:
             ),
             ("Measure on pictures that training never saw", ["evaluate", str(run), "digits"]),
             ("A few pictures as files", ["sample", "image-classification", str(pictures)]),
-            ("Predict them", ["predict", str(run), *(str(pictures / d / f"{n:04d}.png") for d, n in SHOWN)]),
+            ("Predict them", ["predict", str(run), *(str(pictures / d / f"{n:04d}.png") for d, n in PICTURES)]),
             ("Why?", ["explain", str(run), str(pictures / "3" / "0003.png"), "--out", str(run / "why-3.png")]),
             (
                 "The other pillar: the documentation that Python ships, as text",
@@ -46,15 +46,15 @@ def demo() -> int:
             if status := main(arguments):
                 return status
     print()
-    for what, place in (
+    for name, path in (
         ("The report of the pictures", run / REPORT), ("and why that is a 3", run / "why-3.png"),
         ("The report of the text", writer / REPORT), ("and what surprised it", writer / "why.png"),
     ):  # fmt: skip
-        print(f"{what + ':':<30}{place.resolve()}")
+        print(f"{name + ':':<30}{path.resolve()}")
     return 0
 
 
-SHOWN = (("0", 0), ("3", 3), ("7", 7), ("8", 8))
+PICTURES = (("0", 0), ("3", 3), ("7", 7), ("8", 8))
 """Class folders of the sample, and numbers of pictures in them."""
 SENTENCE = "The statement is executed; the statment is exeuted. A function returns 1 banana."
 """What the language model is asked to read: with mistakes, and something that no documentation says."""

@@ -50,13 +50,13 @@ class Display:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
 
     def say(self, text: str) -> None:
-        """One line for the person."""
+        """Show the person a line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def progress(self, what: str, done: int, total: int, note: str = "") -> None:
@@ -69,7 +69,7 @@ class Display:
         self.bar.update(self.tasks[what], completed=done, total=total, note=note, visible=done < total)
 
     def record(self, record: dict[str, Any]) -> None:
-        """A listener for the training's records."""
+        """Show a record of the training."""
         if record["event"] == "plan":
             for note in record["notes"]:
                 self.say(f"  {note}")

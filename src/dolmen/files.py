@@ -63,7 +63,7 @@ def append_json(path: Path, value: Any, *, otherwise: str) -> None:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """One JSON object a line; a last line that a killed process cut off is left out. No file: no records."""
+    """The records of a file with one JSON object a line, without a last line that was cut off; none without a file."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
@@ -93,8 +93,8 @@ def fill_folder(folder: Path, write: Callable[[Path], None]) -> None:
         try:
             write(temporary)
             if home == folder:
-                for made in sorted(temporary.iterdir()):
-                    made.rename(folder / made.name)
+                for path in sorted(temporary.iterdir()):
+                    path.rename(folder / path.name)
             else:
                 temporary.chmod(0o755)  # mkdtemp's folders are private
                 temporary.rename(folder)
@@ -117,14 +117,14 @@ def fills_folder(write: Callable[[Path], None]) -> Callable[[Path], None]:
     return whole
 
 
-def files_below(inputs: Sequence[str], suffixes: Iterable[str], one: str, many: str) -> Iterator[Path]:
-    """Files as they are; of a folder every one below it that ends so, in order of name.
+def files_below(inputs: Sequence[str], suffixes: Iterable[str], singular: str, plural: str) -> Iterator[Path]:
+    """The files among the inputs, and of each folder those below it with one of the suffixes, in order of name.
 
     Args:
         inputs: files and folders.
         suffixes: in lower case.
-        one: what such a file is, for messages: "picture".
-        many: "pictures".
+        singular: what such a file is, for messages: "picture".
+        plural: "pictures".
 
     Raises:
         UserError: a folder holds none.
@@ -136,5 +136,5 @@ def files_below(inputs: Sequence[str], suffixes: Iterable[str], one: str, many: 
             continue
         below = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
         if not below:
-            raise UserError(f"{name} holds no {many}; name a {one}, or a folder of them")
+            raise UserError(f"{name} holds no {plural}; name a {singular}, or a folder of them")
         yield from below

@@ -25,13 +25,13 @@ def optional() -> dict[str, str]:
         extra: {r.name for r in requirements if r.marker is not None and r.marker.evaluate({"extra": extra})}
         for extra in names
     }
-    whole = brings.pop("all", set())
-    extras = [entry.extra for entry in TASKS.values()] + [e for e, libraries in brings.items() if libraries <= whole]
-    found: dict[str, str] = {}
+    in_all = brings.pop("all", set())
+    extras = [entry.extra for entry in TASKS.values()] + [e for e, libraries in brings.items() if libraries <= in_all]
+    extra_of: dict[str, str] = {}
     for extra in extras:
         for library in sorted(brings.get(extra, ())):
-            found.setdefault(library, extra)
-    return found
+            extra_of.setdefault(library, extra)
+    return extra_of
 
 
 def examine() -> list[dict[str, str]]:
@@ -76,7 +76,7 @@ def _torch() -> list[dict[str, str]]:
     except Exception as error:
         # A broken install shows as anything from ImportError to OSError of a missing library.
         return [_finding("import torch", "broken", str(error).splitlines()[0], "pip install --force-reinstall torch")]
-    found = [
+    findings = [
         _finding("processor", "ok", f"{hardware.cpu_name()}, {torch.get_num_threads()} threads"),
         _finding(
             "bf16",
@@ -96,17 +96,17 @@ def _torch() -> list[dict[str, str]]:
     ]
     wanted = os.environ.get("OMP_NUM_THREADS")
     if wanted and wanted.isdigit() and int(wanted) < (os.cpu_count() or 1):
-        found.append(
+        findings.append(
             _finding("OMP_NUM_THREADS", "slow", f"{wanted} of {os.cpu_count()} processors", "unset OMP_NUM_THREADS")
         )
     try:
         importlib.metadata.version("torchvision")
     except importlib.metadata.PackageNotFoundError:
-        return found
+        return findings
     try:
         import torchvision  # noqa: F401
     except Exception as error:
-        found.append(
+        findings.append(
             _finding(
                 "torchvision",
                 "broken",
@@ -114,7 +114,7 @@ def _torch() -> list[dict[str, str]]:
                 "pip install --force-reinstall torch torchvision",
             )
         )
-    return found
+    return findings
 
 
 def _storage() -> list[dict[str, str]]:
@@ -122,9 +122,9 @@ def _storage() -> list[dict[str, str]]:
 
     cache = cache_dir()
     used = sum(f.stat().st_size for f in cache.rglob("*") if f.is_file()) if cache.is_dir() else 0
-    there = next(p for p in (cache, *cache.parents) if p.exists())
-    free = shutil.disk_usage(there).free
-    writable = os.access(there, os.W_OK)
+    existing = next(p for p in (cache, *cache.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    writable = os.access(existing, os.W_OK)
     state = "ok" if writable and free > 2e9 else "broken" if not writable else "slow"
     fix = "" if state == "ok" else "set DOLMEN_CACHE to a folder with room that you may write to"
     return [

@@ -59,8 +59,8 @@ class Classes:
         }
 
 
-GRID = 64
-"""Places along a side of a heat map as it is sent, at most."""
+MAX_HEAT_MAP_SIDE = 64
+"""Places along a side of a heat map as it is sent."""
 
 
 @described
@@ -96,8 +96,8 @@ class HeatMap:
     area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
     def to_json(self) -> HeatMapJson:
-        """Return ``{"label", "heat_map", "area"}``; a place takes the most of what it covers, ``GRID`` a side."""
-        rows, columns = (-(-side // GRID) for side in self.heat.shape)
+        """Return ``{"label", "heat_map", "area"}``; a place takes the largest value of those that it covers."""
+        rows, columns = (-(-side // MAX_HEAT_MAP_SIDE) for side in self.heat.shape)
         height, width = -(-self.heat.shape[0] // rows), -(-self.heat.shape[1] // columns)
         padded = np.zeros((height * rows, width * columns), np.float64)
         padded[: self.heat.shape[0], : self.heat.shape[1]] = np.nan_to_num(self.heat)
@@ -157,8 +157,8 @@ class Boxes:
     def __getitem__(self, index: Any) -> Boxes:
         """Return some of the objects: a slice, a mask (N,) bool, or indices (M,) int."""
         ids = None if self.ids is None else self.ids[index]
-        some = self.boxes_xyxy[index], self.scores[index], self.labels[index], ids
-        return Boxes(self.size, self.names, *some, self.time_s)
+        boxes_xyxy, scores, labels = self.boxes_xyxy[index], self.scores[index], self.labels[index]
+        return Boxes(self.size, self.names, boxes_xyxy, scores, labels, ids, self.time_s)
 
     def to_json(self) -> BoxesJson:
         """Return ``{"height", "width", "boxes_xyxy", "labels", "scores"}``; in a video ``ids`` and ``time_s``, too."""

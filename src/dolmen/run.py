@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from dolmen.report.card import Licence
     from dolmen.tasks.task import AnyTask, Dataset, Progress
 
-FEW_SEEN = 0.02
+MAX_SEEN_SHARE = 0.02
+"""Of the examples that are measured, those that training used: if there are more, they are left out."""
 
 
 def read_json(path: Path) -> Any:
@@ -59,14 +60,14 @@ def require_finished(folder: Path) -> dict[str, Any]:
     if not folder.exists():
         raise UserError(f"there is no run at {folder}; dolmen runs lists the runs that are here")
     if not is_run(folder):
-        lacks = next(name for name in (CONFIG, PROCESSOR) if not (folder / name).is_file())
-        raise UserError(f"{folder} is no run folder (it has no {lacks}); dolmen runs lists the runs that are here")
+        missing = next(name for name in (CONFIG, PROCESSOR) if not (folder / name).is_file())
+        raise UserError(f"{folder} is no run folder (it has no {missing}); dolmen runs lists the runs that are here")
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or not {"task", "config"} <= config.keys():
         raise UserError(f"{folder / CONFIG} is damaged (it names no task); restore it, or train anew")
     if not (folder / WEIGHTS).is_file():
-        how = f"{config.get('command', 'dolmen train ...')} --resume"
-        raise UserError(f"the training of {folder} has not ended; go on with: {how}")
+        command = f"{config.get('command', 'dolmen train ...')} --resume"
+        raise UserError(f"the training of {folder} has not ended; go on with: {command}")
     return config
 
 
@@ -95,7 +96,7 @@ class Run(Model):
 
     @functools.cached_property
     def predictor(self) -> Predictor[Any]:
-        """Inputs, as a person has them, to predictions."""
+        """What turns inputs, as a person has them, into predictions."""
         return self.task.predictor(self.model)
 
     def __repr__(self) -> str:
@@ -137,7 +138,7 @@ class Run(Model):
             data: a path or the name of a public set.
             split: "train", "val" or "test"; by default the test part, else the validation part, else everything.
             fetch: download a named public set if it is not here yet.
-            progress: told how far reading is.
+            progress: called with how far reading is.
 
         Raises:
             UserError: the data can't be used, or hold a class that training never saw.
@@ -152,12 +153,12 @@ class Run(Model):
         fetch: bool = False,
         progress: Progress | None = None,
     ) -> tuple[Evaluation, Dataset]:
-        """Do what ``evaluate`` does, and also return what it was measured on: a report shows examples of it."""
+        """Measure as ``evaluate`` does, and also return the data set: a report shows examples of it."""
         from dolmen.engine.evaluate import gather_outputs
 
         dataset = self.task.open(str(data), split=split, fetch=fetch, progress=progress)
         seen = self.seen(dataset)
-        if split is None and seen.mean() > FEW_SEEN:
+        if split is None and seen.mean() > MAX_SEEN_SHARE:
             if seen.all():
                 raise UserError(
                     f"all {len(seen):,} examples of {data} were used in training {self.path}; evaluate on others, "
@@ -180,9 +181,9 @@ class Run(Model):
         except (SafetensorError, KeyError) as error:
             raise UserError(f"{self.path / SEEN} is damaged ({error}); restore it, or train anew") from error
         row_type = f"V{known.shape[1]}"
-        mine = np.ascontiguousarray(dataset.digests).view(row_type)[:, 0].tolist()
-        theirs = set(known.view(row_type)[:, 0].tolist())
-        return np.array([digest in theirs for digest in mine], np.bool_)
+        digests = np.ascontiguousarray(dataset.digests).view(row_type)[:, 0].tolist()
+        seen = set(known.view(row_type)[:, 0].tolist())
+        return np.array([digest in seen for digest in digests], np.bool_)
 
     def explain(self, raw: Any, out: str | Path) -> dict[str, Any]:
         """Write a picture (.png) that shows why the model answers as it does.
@@ -215,7 +216,7 @@ class Run(Model):
         write_card(self.path, licences=self.licences())
 
     def licences(self) -> list[Licence]:
-        """Of the code, of the data, and of weights that training started from."""
+        """The licences of the code, of the data, and of weights that training started from."""
         from dolmen.report.card import Licence
 
         check = read_json(self.path / CHECK)

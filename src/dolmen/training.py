@@ -120,7 +120,7 @@ class Trainer:
 
     def _open_folder(self, task: AnyTask, report: CheckReport) -> None:
         """Write what is known before the first step: all of it, or nothing stays."""
-        used = np.concatenate([task.datasets[s].digests for s in ("train", "val")])
+        digests = np.concatenate([task.datasets[s].digests for s in ("train", "val")])
         config = {
             "task": task.name,
             "dolmen": hardware.describe()["dolmen"],
@@ -141,7 +141,7 @@ class Trainer:
             ):
                 write_json(self.folder / name, values)
                 written.append(name)
-            write_whole(self.folder / run_folder.SEEN, save_numpy({"digests": np.ascontiguousarray(used)}))
+            write_whole(self.folder / run_folder.SEEN, save_numpy({"digests": np.ascontiguousarray(digests)}))
         except MachineError:
             for name in written:
                 (self.folder / name).unlink()
@@ -153,8 +153,7 @@ class Trainer:
         for finding in report.findings:
             if finding.level == "warning":
                 self.display.say(f"  warning: {finding.message}")
-        if report.errors:
-            raise UserError(report.errors[0].message)
+        report.require_usable()
         if report.leaks and not allow_leaks:
             raise UserError(
                 f"{report.leaks[0].message} Train anyway with --allow-leaks; "
@@ -196,11 +195,11 @@ class Trainer:
         return float(checkpoint.read_state(self.folder)["state"]["seconds"])
 
     def _reserve(self, task: AnyTask) -> float:
-        """Seconds kept for what comes after the training: evaluation in fp32, the report."""
+        """Seconds that are kept for what comes after the training: evaluation in fp32, the report."""
         if task.config.minutes is None:
             return 0.0
-        later = sum(evaluation_seconds(task, d) for s, d in task.datasets.items() if s != "train")
-        return float(min(later + 8.0, 0.25 * task.config.minutes * 60))
+        evaluation_s = sum(evaluation_seconds(task, d) for s, d in task.datasets.items() if s != "train")
+        return float(min(evaluation_s + 8.0, 0.25 * task.config.minutes * 60))
 
     def _command(self) -> str:
         flags = []
@@ -230,7 +229,11 @@ def with_calibration(evaluation: Evaluation, calibrated: Calibrated[Any]) -> Eva
 
 
 def _tensorboard_writer() -> Any:
-    """TensorBoard's writer class."""
+    """TensorBoard's class that writes event files.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

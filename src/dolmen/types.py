@@ -110,6 +110,20 @@ class CheckReport(BaseModel):
         """The findings that make training impossible."""
         return tuple(f for f in self.findings if f.level == "error")
 
+    def require_usable(self) -> None:
+        """Refuse data that can't be trained on.
+
+        Raises:
+            UserError: the first of ``errors``, as errors are written: in lower case (but for the name of the data) and
+                without a full stop.
+        """
+        if not self.errors:
+            return
+        sentence = self.errors[0].message.removesuffix(".")
+        if not sentence.startswith(self.source):
+            sentence = sentence[:1].lower() + sentence[1:]
+        raise UserError(sentence)
+
 
 @dataclass(frozen=True)
 class Metric:

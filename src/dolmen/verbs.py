@@ -114,8 +114,7 @@ def check(
         if labels:
             from dolmen.engine.labels import find_suspect_labels
 
-            if report.errors:
-                raise UserError(report.errors[0].message)
+            report.require_usable()
             seconds = (prepared.config.minutes or 3.0) * 60
             finding = find_suspect_labels(task_class.from_prepared(prepared), seconds, display.say)
             report = report.model_copy(update={"findings": (*report.findings, finding)})
@@ -225,7 +224,7 @@ def _opened(run: Run | str | Path, verb: str) -> Run:
 
 
 def predict(model: Model | str | Path, inputs: Any, **options: Any) -> Any:
-    """Predict one input, or a list of them, by a run or a bundle; see ``Model.predict``."""
+    """Predict one input, or a list of them, by a run or a bundle; with the options of ``Model.predict``."""
     return (model if isinstance(model, Model) else load(model)).predict(inputs, **options)
 
 
@@ -264,14 +263,14 @@ def _report_elsewhere(run: Run, evaluation: Evaluation, dataset: Dataset, folder
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         copy = Path(name) / folder.name
         copy.mkdir()
-        for part in (
+        for file in (
             run_folder.CONFIG,
             run_folder.PROCESSOR,
             run_folder.ENVIRONMENT,
             run_folder.METRICS,
             run_folder.CHECK,
         ):
-            shutil.copyfile(run.path / part, copy / part)
+            shutil.copyfile(run.path / file, copy / file)
         config = folder_of.read_json(copy / run_folder.CONFIG)
         write_json(copy / run_folder.CONFIG, config | {"evaluated_on": data})
         write_json(copy / run_folder.EVALUATION, {"test": evaluation.to_json()})
@@ -333,7 +332,7 @@ def export(
 
 
 def watch(model: Model | str | Path, source: str | Path, **options: Any) -> Iterator[Prediction]:
-    """What a model says of a live source, as it comes.
+    """Predict a live source, as it comes.
 
     Args:
         model: a run, a bundle, or where one is.
@@ -368,7 +367,7 @@ def serve(models: Sequence[str | Path], *, threads: int | None = None, **options
     run_server(named([str(m) for m in models]), open_model=lambda path: load(path, threads), **options)
 
 
-# ---- the rest
+# ---- data, speed, and what there is
 
 
 def sample(task: str, folder: str | Path) -> Path:
@@ -418,16 +417,16 @@ def _outcome(path: Path) -> dict[str, Any]:
     """What a run's files say of it."""
     saved = folder_of.read_json(path / run_folder.CONFIG)
     line: dict[str, Any] = {"task": saved["task"], "data": saved["data"], "config": dict(saved["config"])}
-    looks = [r for r in read_journal(path / run_folder.METRICS) if r["event"] == "look"]
-    line["minutes"] = round(looks[-1]["seconds"] / 60, 2) if looks else 0.0
+    validations = [r for r in read_journal(path / run_folder.METRICS) if r["event"] == "look"]
+    line["minutes"] = round(validations[-1]["seconds"] / 60, 2) if validations else 0.0
     if (path / run_folder.WEIGHTS).is_file():
         line["finished"] = True
         evaluations = folder_of.read_json(path / run_folder.EVALUATION)
         line["split"] = "test" if "test" in evaluations else "val"
-        chosen = evaluations[line["split"]]
-        line |= {"metrics": chosen["metrics"], "intervals": chosen["intervals"]}
-    elif looks:
-        line["progress"] = looks[-1]["progress"]
+        evaluation = evaluations[line["split"]]
+        line |= {"metrics": evaluation["metrics"], "intervals": evaluation["intervals"]}
+    elif validations:
+        line["progress"] = validations[-1]["progress"]
     return line
 
 

@@ -125,7 +125,7 @@ def test_a_step_is_of_all_objectives(two: TwoObjectives) -> None:
     plan = planner.make_plan(two, two.build_model, seconds=30.0)
     assert plan.precision == "bf16"
     assert plan.seconds_per_step == pytest.approx((0.1 + 0.3) / 2)
-    assert plan.total_steps == int(30.0 * planner.SPARE / (0.2 * (1 + planner.EVALUATION_SHARE)))
+    assert plan.total_steps == int(30.0 * planner.PLANNED_SHARE / (0.2 * (1 + planner.EVALUATION_SHARE)))
 
 
 @pytest.mark.parametrize("opposite", ["cheap", "dear"])

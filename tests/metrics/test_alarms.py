@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dolmen.metrics.alarms import MOST_POINTS, alarm_curve, threshold_for
+from dolmen.metrics.alarms import MAX_POINTS, alarm_curve, threshold_for
 
 FOUND, FALSE = np.array([0.9, 0.5, 0.8]), np.array([0.6, 0.2])
 
@@ -20,7 +20,7 @@ def test_the_curve() -> None:
 def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     rng = np.random.default_rng(0)
     curve = alarm_curve(rng.random(5000), 5000, rng.random(5000), 10)
-    assert len(curve["misses"]) == MOST_POINTS
+    assert len(curve["misses"]) == MAX_POINTS
     assert (curve["misses"][0], curve["alarms_per_hour"][0]) == (0, 500)
     assert curve["misses"][-1] > 0.99
     assert curve["alarms_per_hour"][-1] == 0

@@ -233,8 +233,8 @@ def test_where_a_training_diverged_is_in_report_and_card(tmp_path: Path) -> None
     written = [*lines[:5], json.dumps(setback), json.dumps(again), *lines[5:]]
     (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in written))
     run = RunFiles(folder)
-    assert [r["step"] for r in run.looks] == [3, 6, 9, 12, 15, 18, 21, 24]
-    assert run.looks[3]["loss"] == 0.123
+    assert [r["step"] for r in run.validations] == [3, 6, 9, 12, 15, 18, 21, 24]
+    assert run.validations[3]["loss"] == 0.123
     assert run.setbacks == [setback]
     text, _ = parsed(write_report(folder, []))
     assert "T" + message[1:] in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import types
 import typing
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from dolmen.catalogue import TASKS
 from dolmen.types import UserError
+from dolmen.wording import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -33,7 +33,7 @@ VERBS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that says what is wrong in one sentence, by the same way as everything else."""
+    """An argparse parser that raises a ``UserError`` of one sentence for whatever is wrong."""
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
@@ -46,14 +46,14 @@ class Parser(argparse.ArgumentParser):
             return given
         word = unknown[0].partition("=")[0]
         flags = [s for a in self._actions for s in a.option_strings]
-        close = [s for s in flags if s.startswith(word)] or difflib.get_close_matches(word, flags, 1)
-        if close:
-            raise UserError(f"there is no flag {word}; did you mean {close[0]}? {self.prog} --help lists the flags")
+        completed = [flag for flag in flags if flag.startswith(word)][:1]
+        if hint := did_you_mean(word, completed or flags, cutoff=0.0 if completed else 0.6):
+            raise UserError(f"there is no flag {word}; {hint}{self.prog} --help lists the flags")
         return self.error(f"{unknown[0]} was not expected")
 
 
 def parser(verb: str, usage: str = "") -> Parser:
-    """Reads what follows a verb."""
+    """The parser of what follows a verb."""
     return Parser(
         prog=f"dolmen {verb}{' ' + usage if usage else ''}",
         description=VERBS[verb].partition("  ")[2].strip() or None,
@@ -66,16 +66,16 @@ def add_choices(parser: Parser, config: type[BaseModel]) -> None:
     group = parser.add_argument_group("choices", "what is not given is found out from the data, budget and machine")
     for name, field in config.model_fields.items():
         flag, text = "--" + name.replace("_", "-"), (field.description or "").replace("%", "%%")
-        kinds = _value_types(field.annotation)
+        value_types = _value_types(field.annotation)
         if typing.get_origin(field.annotation) is tuple:
             group.add_argument(flag, action="append", default=None, help=f"{text}; may be given several times")
             continue
-        if bool in kinds:
+        if bool in value_types:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
             continue
-        literals = [k for k in (field.annotation, *kinds) if typing.get_origin(k) is typing.Literal]
-        allowed = [value for kind in literals for value in typing.get_args(kind)]
-        metavar = "{" + ",".join(map(str, allowed)) + "}" if allowed else _metavar(kinds)
+        literals = [t for t in value_types if typing.get_origin(t) is typing.Literal]
+        allowed = [value for literal in literals for value in typing.get_args(literal)]
+        metavar = "{" + ",".join(map(str, allowed)) + "}" if allowed else _metavar(value_types)
         group.add_argument(flag, metavar=metavar, default=None, help=text)
 
 
@@ -86,13 +86,13 @@ def _value_types(annotation: Any) -> set[Any]:
     return {p.__origin__ if typing.get_origin(p) is Annotated else p for p in parts}
 
 
-def _metavar(kinds: set[Any]) -> str:
+def _metavar(value_types: set[Any]) -> str:
     names = {int: "N", float: "X", str: "NAME"}
-    return next((names[k] for k in (float, int, str) if k in kinds), "VALUE")
+    return next((names[t] for t in (float, int, str) if t in value_types), "VALUE")
 
 
 def choices(parsed: argparse.Namespace, config: type[BaseModel]) -> dict[str, Any]:
-    """What was given of a configuration's fields."""
+    """The fields of a configuration that were given on the command line."""
     return {n: v for n in config.model_fields if (v := getattr(parsed, n)) is not None}
 
 
@@ -111,7 +111,11 @@ def task_argument(verb: str, arguments: list[str]) -> str:
 
 
 def count(text: str) -> int:
-    """A number from 1 on."""
+    """A whole number from 1 on, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
     try:
         number = int(text)
     except ValueError:
@@ -122,5 +126,5 @@ def count(text: str) -> int:
 
 
 def print_json(value: Any) -> None:
-    """One line on standard output."""
+    """Print a value as one line of JSON on standard output."""
     print(json.dumps(value, ensure_ascii=False))

@@ -6,12 +6,11 @@ Exit status: 0 done, 1 the work failed, 2 the person's arguments or data were wr
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dolmen import __version__
 from dolmen.catalogue import TASKS, load_task
@@ -20,9 +19,7 @@ from dolmen.cli.use import export, predict, serve, watch
 from dolmen.report.description import Description, read_description
 from dolmen.run_folder import REPORT
 from dolmen.types import MachineError, UserError
-
-if TYPE_CHECKING:
-    pass
+from dolmen.wording import did_you_mean
 
 USES = {"predict": predict, "export": export, "watch": watch, "serve": serve}
 
@@ -59,16 +56,11 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] in {"-V", "--version"}:
         print(f"dolmen {__version__}")
         return 0
-    verb, *rest = arguments
+    verb, *arguments_of_verb = arguments
     if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, 1)
-        raise UserError(
-            f"there is no verb {verb!r}"
-            + (f"; did you mean {close[0]}?" if close else ";")
-            + " dolmen --help lists them"
-        )
+        raise UserError(f"there is no verb {verb!r}; {did_you_mean(verb, VERBS)}dolmen --help lists them")
     command: Callable[[list[str]], int] = globals().get(f"_{verb}") or USES[verb]
-    return command(rest)
+    return command(arguments_of_verb)
 
 
 def _help() -> str:
@@ -89,21 +81,21 @@ def _help() -> str:
 
 def _check(arguments: list[str]) -> int:
     task = task_argument("check", arguments)
-    kind = load_task(task)
-    config = kind.Config
+    task_class = load_task(task)
+    config = task_class.Config
     words = parser("check", task)
     words.add_argument("data", help="a path or the name of a public set")
     words.add_argument("--labels", action="store_true", help="also look for labels that look wrong (takes --minutes)")
     words.add_argument("--fetch", action="store_true", help="download a named public set if it is not here yet")
     words.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    if kind.convert_formats:
+    if task_class.convert_formats:
         words.add_argument(
-            "--convert", choices=kind.convert_formats, help="write the data in this format to --out, mended"
+            "--convert", choices=task_class.convert_formats, help="write the data in this format to --out, mended"
         )
         words.add_argument("--out", metavar="FOLDER", help="a new or empty folder for --convert")
     add_choices(words, config)
     given = words.read(arguments[1:])
-    if kind.convert_formats and (given.convert or given.out):
+    if task_class.convert_formats and (given.convert or given.out):
         return _convert(task, given)
     from dolmen import verbs
     from dolmen.data.report_text import report_text
@@ -123,11 +115,11 @@ def _convert(task: str, given: argparse.Namespace) -> int:
         raise UserError("--convert FORMAT and --out FOLDER go together; give both, or none")
     from dolmen import verbs
 
-    said = verbs.convert(task, given.data, given.convert, given.out, quiet=given.json)
+    notes = verbs.convert(task, given.data, given.convert, given.out, quiet=given.json)
     if given.json:
-        print_json({"out": given.out, "notes": said})
+        print_json({"out": given.out, "notes": notes})
     else:
-        print("\n".join((*said, f"wrote {given.out}; next: dolmen check {task} {given.out}")))
+        print("\n".join((*notes, f"wrote {given.out}; next: dolmen check {task} {given.out}")))
     return 0
 
 
@@ -165,11 +157,11 @@ def _train(arguments: list[str]) -> int:
 
 
 def _outcome(path: Path, evaluations: dict[str, Any]) -> str:
-    """What training says in the end."""
+    """What is printed when a training has ended: the metrics of each split, the report, and what to type next."""
     lines, description = [], read_description(path)
-    for split, e in evaluations.items():
+    for split, evaluation in evaluations.items():
         name = {"val": "validation", "test": "test"}.get(split, split)
-        lines.append(f"{name} ({e['num_examples']:,} examples): {_figures(e, description)}")
+        lines.append(f"{name} ({evaluation['num_examples']:,} examples): {_figures(evaluation, description)}")
     lines += [f"report: {path / REPORT}", f"use it: dolmen predict {path} INPUT..."]
     return "\n".join(lines)
 
@@ -333,11 +325,12 @@ def _doctor(arguments: list[str]) -> int:
     from dolmen import verbs
 
     findings = verbs.doctor()
-    for f in findings:
+    for finding in findings:
         if given.json:
-            print_json(f)
+            print_json(finding)
         else:
-            print(f"{f['state']:<9}{f['what']:<22}{f['detail']}" + (f"\n{'':<9}fix: {f['fix']}" if f["fix"] else ""))
+            fix = f"\n{'':<9}fix: {finding['fix']}" if finding["fix"] else ""
+            print(f"{finding['state']:<9}{finding['what']:<22}{finding['detail']}{fix}")
     return 1 if any(f["state"] == "broken" for f in findings) else 0
 
 

@@ -21,13 +21,13 @@ from dolmen.types import UserError
 
 
 def predict(arguments: list[str]) -> int:
-    """What a model says of new inputs."""
+    """Print a model's predictions of new inputs."""
     given = _read_with_options(_predict_parser, arguments)
     from dolmen import verbs
 
     model = verbs.load(given.model, threads=given.threads)
     options = choices(given, model.predictor.Options)
-    drawings = _new_folder(given.draw) if getattr(given, "draw", None) else None
+    drawings = _new_drawings_folder(given.draw) if getattr(given, "draw", None) else None
     failed = 0
     for raw, prediction in model.predict_each(model.predictor.expand(given.inputs), **options):
         if isinstance(prediction, UserError):
@@ -40,7 +40,7 @@ def predict(arguments: list[str]) -> int:
             from dolmen.processors.images.drawing import as_png
 
             pixels = model.predictor.draw(raw, prediction)
-            write_whole(_free(drawings, Path(raw).stem), as_png(pixels), otherwise="choose another --draw")
+            write_whole(_free_picture_path(drawings, Path(raw).stem), as_png(pixels), otherwise="choose another --draw")
         if given.json:
             print_json({"input": str(raw), **prediction.to_json()})
         elif isinstance(prediction, Text):  # as it comes
@@ -53,7 +53,7 @@ def predict(arguments: list[str]) -> int:
     return 2 if failed else 0
 
 
-def _new_folder(name: str) -> Path:
+def _new_drawings_folder(name: str) -> Path:
     """A folder that is not there yet, or empty."""
     path = Path(name)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
@@ -61,7 +61,7 @@ def _new_folder(name: str) -> Path:
     return path
 
 
-def _free(folder: Path, stem: str) -> Path:
+def _free_picture_path(folder: Path, stem: str) -> Path:
     """A name for a picture that no other has: pictures of two folders may be called alike."""
     names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
     return next(path for name in names if not (path := folder / f"{name}.png").exists())
@@ -117,10 +117,10 @@ def _read_with_options(
         with contextlib.suppress(UserError):
             if candidate.parse_known_args(words)[0].model == word:
                 return candidate.read(arguments)
-    words_of = fallback or parser_for(None)
-    given = words_of.read(arguments)
+    fallback = fallback or parser_for(None)
+    given = fallback.read(arguments)
     if _predictor_named(Path(given.model)) is not None:
-        words_of.error(f"{given.model} has not all of the flags before it")
+        fallback.error(f"{given.model} has not all of the flags before it")
     return given
 
 
@@ -139,7 +139,7 @@ def _predictor_named(path: Path) -> type[Predictor[Any]] | None:
 
 
 def export(arguments: list[str]) -> int:
-    """A run to a bundle."""
+    """Export a run as a bundle."""
     words = parser("export")
     words.add_argument("run", help="a run folder")
     words.add_argument("--out", metavar="BUNDLE", help="a new folder, or a file NAME.dolmen (default: RUN.dolmen)")
@@ -156,7 +156,7 @@ def export(arguments: list[str]) -> int:
 
 
 def watch(arguments: list[str]) -> int:
-    """A live source to predictions, as they come."""
+    """Print the predictions of a live source, as they come."""
     given = _read_with_options(_watch_parser, arguments)
     from dolmen import verbs
 
@@ -171,7 +171,7 @@ def watch(arguments: list[str]) -> int:
 
 
 def serve(arguments: list[str]) -> int:
-    """Models over HTTP, until stopped."""
+    """Serve models over HTTP, until stopped."""
     words = parser("serve")
     words.add_argument("models", nargs="+", metavar="RUN|BUNDLE", help="each under its own name, or as NAME=PATH")
     words.add_argument(
@@ -180,7 +180,7 @@ def serve(arguments: list[str]) -> int:
     words.add_argument("--port", type=int, default=8000, help="0 takes any that is free (default 8000)")
     words.add_argument("--token", help="who asks must know it ($DOLMEN_TOKEN; default: nobody has to)")
     words.add_argument("--threads", type=count, help="CPU threads that compute, for each model (default: all)")
-    words.add_argument("--max-batch", type=count, default=32, help="inputs that are worked off together (default 32)")
+    words.add_argument("--max-batch", type=count, default=32, help="inputs that are computed together (default 32)")
     words.add_argument("--max-wait-ms", type=float, default=2.0, help="that the first of them waits (default 2)")
     words.add_argument("--queue", type=count, default=256, help="inputs that wait at most; then 429 (default 256)")
     words.add_argument("--timeout-s", type=float, default=30.0, help="for a request; then 503 (default 30)")

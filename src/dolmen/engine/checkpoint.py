@@ -80,20 +80,20 @@ def _read(folder: Path, *, with_tensors: bool) -> tuple[dict[str, Tensor], dict[
 def pack(
     model: nn.Module, average: AveragedModel, objectives: Sequence[Objective], carried: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Everything that a training step changes: tensors by name (not copied), and what is no tensor, JSON-able."""
+    """Everything that a training step changes: tensors by name (not copied), and other state, JSON-able."""
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     tensors |= {f"carried.{k}": v for k, v in carried.items()}
-    rest = {}
+    states = {}
     for prefix, optimizer in _optimizers(objectives):
-        packed, rest[prefix] = pack_optimizer(prefix, optimizer)
+        packed, states[prefix] = pack_optimizer(prefix, optimizer)
         tensors |= packed
-    return tensors, rest
+    return tensors, states
 
 
 def unpack(
     tensors: dict[str, Tensor],
-    rest: dict[str, Any],
+    states: dict[str, Any],
     model: nn.Module,
     average: AveragedModel,
     objectives: Sequence[Objective],
@@ -103,7 +103,7 @@ def unpack(
     model.load_state_dict(part("model.", tensors))
     average.load_state_dict(part("average.", tensors))
     for prefix, optimizer in _optimizers(objectives):
-        unpack_optimizer(prefix, optimizer, tensors, rest[prefix])
+        unpack_optimizer(prefix, optimizer, tensors, states[prefix])
     return {k: v.to(device, copy=True) for k, v in part("carried.", tensors).items()}
 
 
@@ -113,28 +113,28 @@ def part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _optimizers(objectives: Sequence[Objective]) -> list[tuple[str, torch.optim.Optimizer]]:
-    """All of them, each with a name."""
+    """The optimisers of all objectives, each with a name."""
     return [(f"optimizer.{o.name}.{i}", optimizer) for o in objectives for i, optimizer in enumerate(o.optimizers)]
 
 
 def pack_optimizer(prefix: str, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split an optimiser's state into tensors by name and the rest."""
+    """Split an optimiser's state into tensors by name and plain values."""
     tensors: dict[str, Tensor] = {}
-    rest: dict[str, dict[str, Any]] = {}
+    plain: dict[str, dict[str, Any]] = {}
     for index, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor):
                 tensors[f"{prefix}.{index}.{name}"] = value
             else:
-                rest.setdefault(str(index), {})[name] = value
-    return tensors, rest
+                plain.setdefault(str(index), {})[name] = value
+    return tensors, plain
 
 
 def unpack_optimizer(
-    prefix: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], rest: dict[str, Any]
+    prefix: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
 ) -> None:
     """Undo ``pack_optimizer`` (the parameter groups stay as they were built)."""
-    state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in rest.items()}
+    state: dict[int, dict[str, Any]] = {int(i): dict(values) for i, values in plain.items()}
     for key, value in tensors.items():
         if key.startswith(prefix + "."):
             index, name = key[len(prefix) + 1 :].split(".", 1)

@@ -45,13 +45,13 @@ def processes() -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Wait for all."""
+    """Wait until all processes are here."""
     if world() > 1:
         dist.barrier()
 
 
 def same(value: T) -> T:
-    """What process 0 has, on all of them (plain Python values)."""
+    """The value of process 0, on all of them (plain Python values)."""
     if world() == 1:
         return value
     box: list[Any] = [value]
@@ -112,10 +112,10 @@ def share(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.tensor_split(world())[rank()] for k, v in batch.items()}
 
 
-def gather(parts: T) -> list[T]:
-    """What every process has, in order of rank, on all of them."""
+def gather(value: T) -> list[T]:
+    """The values of all processes, in order of rank, on all of them."""
     if world() == 1:
-        return [parts]
+        return [value]
     box: list[Any] = [None] * world()
-    dist.all_gather_object(box, parts)
+    dist.all_gather_object(box, value)
     return box

@@ -3,11 +3,11 @@
 A training has diverged where its loss, the norm of its gradient, its weights or its answers on validation are no finite
 numbers. That is noticed before they get into a backward pass or into weights, by all processes in the same step.
 
-The last good state is a copy of everything that a step changes, in main memory, taken at each look at validation where
+The last good state is a copy of everything that a step changes, in main memory, taken at each validation where
 all of it is finite and the training losses have not exploded. With SGD it takes three times the memory of the weights,
 with Adam four times. Where there is none yet, or going back to it has not helped, training begins anew: the seed gives
-the same weights again. Looks depend on the step's number alone, and the copy is in the checkpoint: a training that was
-killed goes back to the same state as one that was not.
+the same weights again. When training validates depends on the step's number alone, and the copy is in the checkpoint:
+a training that was killed goes back to the same state as one that was not.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from dolmen.types import Arrays
 
 MAX_SETBACKS = 2
 """Times that a training goes back; then it ends with an error."""
-SMALLER = 0.25
+SETBACK_LR_FACTOR = 0.25
 """What the learning rate is multiplied by each time."""
-EXPLODED = 10.0
+EXPLODED_LOSS_FACTOR = 10.0
 """A training loss of so many times that of the first step: finite, but no state to go back to."""
 
 
@@ -38,7 +38,7 @@ class DivergenceError(ArithmeticError):
     """A number of a training is no finite one.
 
     Args:
-        what: of which it is a value ("loss").
+        what: the quantity ("loss").
         value: inf or nan.
         step: counted from 1.
     """
@@ -54,7 +54,7 @@ class GoodState:
 
     Attributes:
         tensors: as ``checkpoint.pack`` names them, on the CPU.
-        optimizers: what of the optimisers' states is no tensor.
+        optimizers: the optimisers' states, without the tensors.
         counters: where the training stood: fields of its state.
     """
 
@@ -72,8 +72,8 @@ class GoodState:
         carried: dict[str, Tensor],
     ) -> GoodState:
         """A copy of the present state."""
-        tensors, rest = checkpoint.pack(model, average, objectives, carried)
-        return cls({k: v.detach().to("cpu", copy=True) for k, v in tensors.items()}, rest, counters)
+        tensors, optimizers = checkpoint.pack(model, average, objectives, carried)
+        return cls({k: v.detach().to("cpu", copy=True) for k, v in tensors.items()}, optimizers, counters)
 
     def restore(self, model: nn.Module, average: AveragedModel, objectives: Sequence[Objective]) -> dict[str, Tensor]:
         """Set networks and optimisers, and return what is carried."""
@@ -82,7 +82,7 @@ class GoodState:
 
 def has_exploded(losses: dict[str, float], first: dict[str, float]) -> bool:
     """Whether training losses are far above those of the first step."""
-    return any(not value <= EXPLODED * max(1.0, abs(first[name])) for name, value in losses.items())
+    return any(not value <= EXPLODED_LOSS_FACTOR * max(1.0, abs(first[name])) for name, value in losses.items())
 
 
 def require_finite(what: str, tensors: Iterable[Tensor], step: int) -> None:

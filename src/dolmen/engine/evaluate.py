@@ -13,7 +13,7 @@ from dolmen.engine.planner import autocast
 from dolmen.tasks.task import AnyTask, Dataset
 from dolmen.types import Arrays
 
-AT_ONCE = 1 << 23
+MAX_BATCH_BYTES = 1 << 23
 """Bytes of stored examples that go through the network together; what it makes of them is many times as much."""
 
 
@@ -37,17 +37,17 @@ def gather_outputs(
         quick: by one pass of the network, as while it trains.
     """
     device = next(model.parameters()).device
-    mine = np.array_split(np.arange(len(dataset)), distributed.world())[distributed.rank()]
+    rows = np.array_split(np.arange(len(dataset)), distributed.world())[distributed.rank()]
     apply = task.quick_outputs if quick else task.outputs
     if batch_size is None:
-        one = sum(v.nbytes for v in dataset.batch(np.arange(min(1, len(dataset)))).values())
-        batch_size = int(np.clip(AT_ONCE // max(1, one), 1, 256))
+        example_bytes = sum(v.nbytes for v in dataset.batch(np.arange(min(1, len(dataset)))).values())
+        batch_size = int(np.clip(MAX_BATCH_BYTES // max(1, example_bytes), 1, 256))
     parts: dict[str, list[Any]] = {}
     with torch.inference_mode(), autocast(precision, device):
-        for start in range(0, len(mine), batch_size):
-            stored = dataset.batch(mine[start : start + batch_size])
+        for start in range(0, len(rows), batch_size):
+            stored = dataset.batch(rows[start : start + batch_size])
             outputs = apply(model, {k: v.to(device) for k, v in stored.items()})
             for name, value in outputs.items():
                 parts.setdefault(name, []).append(value.float().cpu().numpy())
-    shares = distributed.gather({k: np.concatenate(v) for k, v in parts.items()})
-    return {k: np.concatenate([s[k] for s in shares if k in s]) for k in shares[0]}
+    gathered = distributed.gather({k: np.concatenate(v) for k, v in parts.items()})
+    return {k: np.concatenate([outputs[k] for outputs in gathered if k in outputs]) for k in gathered[0]}

@@ -25,20 +25,20 @@ def find_suspect_labels(task: AnyTask, seconds: float, say: Callable[[str], None
     Args:
         task: prepared; its training examples are judged.
         seconds: for all folds together.
-        say: told how far it is.
+        say: called with a line on how far it is.
     """
-    whole = task.datasets["train"]
+    train = task.datasets["train"]
     if type(task).suspects is Task.suspects:  # it says so, before anything is trained
-        return task.suspects({}, whole)
-    folds = np.random.default_rng(task.config.seed).permutation(len(whole)) % NUM_FOLDS
+        return task.suspects({}, train)
+    folds = np.random.default_rng(task.config.seed).permutation(len(train)) % NUM_FOLDS
     outputs: dict[str, NDArray[Any]] = {}
     for fold in range(NUM_FOLDS):
         inside, outside = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        part = task.replace(datasets={"train": whole.subset(outside), "val": whole.subset(inside)})
+        fold_task = task.replace(datasets={"train": train.subset(outside), "val": train.subset(inside)})
         end = time.monotonic() + seconds / NUM_FOLDS
         say(f"judging labels, part {fold + 1} of {NUM_FOLDS}")
         with tempfile.TemporaryDirectory() as folder:
-            model = fit(part, Path(folder), seconds=lambda end=end: end - time.monotonic())  # type: ignore[misc]
-        for name, values in gather_outputs(part, model, part.datasets["val"]).items():
-            outputs.setdefault(name, np.zeros((len(whole), *values.shape[1:]), values.dtype))[inside] = values
-    return task.suspects(outputs, whole)
+            model = fit(fold_task, Path(folder), seconds=lambda end=end: end - time.monotonic())  # type: ignore[misc]
+        for name, values in gather_outputs(fold_task, model, fold_task.datasets["val"]).items():
+            outputs.setdefault(name, np.zeros((len(train), *values.shape[1:]), values.dtype))[inside] = values
+    return task.suspects(outputs, train)

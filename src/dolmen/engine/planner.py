@@ -19,10 +19,10 @@ from dolmen.engine import distributed, hardware
 from dolmen.tasks.task import AnyTask, Batch, Dataset, Moment
 from dolmen.types import MachineError
 
-SPARE = 0.97
-"""Share of the time left that is planned; the rest is for what can't be foreseen."""
+PLANNED_SHARE = 0.97
+"""Share of the time left that is planned; what remains is for what can't be foreseen."""
 EVALUATION_SHARE = 0.03
-"""At most this share of the time goes into looking at validation."""
+"""Largest share of the time that goes into validation."""
 PEAK = 4.0
 """The memory that a step has to itself, as a multiple of what it keeps for its backward pass.
 
@@ -42,7 +42,7 @@ class Plan:
         num_threads: that compute on the CPU.
         total_steps: steps in the budget.
         most_steps: steps beyond which nothing would be gained, whatever the budget.
-        evaluate_every: steps between looks at validation.
+        evaluate_every: steps between validations.
         seconds_per_step: as measured.
         notes: what was decided and why, for the person and the report.
     """
@@ -84,7 +84,7 @@ class MachineBudget:
         loss: Callable[[nn.Module, Tensor], Tensor],
         optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> float:
-        """See ``Budget.seconds_of`` (median of 3, in the quicker precision)."""
+        """Measure one training step: the median of 3, in the quicker precision."""
         device = hardware.device()
         model, inputs = model.to(device).to(memory_format=torch.channels_last).train(), inputs.to(device)
         best = math.inf
@@ -146,24 +146,24 @@ def make_plan(task: AnyTask, build: Callable[[], nn.Module], *, seconds: float |
         notes.append(f"each batch of {batch_size} is computed in parts of {micro}; gradients add up")
     num_threads, quicker = probe.threads(micro)
     with hardware.computing_threads(num_threads):  # of threads that wait for each other, no other time tells anything
-        precision, step_s, why = probe.precision(config.precision, micro)
-    notes.append(why)
+        precision, step_s, reason = probe.precision(config.precision, micro)
+    notes.append(reason)
     if quicker > 1:
         notes.append(f"one thread: {quicker:.1f}x as fast here as {torch.get_num_threads()} together")
     if config.epochs is not None:
-        total = most = config.epochs * per_epoch
+        total = max_steps = config.epochs * per_epoch
     else:
         assert seconds is not None
-        affordable = max(1, int(seconds * SPARE / (step_s * (1 + EVALUATION_SHARE))))
-        most = task.enough_steps(len(train), batch_size)
-        total = min(affordable, most)
+        affordable = max(1, int(seconds * PLANNED_SHARE / (step_s * (1 + EVALUATION_SHARE))))
+        max_steps = task.enough_steps(len(train), batch_size)
+        total = min(affordable, max_steps)
         notes.append(
             f"{total} steps of {batch_size}, {total / per_epoch:.1f} epochs, at {step_s * 1e3:.0f} ms a step: "
-            + ("as many as the budget allows" if affordable <= most else "enough; more would not help")
+            + ("as many as the budget allows" if affordable <= max_steps else "enough; more would not help")
         )
     every = max(total // 60, math.ceil(task.validation_cost_steps(batch_size) / EVALUATION_SHARE), 1)
     every = min(every if every > per_epoch else per_epoch * max(1, round(every / per_epoch)), total)
-    plan = Plan(batch_size, micro, precision, num_threads, total, most, every, step_s, tuple(notes))
+    plan = Plan(batch_size, micro, precision, num_threads, total, max_steps, every, step_s, tuple(notes))
     return distributed.same(plan)
 
 
@@ -180,7 +180,7 @@ class _Probe:
         """One pass of all objectives on ``size`` examples, as training goes through them, maybe with their updates.
 
         Returns:
-            Of each objective its mean loss and the gradient of its own parameters.
+            The mean loss of each objective, and the gradient of its own parameters.
         """
         part: Batch = {k: v[:size] for k, v in self.batch.items()}
         results = []
@@ -238,23 +238,23 @@ class _Probe:
         Small networks are quickest on one; and on a machine that is busy with other work, threads that wait for each
         other can be a hundred times slower than one that waits for nobody.
         """
-        everyone = torch.get_num_threads()
-        if self.task.config.threads or self.device.type != "cpu" or everyone == 1:
-            return everyone, 1.0
+        num_threads = torch.get_num_threads()
+        if self.task.config.threads or self.device.type != "cpu" or num_threads == 1:
+            return num_threads, 1.0
         together = self.seconds("fp32", micro)
         with hardware.computing_threads(1):
             alone = self.seconds("fp32", micro)
-        return (1, together / alone) if alone < 0.9 * together else (everyone, 1.0)
+        return (1, together / alone) if alone < 0.9 * together else (num_threads, 1.0)
 
-    def precision(self, wanted: str, micro: int) -> tuple[str, float, str]:
-        """Choose bf16 where it is faster here and gives the same loss and gradient; return seconds a step and why."""
+    def precision(self, chosen: str, micro: int) -> tuple[str, float, str]:
+        """Choose bf16 where it is faster here and gives the same loss and gradient: it, seconds a step, the reason."""
         parts = math.ceil(self.batch_size / distributed.world() / micro)
 
         def seconds(precision: str) -> float:
             return self.seconds(precision, micro) * parts
 
-        if wanted != "auto":
-            return wanted, seconds(wanted), f"{wanted}, as asked"
+        if chosen != "auto":
+            return chosen, seconds(chosen), f"{chosen}, as asked"
         exact_s = seconds("fp32")
         if not hardware.has_bf16():
             return "fp32", exact_s, "fp32: this machine does not multiply bf16 itself"
@@ -309,7 +309,7 @@ def _free_memory(device: torch.device) -> float:
 
 
 def replan(plan: Plan, *, progress: float, seconds_left: float, seconds_per_step: float) -> Plan:
-    """Fit the rest of the plan to the time that is left, where it is off by more than 3 %.
+    """Fit the remaining steps to the time that is left, where it is off by more than 3 %.
 
     Args:
         plan: as it was.
@@ -318,7 +318,7 @@ def replan(plan: Plan, *, progress: float, seconds_left: float, seconds_per_step
         seconds_per_step: as measured lately, evaluation included.
     """
     steps_left = (1 - progress) * plan.total_steps
-    affordable = min(max(1.0, seconds_left * SPARE / seconds_per_step), (1 - progress) * plan.most_steps)
+    affordable = min(max(1.0, seconds_left * PLANNED_SHARE / seconds_per_step), (1 - progress) * plan.most_steps)
     if progress >= 1 or abs(affordable / steps_left - 1) < 0.03:
         return plan
     return replace(plan, total_steps=max(1, round(affordable / (1 - progress))))

@@ -64,9 +64,10 @@ def fit(
     Args:
         task: prepared.
         folder: the run's folder, for ``metrics.jsonl`` and the checkpoint.
-        seconds: tells how many seconds of the budget are left for training; None with a budget in epochs.
+        seconds: returns how many seconds of the budget are left for training; None with a budget in epochs.
         resume: go on from the checkpoint in ``folder``.
-        listeners: told every record that goes into ``metrics.jsonl``, and one for each step (``"event": "step"``).
+        listeners: called with every record that goes into ``metrics.jsonl``, and with one for each step
+            (``"event": "step"``).
 
     Raises:
         MachineError: it has diverged once too often, or the disk is full.
@@ -81,8 +82,8 @@ def fit(
         return model.to(device).to(memory_format=torch.channels_last)
 
     with quick_products(), _interrupts() as interrupted, ExitStack() as threads:
-        everyone = torch.get_num_threads()
-        threads.enter_context(hardware.computing_threads(task.config.threads or everyone))
+        all_threads = torch.get_num_threads()
+        threads.enter_context(hardware.computing_threads(task.config.threads or all_threads))
         if resume:
             tensors, saved = checkpoint.read(folder)
             state = state_of(tensors, saved)
@@ -116,25 +117,25 @@ def fit(
             return epoch, task.augment(stored, Moment(epoch, progress, num_epochs, generator))
 
         # Where a batch is only looked up, handing it from thread to thread would cost more than it gives.
-        spare = state.plan.num_threads < everyone and type(task).augment is not Task.augment
+        spare = state.plan.num_threads < all_threads and type(task).augment is not Task.augment
         ahead = threads.enter_context(_Ahead(make_batch, spare=spare))
 
         while not state.done:
-            epoch, whole = ahead.batch(state.step, state.progress, state.plan.total_steps, per_epoch)
+            epoch, batch = ahead.batch(state.step, state.progress, state.plan.total_steps, per_epoch)
             torch.manual_seed(_mix(task.config.seed, state.step) + distributed.rank())  # dropout and the like
 
             model.train()
             try:
-                losses = {o.name: optimise(o, whole, state, task.config.clip_norm) for o in objectives}
+                losses = {o.name: optimise(o, batch, state, task.config.clip_norm) for o in objectives}
                 average.update_parameters(model)
                 state.add(losses)
                 state.step += 1
                 state.progress += 1 / state.plan.total_steps
                 state.done = state.progress > 1 - 0.5 / state.plan.total_steps
                 state.seconds = time.perf_counter() - started
-                journal.tell({"event": "step", "step": state.step, "progress": state.progress, **losses})
-                looked = state.step % state.plan.evaluate_every == 0 or state.done
-                record = _look(task, model, average, val, state) if looked else {}
+                journal.notify({"event": "step", "step": state.step, "progress": state.progress, **losses})
+                validated = state.step % state.plan.evaluate_every == 0 or state.done
+                record = _validate(task, model, average, val, state) if validated else {}
             except DivergenceError as error:
                 journal.write(state.go_back(error, objectives, beginning))
                 assert state.good is not None
@@ -143,21 +144,21 @@ def fit(
                 pace = (state.step, time.perf_counter())
                 continue
 
-            if looked:
+            if validated:
                 state.done |= state.looks_without_gain >= (task.config.patience or math.inf)
                 means = state.mean_losses()
                 journal.write({"event": "look", "epoch": epoch, **means, **record, "grad_norms": grad_norms(model)})
                 if not state.done and not any(has_exploded(values, state.first_losses) for values in (means, losses)):
                     state.good = GoodState.copy(state.counters(), model, average, objectives, task.carried)
-            # Looks may be far apart, and another program may take half of the machine in between.
+            # Validations may be far apart, and another program may take half of the machine in between.
             overdue = time.perf_counter() - pace[1] > REPLAN_EVERY_S
-            if seconds is not None and not state.done and (looked or distributed.any_of(overdue, device)):
-                lately = (time.perf_counter() - pace[1]) / (state.step - pace[0])
+            if seconds is not None and not state.done and (validated or distributed.any_of(overdue, device)):
+                seconds_per_step = (time.perf_counter() - pace[1]) / (state.step - pace[0])
                 new = replan(
                     state.plan,
                     progress=state.progress,
                     seconds_left=seconds(),
-                    seconds_per_step=lately * (1 if looked else 1 + EVALUATION_SHARE),
+                    seconds_per_step=seconds_per_step * (1 if validated else 1 + EVALUATION_SHARE),
                 )
                 state.plan = distributed.same(new)
                 pace = (state.step, time.perf_counter())
@@ -202,10 +203,10 @@ class _Ahead:
         if self.pool is None:
             return self.make(step, progress, num_epochs)
         # The first one, too, is made there: sums depend on how many threads compute, and resuming has to be exact.
-        mine = self.next or self.pool.submit(self.make, step, progress, num_epochs)
-        found = mine.result()
+        future = self.next or self.pool.submit(self.make, step, progress, num_epochs)
+        epoch_and_batch = future.result()
         self.next = self.pool.submit(self.make, step + 1, progress + 1 / total_steps, num_epochs)
-        return found
+        return epoch_and_batch
 
     def forget(self) -> None:
         """Another step comes next than was expected."""
@@ -220,7 +221,7 @@ def optimise(objective: Objective, batch: Batch, state: State, clip_norm: float 
     Args:
         objective: what to minimise.
         batch: of all processes; each takes its share.
-        state: tells the plan and the progress.
+        state: with the plan and the progress.
         clip_norm: largest norm of the gradient.
 
     Returns:
@@ -235,9 +236,9 @@ def optimise(objective: Objective, batch: Batch, state: State, clip_norm: float 
     total, weight = torch.zeros((), device=device), 0.0
     largest = math.ceil(len(next(iter(batch.values()))) / distributed.world())
     num_parts = math.ceil(largest / plan.micro_batch_size)  # equally many on all processes: they agree on each loss
-    mine = distributed.share(batch)
+    own_batch = distributed.share(batch)
     for number in range(num_parts):
-        part = {k: v.tensor_split(num_parts)[number] for k, v in mine.items()}
+        part = {k: v.tensor_split(num_parts)[number] for k, v in own_batch.items()}
         loss = None
         if len(next(iter(part.values()))):
             with autocast(plan.precision, device):
@@ -272,7 +273,7 @@ def _mix(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(2))
 
 
-def _look(task: AnyTask, model: nn.Module, average: AveragedModel, val: Dataset, state: State) -> Record:
+def _validate(task: AnyTask, model: nn.Module, average: AveragedModel, val: Dataset, state: State) -> Record:
     """Evaluate the averaged weights on validation; remember them where they are the best so far.
 
     Raises:
@@ -320,16 +321,16 @@ class _Journal:
             with self.path.open("ab") as file:
                 file.truncate(state.metrics_bytes)
 
-    def tell(self, record: Record) -> None:
-        """Tell the listeners, write nothing."""
+    def notify(self, record: Record) -> None:
+        """Call the listeners with a record that is not written."""
         for listener in self.listeners:
             listener(record)
 
     def write(self, record: Record) -> None:
-        """Append a record, and tell the listeners."""
+        """Append a record, and call the listeners with it."""
         if distributed.rank() == 0:
             append_json(self.path, record, otherwise="make room, then go on with --resume")
-        self.tell(record)
+        self.notify(record)
 
     def settle(self) -> None:
         """Remember the length that belongs to the checkpoint about to be written."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dolmen.engine import checkpoint
-from dolmen.engine.divergence import MAX_SETBACKS, SMALLER, DivergenceError, GoodState
+from dolmen.engine.divergence import MAX_SETBACKS, SETBACK_LR_FACTOR, DivergenceError, GoodState
 from dolmen.engine.planner import Plan
 from dolmen.tasks.task import AnyTask, Objective
 from dolmen.types import MachineError
@@ -44,7 +44,7 @@ class State:
     @property
     def rate(self) -> float:
         """What all learning rates are multiplied by: the smaller, the more often the training has diverged."""
-        return SMALLER**self.setbacks
+        return SETBACK_LR_FACTOR**self.setbacks
 
     def counters(self) -> dict[str, Any]:
         """Where the training stands, to come back to. What is the best so far stays the best."""
@@ -52,7 +52,7 @@ class State:
         return {name: getattr(self, name) for name in names}
 
     def add(self, losses: dict[str, float]) -> None:
-        """Take a step's losses into the mean that the next look at validation reports."""
+        """Take a step's losses into the mean that the next validation reports."""
         self.first_losses = self.first_losses or losses
         self.loss_sums = {name: self.loss_sums.get(name, 0.0) + value for name, value in losses.items()}
         self.num_summed += 1
@@ -82,7 +82,7 @@ class State:
             beginning: the state before the first step.
 
         Returns:
-            What there is to tell about it.
+            The record of it.
 
         Raises:
             MachineError: it has gone back often enough.
@@ -117,9 +117,12 @@ def save_state(
     objectives: Sequence[Objective],
 ) -> None:
     """Write the checkpoint: all that a step changes, the best weights, and the good state to go back to."""
-    tensors, rest = checkpoint.pack(model, average, objectives, task.carried)
+    tensors, optimizers = checkpoint.pack(model, average, objectives, task.carried)
     tensors |= {f"best.{k}": v for k, v in state.best_weights.items()}
-    saved = {"state": {k: v for k, v in vars(state).items() if k not in ("best_weights", "good")}, "optimizers": rest}
+    saved = {
+        "state": {k: v for k, v in vars(state).items() if k not in ("best_weights", "good")},
+        "optimizers": optimizers,
+    }
     saved["state"]["plan"] = state.plan.to_json()
     if state.good is not None:
         tensors |= {f"good.{k}": v for k, v in state.good.tensors.items()}

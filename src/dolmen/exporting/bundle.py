@@ -26,9 +26,9 @@ from dolmen.runtime.onnx_network import OnnxNetwork
 from dolmen.tasks.task import AnyTask, Dataset, Progress
 from dolmen.types import Arrays, MachineError, UserError
 
-MAX_LOST = 0.003
+MAX_METRIC_LOSS = 0.003
 """What int8 may cost: 0.3 points of a metric that is a share, 0.3 % of one that may be over 1."""
-MAX_CALIBRATION, MAX_RANKING = 256, 64
+MAX_CALIBRATION_EXAMPLES, MAX_RANKING_EXAMPLES = 256, 64
 """Training examples that ranges are taken from, and that layers are ranked by."""
 
 Say = Callable[[str], None]
@@ -47,8 +47,8 @@ def export(
         int8: weights, and of convolutions activations too, on eight bits.
         opset: of ONNX.
         data: where the run's data are now; None for where they were.
-        say: gets a line on what was compared.
-        progress: gets how far reading is.
+        say: called with a line on what was compared.
+        progress: called with how far reading is.
 
     Returns:
         The parity report, as it stands in the bundle.
@@ -62,7 +62,7 @@ def export(
     task, model = run.task, run.model.cpu()
     graphs = task.graphs(model)
     datasets = _datasets(run, data, progress)
-    val = parity.few_of(task, datasets["val"])
+    val = parity.measured_subset(task, datasets["val"])
     protos = {name: to_onnx(graph, opset) for name, graph in graphs.items()}
     references: Networks = {name: TorchNetwork(graph) for name, graph in graphs.items()}
     candidates = _networks(graphs, protos)
@@ -107,7 +107,7 @@ def export(
 
 
 def _datasets(run: Run, data: str | None, progress: Progress | None) -> Mapping[str, Dataset]:
-    """What the run was trained and validated on."""
+    """The data sets that the run was trained and validated on."""
     source = data or read_json(run.path / CONFIG)["data"]
     try:
         datasets = run.task.reopen(source, progress)
@@ -130,7 +130,7 @@ class Int8Gate:
         val: what the metric is measured on.
         before: the metric in fp32.
         metric: its name, and which way is better.
-        say: gets a line on what was decided.
+        say: called with a line on what was decided.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Int8Gate:
         self.task, self.graphs, self.protos, self.val, self.before = task, graphs, protos, val, before
         self.name, self.direction = metric
         self.say = say
-        self.allowed = MAX_LOST * max(1.0, abs(before))
+        self.allowed = MAX_METRIC_LOSS * max(1.0, abs(before))
         if abs(before) <= 1:  # one example more or less says nothing
             self.allowed = max(self.allowed, 1 / len(val))
         # Inputs of the graphs without recurrent layers: those have their activations on eight bits, too.
@@ -154,7 +154,7 @@ class Int8Gate:
         """
         for name, graph in self.graphs.items():
             if not quantise.is_recurrent(self.protos[name]):
-                self.examples[name] = _examples(self.task, name, graph, train, MAX_CALIBRATION)
+                self.examples[name] = _examples(self.task, name, graph, train, MAX_CALIBRATION_EXAMPLES)
         float_layers: list[tuple[str, str]] = []
         small = {name: self._small(name, float_layers) for name in self.graphs}
         loss, value = self._loss(small)
@@ -177,18 +177,20 @@ class Int8Gate:
                 + "; nothing was written: export without --int8, or train longer"
             )
         layers = {name: [layer for graph, layer in float_layers if graph == name] for name in self.graphs}
-        bytes_of = [sum(len(p.SerializeToString()) for p in protos.values()) for protos in (small, self.protos)]
+        small_bytes, fp32_bytes = (
+            sum(len(p.SerializeToString()) for p in protos.values()) for protos in (small, self.protos)
+        )
         report = {"value": value, "lost": loss, "allowed": self.allowed, "float_layers": layers,
-                  "bytes": bytes_of[0], "fp32_bytes": bytes_of[1]}  # fmt: skip
-        stored = "weights and activations" if self.examples else "weights"
-        self.say(f"int8 ({stored}): {self.name} {value:.4f}, {100 * loss:+.2f} points lost")
+                  "bytes": small_bytes, "fp32_bytes": fp32_bytes}  # fmt: skip
+        quantised = "weights and activations" if self.examples else "weights"
+        self.say(f"int8 ({quantised}): {self.name} {value:.4f}, {100 * loss:+.2f} points lost")
         return small, report
 
     def _small(self, name: str, float_layers: Sequence[tuple[str, str]]) -> Any:
         if name not in self.examples:
             return quantise.weights_to_int8(self.protos[name])
-        own = [layer for graph, layer in float_layers if graph == name]
-        return quantise.static_int8(self.protos[name], self.examples[name], own)
+        own_layers = [layer for graph, layer in float_layers if graph == name]
+        return quantise.static_int8(self.protos[name], self.examples[name], own_layers)
 
     def _loss(self, protos: Mapping[str, Any]) -> tuple[float, float]:
         """By how much the metric is worse, and its value."""
@@ -199,9 +201,11 @@ class Int8Gate:
         """Graph and layer, the most harmful first."""
         harm: dict[tuple[str, str], float] = {}
         for name, examples in self.examples.items():
-            few = {k: v[:MAX_RANKING] for k, v in examples.items()}
-            first = next(iter(OnnxNetwork(self.protos[name].SerializeToString())(few).values()))
-            harm |= {(name, layer): h for layer, h in quantise.harms(self.protos[name], few, first).items()}
+            ranking_inputs = {k: v[:MAX_RANKING_EXAMPLES] for k, v in examples.items()}
+            reference = next(iter(OnnxNetwork(self.protos[name].SerializeToString())(ranking_inputs).values()))
+            harm |= {
+                (name, layer): h for layer, h in quantise.harms(self.protos[name], ranking_inputs, reference).items()
+            }
         return sorted(harm, key=lambda layer: -harm[layer])
 
     def _named(self, layers: Sequence[tuple[str, str]]) -> str:
@@ -218,7 +222,7 @@ def _networks(
 
 
 def _examples(task: AnyTask, name: str, graph: Graph, train: Dataset, number: int) -> Arrays:
-    """Inputs of a graph from the training data."""
+    """Inputs of a graph, from the training data."""
     rows = np.sort(np.random.default_rng(0).permutation(len(train))[:number])
     inputs = task.graph_inputs(name, train.batch(rows))
     return {k: np.ascontiguousarray(inputs[k]) for k in graph.inputs}
@@ -269,7 +273,7 @@ def _write(run: Run, out: Path, protos: Mapping[str, Any], graphs: Mapping[str, 
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+    """A value with None in place of what is not finite, for which JSON has no number."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

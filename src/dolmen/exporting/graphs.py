@@ -19,11 +19,11 @@ from dolmen.types import Arrays, UserError
 
 OPSET = 20
 """ONNX's set of operators that ONNX Runtime 1.17 (2024) and later read."""
-OLDEST, NEWEST = 18, 23
+MIN_OPSET, MAX_OPSET = 18, 23
 DIRECTIONS = {False: "forward", True: "reverse"}
-CELLS = {"rnn_tanh": "RNN", "rnn_relu": "RNN", "lstm": "LSTM", "gru": "GRU"}
+OPERATORS = {"rnn_tanh": "RNN", "rnn_relu": "RNN", "lstm": "LSTM", "gru": "GRU"}
 # ONNX stores an LSTM's gates as input, output, forget, cell, and a GRU's as update, reset, new.
-ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
+GATE_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
 
 def to_onnx(graph: Graph, opset: int | None = None) -> Any:
@@ -36,8 +36,8 @@ def to_onnx(graph: Graph, opset: int | None = None) -> Any:
     _fold(program.model)
     proto = program.model_proto
     dims = {n for i in graph.inputs.values() for n in i.shape if isinstance(n, str)}
-    named = {d.dim_param for v in proto.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param}
-    if missing := dims - named:
+    kept_dims = {d.dim_param for v in proto.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param}
+    if missing := dims - kept_dims:
         raise UserError(f"the graph is fixed to one size of {', '.join(sorted(missing))}; train another network")
     _strip(proto)
     return proto
@@ -66,8 +66,8 @@ def first_difference(graph: Graph, tolerance: float) -> str:
 
 def _program(graph: Graph, opset: int | None) -> Any:
     opset = opset or OPSET
-    if not OLDEST <= opset <= NEWEST:
-        raise UserError(f"--opset {opset} is not possible; give {OLDEST} to {NEWEST} (default {OPSET})")
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise UserError(f"--opset {opset} is not possible; give {MIN_OPSET} to {MAX_OPSET} (default {OPSET})")
     module = graph.module.eval()
     examples = tuple(torch.from_numpy(v) for v in example(graph.inputs, {}).values())
     dims = {n: torch.export.Dim(n) for i in graph.inputs.values() for n in i.shape if isinstance(n, str)}
@@ -89,7 +89,7 @@ def _program(graph: Graph, opset: int | None) -> Any:
 
 
 def example(inputs: dict[str, Input] | Any, sizes: dict[str, int], seed: int = 0) -> Arrays:
-    """Random inputs.
+    """Random inputs of a graph.
 
     Args:
         inputs: of a graph.
@@ -102,8 +102,8 @@ def example(inputs: dict[str, Input] | Any, sizes: dict[str, int], seed: int = 0
     for name, i in inputs.items():
         shape = tuple(chosen[d] if isinstance(d, str) else d for d in i.shape)
         dtype = np.dtype(i.dtype)
-        high = chosen[i.up_to] + i.low if i.up_to else i.high
-        values: NDArray[Any] = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(i.low, high, shape)
+        end = chosen[i.up_to] + i.low if i.up_to else i.high
+        values: NDArray[Any] = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(i.low, end, shape)
         arrays[name] = values.astype(dtype)
     return arrays
 
@@ -118,17 +118,17 @@ def _recurrence(
     op: Any = onnxscript.opset20
     zero, one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
     hidden = int(state.shape[-1])
-    rows = [gate * hidden + i for gate in ORDER.get(cell, (0,)) for i in range(hidden)]
+    rows = [gate * hidden + i for gate in GATE_ORDER.get(cell, (0,)) for i in range(hidden)]
 
     def ordered(weight: Any) -> Any:
         return op.Gather(weight, op.Constant(value_ints=rows), axis=0)
 
-    more: dict[str, Any] = {"direction": DIRECTIONS[reverse], "hidden_size": hidden}
+    attributes: dict[str, Any] = {"direction": DIRECTIONS[reverse], "hidden_size": hidden}
     if cell == "gru":
-        more["linear_before_reset"] = 1  # as torch and cuDNN define it
+        attributes["linear_before_reset"] = 1  # as torch and cuDNN define it
     if cell == "rnn_relu":
-        more["activations"] = ["Relu"]
-    given = [
+        attributes["activations"] = ["Relu"]
+    inputs = [
         x,
         op.Unsqueeze(ordered(weight_ih), zero),
         op.Unsqueeze(ordered(weight_hh), zero),
@@ -137,9 +137,9 @@ def _recurrence(
         op.Unsqueeze(state, zero),
     ]
     if cell == "lstm":
-        out, last, kept = op.LSTM(*given, op.Unsqueeze(memory, zero), **more)
-        return op.Squeeze(out, one), op.Squeeze(last, zero), op.Squeeze(kept, zero)
-    out, last = getattr(op, CELLS[cell])(*given, **more)
+        out, last, last_memory = op.LSTM(*inputs, op.Unsqueeze(memory, zero), **attributes)
+        return op.Squeeze(out, one), op.Squeeze(last, zero), op.Squeeze(last_memory, zero)
+    out, last = getattr(op, OPERATORS[cell])(*inputs, **attributes)
     return op.Squeeze(out, one), op.Squeeze(last, zero), op.Cast(op.Constant(value_ints=[0]), to=1)
 
 
@@ -162,7 +162,7 @@ def _strip_graph(graph: Any) -> None:
 
 
 def _fold(model: Any) -> None:
-    """Work out in place what depends on weights alone, such as their order; a transposed table would be there twice."""
+    """Compute in place what depends on weights alone, such as their order; a transposed table would be there twice."""
     from onnx_ir.passes.common import RemoveUnusedNodesPass
     from onnxscript.optimizer import fold_constants
 

@@ -17,7 +17,7 @@ from dolmen.types import Arrays
 TOLERANCE = 1e-4
 """What fp32 may differ by, on outputs as large as 1; on larger ones a share of the largest."""
 SIZES, BATCHES = (1, 7, 40), (1, 5)
-MOST_EXAMPLES, MOST_TOKENS = 2000, 50_000
+MAX_EXAMPLES, MAX_TOKENS = 2000, 50_000
 """Validation examples, or tokens of text, that the task's metric is measured on."""
 
 
@@ -38,53 +38,55 @@ def differences(graph: Graph, reference: Network, candidate: Network) -> list[di
             inputs |= {name: np.tanh(inputs[name]) for name in graph.states.values()}  # what states look like
             expected, outputs = reference(inputs), candidate(inputs)
             what = " x ".join(f"{name} {sizes[name]}" for name in names)
-            rows.append({"what": what, "difference": _apart(graph, expected, outputs, inputs)})
+            rows.append({"what": what, "difference": _largest_difference(graph, expected, outputs, inputs)})
             if graph.states and size > 1:
                 outputs = in_chunks(graph, candidate, inputs)
-                rows.append({"what": f"{what}, in chunks", "difference": _apart(graph, expected, outputs, inputs)})
+                rows.append(
+                    {"what": f"{what}, in chunks", "difference": _largest_difference(graph, expected, outputs, inputs)}
+                )
     return rows
 
 
 def in_chunks(graph: Graph, network: Network, inputs: Arrays) -> Arrays:
     """The outputs of a stream that is fed in three parts, the state going from one to the next."""
     states = {name: inputs[name] for name in graph.states.values()}
-    read, *others = graph.inputs
+    sequence, *others = graph.inputs
     constants = {name: inputs[name] for name in others if name not in states}
     parts: dict[str, list[Any]] = {}
-    length = inputs[read].shape[1]
+    length = inputs[sequence].shape[1]
     cuts = sorted({0, 1, length // 2, length})
     for start, stop in itertools.pairwise(cuts):
-        outputs = network({read: np.ascontiguousarray(inputs[read][:, start:stop]), **constants, **states})
+        outputs = network({sequence: np.ascontiguousarray(inputs[sequence][:, start:stop]), **constants, **states})
         states = {name: outputs[output] for output, name in graph.states.items()}
         for name in graph.outputs:
             parts.setdefault(name, []).append(outputs[name])
     return {k: v[-1] if k in graph.states else np.concatenate(v, 1) for k, v in parts.items()}
 
 
-def _apart(graph: Graph, expected: Arrays, outputs: Arrays, inputs: Arrays) -> float:
-    """The largest difference; that behind the end of a sequence means nothing."""
-    read = next(iter(graph.inputs))
-    counted = "lengths" in inputs and graph.inputs["lengths"].up_to in graph.inputs[read].shape
-    lengths = inputs["lengths"] if counted else None
+def _largest_difference(graph: Graph, expected: Arrays, outputs: Arrays, inputs: Arrays) -> float:
+    """The largest difference between outputs; what is behind the end of a sequence means nothing."""
+    sequence = next(iter(graph.inputs))
+    has_lengths = "lengths" in inputs and graph.inputs["lengths"].up_to in graph.inputs[sequence].shape
+    lengths = inputs["lengths"] if has_lengths else None
     worst = 0.0
     for name, reference in expected.items():
-        apart = np.abs(outputs[name].astype(np.float64) - reference) / max(1.0, float(np.abs(reference).max()))
+        difference = np.abs(outputs[name].astype(np.float64) - reference) / max(1.0, float(np.abs(reference).max()))
         # What goes along the sequence that has these lengths, and not a state at its end.
-        if lengths is not None and apart.shape[:2] == inputs[read].shape[:2]:
-            apart = apart[np.arange(apart.shape[1]) < lengths[:, None]]
-        worst = max(worst, float(apart.max()) if np.isfinite(apart).all() else float("inf"))
+        if lengths is not None and difference.shape[:2] == inputs[sequence].shape[:2]:
+            difference = difference[np.arange(difference.shape[1]) < lengths[:, None]]
+        worst = max(worst, float(difference.max()) if np.isfinite(difference).all() else float("inf"))
     return worst
 
 
-def few_of(task: AnyTask, dataset: Dataset) -> Dataset:
-    """What the metric is measured on: all of it, or as much as takes a minute or so."""
+def measured_subset(task: AnyTask, dataset: Dataset) -> Dataset:
+    """The part of a data set that the metric is measured on: all of it, or as much as takes a minute or so."""
     tokens = task.tokens_each(dataset)
-    most = max(1, MOST_TOKENS // tokens) if tokens else MOST_EXAMPLES
-    if len(dataset) <= most:
+    size = max(1, MAX_TOKENS // tokens) if tokens else MAX_EXAMPLES
+    if len(dataset) <= size:
         return dataset
     if tokens:
-        return dataset.subset(np.arange(most))
-    return dataset.subset(np.sort(np.random.default_rng(0).permutation(len(dataset))[:most]))
+        return dataset.subset(np.arange(size))
+    return dataset.subset(np.sort(np.random.default_rng(0).permutation(len(dataset))[:size]))
 
 
 def measure(task: AnyTask, networks: Mapping[str, Network], dataset: Dataset) -> Mapping[str, float]:

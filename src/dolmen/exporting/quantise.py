@@ -20,10 +20,10 @@ from dolmen.types import Arrays
 
 RECURRENT = {"LSTM", "GRU", "RNN", "Scan"}
 STATIC = ("Conv", "Gemm", "MatMul")
-BETWEEN = {"Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "HardSwish"}
-LEAST_WEIGHTS = 1024
+BETWEEN_LAYERS = {"Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "HardSwish"}
+MIN_WEIGHTS = 1024
 """Smaller tensors stay as they are: they weigh nothing."""
-AT_ONCE = 32
+CALIBRATION_BATCH_SIZE = 32
 
 
 def is_recurrent(proto: Any) -> bool:
@@ -47,7 +47,7 @@ def weights_to_int8(proto: Any) -> Any:
     kept, dequantised = [], []
     for tensor in graph.initializer:
         axis = _row_axis(users.get(tensor.name, ()), len(tensor.dims))
-        if tensor.data_type != onnx.TensorProto.FLOAT or int(np.prod(tensor.dims)) < LEAST_WEIGHTS or axis is None:
+        if tensor.data_type != onnx.TensorProto.FLOAT or int(np.prod(tensor.dims)) < MIN_WEIGHTS or axis is None:
             kept.append(tensor)
             continue
         values = numpy_helper.to_array(tensor)
@@ -82,11 +82,11 @@ def _row_axis(users: Sequence[tuple[Any, int]], ndim: int) -> int | None:
     """Along which axis a weight has a scale for each place; None where it is no weight."""
     if ndim < 2 or not users:
         return None
-    kinds = {node.op_type for node, _ in users}
-    if kinds <= {"Gather", "Transpose"}:  # an embedding, perhaps tied to the softmax
+    op_types = {node.op_type for node, _ in users}
+    if op_types <= {"Gather", "Transpose"}:  # an embedding, perhaps tied to the softmax
         return 0
-    (node, at), *more = users
-    if more:
+    (node, at), *others = users
+    if others:
         return None
     if node.op_type in RECURRENT and at in (1, 2):
         return 1
@@ -121,9 +121,10 @@ def static_int8(proto: Any, examples: Arrays, float_layers: Collection[str] = ()
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            number = len(next(iter(examples.values())))
+            num_examples = len(next(iter(examples.values())))
             self.batches: Iterator[Arrays] = iter(
-                [{k: v[i : i + AT_ONCE] for k, v in examples.items()} for i in range(0, number, AT_ONCE)]
+                {k: v[i : i + CALIBRATION_BATCH_SIZE] for k, v in examples.items()}
+                for i in range(0, num_examples, CALIBRATION_BATCH_SIZE)
             )
 
         def get_next(self) -> Arrays | None:
@@ -143,11 +144,11 @@ def static_int8(proto: Any, examples: Arrays, float_layers: Collection[str] = ()
 
 def _quantised(proto: Any) -> list[str]:
     """What stands between quantised layers has to be quantised too, or numbers go to fp32 and back in between."""
-    return [*STATIC, *sorted(BETWEEN & {n.op_type for n in proto.graph.node})]
+    return [*STATIC, *sorted(BETWEEN_LAYERS & {n.op_type for n in proto.graph.node})]
 
 
 def _outside(proto: Any) -> list[str]:
-    """Nodes of the kinds that stand between layers, but here do not: they compute with what is no feature.
+    """Nodes of types that stand between layers, but here do not: they compute with what is no feature.
 
     The arithmetic of a detector's boxes is of the same additions and products, and a pixel would become what its eight
     bits can tell apart (measured on blood cells: 3 points of mAP).
@@ -155,16 +156,16 @@ def _outside(proto: Any) -> list[str]:
     layers, nodes = set(layers_of(proto)), list(proto.graph.node)  # in the order in which they are computed
     after: set[str] = set()  # tensors that come from a layer, by nothing but what stands between
     for node in nodes:
-        if node.name in layers or (node.op_type in BETWEEN and after.intersection(node.input)):
+        if node.name in layers or (node.op_type in BETWEEN_LAYERS and after.intersection(node.input)):
             after.update(node.output)
     before: set[str] = set()  # tensors that go to one, likewise
     for node in reversed(nodes):
-        if node.name in layers or (node.op_type in BETWEEN and before.intersection(node.output)):
+        if node.name in layers or (node.op_type in BETWEEN_LAYERS and before.intersection(node.output)):
             before.update(node.input)
     return [
         node.name
         for node in nodes
-        if node.op_type in BETWEEN and not (after.intersection(node.input) and before.intersection(node.output))
+        if node.op_type in BETWEEN_LAYERS and not (after.intersection(node.input) and before.intersection(node.output))
     ]
 
 

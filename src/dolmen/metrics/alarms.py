@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_POINTS = 200
+MAX_POINTS = 200
 
 
 def alarm_curve(
-    found: NDArray[np.floating[Any]], num_said: int, false: NDArray[np.floating[Any]], hours: float
+    hits: NDArray[np.floating[Any]], num_spoken: int, false: NDArray[np.floating[Any]], hours: float
 ) -> dict[str, list[float]]:
     """False alarms an hour against misses, for every threshold at which one of them changes.
 
     Args:
-        found: (M,) confidences of the words that were said and heard.
-        num_said: words that were said; those that were not heard at any threshold are missed always.
+        hits: (M,) confidences of the words that were said and heard.
+        num_spoken: words that were said; those that were not heard at any threshold are missed always.
         false: (K,) confidences of words that were heard and not said.
         hours: of sound in which ``false`` were heard.
 
@@ -28,40 +28,42 @@ def alarm_curve(
     Raises:
         ValueError: nothing was said, or in no time.
     """
-    if num_said < max(1, len(found)) or not hours > 0:
-        raise ValueError(f"{len(found)} of {num_said} words in {hours:g} hours are no basis for a curve")
-    found, false = np.sort(np.asarray(found, np.float64)), np.sort(np.asarray(false, np.float64))
-    thresholds = np.unique(
-        np.concatenate([[0.0], found, false, [np.nextafter(false[-1], np.inf) if len(false) else 0]])
-    )
-    misses = (num_said - len(found) + np.searchsorted(found, thresholds)) / num_said
+    if num_spoken < max(1, len(hits)) or not hours > 0:
+        raise ValueError(f"{len(hits)} of {num_spoken} words in {hours:g} hours are no basis for a curve")
+    hits, false = np.sort(np.asarray(hits, np.float64)), np.sort(np.asarray(false, np.float64))
+    thresholds = np.unique(np.concatenate([[0.0], hits, false, [np.nextafter(false[-1], np.inf) if len(false) else 0]]))
+    misses = (num_spoken - len(hits) + np.searchsorted(hits, thresholds)) / num_spoken
     alarms = (len(false) - np.searchsorted(false, thresholds)) / hours
-    keep = np.unique(np.linspace(0, len(thresholds) - 1, MOST_POINTS).round().astype(int))
+    keep = np.unique(np.linspace(0, len(thresholds) - 1, MAX_POINTS).round().astype(int))
     values = {"thresholds": thresholds, "misses": misses, "alarms_per_hour": alarms}
     return {name: v[keep].tolist() for name, v in values.items()}
 
 
 def threshold_for(
-    found: NDArray[np.floating[Any]], num_said: int, false: NDArray[np.floating[Any]], hours: float, most: float
+    hits: NDArray[np.floating[Any]],
+    num_spoken: int,
+    false: NDArray[np.floating[Any]],
+    hours: float,
+    max_alarms_per_hour: float,
 ) -> dict[str, float]:
     """The lowest threshold that raises at most so many false alarms an hour, and what it costs.
 
     Args:
-        found: as in ``alarm_curve``, as are ``num_said``, ``false`` and ``hours``.
-        num_said: see there.
-        false: see there.
-        hours: see there.
-        most: false alarms an hour that are put up with.
+        hits: (M,) confidences of the words that were said and heard.
+        num_spoken: words that were said.
+        false: (K,) confidences of words that were heard and not said.
+        hours: of sound in which ``false`` were heard.
+        max_alarms_per_hour: false alarms an hour that are put up with.
 
     Returns:
         ``threshold`` from which on a word counts, ``misses`` and ``alarms_per_hour`` with it.
     """
-    loudest = np.sort(np.asarray(false, np.float64))[::-1]
-    allowed = int(most * hours + 1e-9)
+    surest = np.sort(np.asarray(false, np.float64))[::-1]
+    allowed = int(max_alarms_per_hour * hours + 1e-9)
     # Just above the surest of those that may not be heard: what equals the threshold counts.
-    threshold = float(np.nextafter(loudest[allowed], np.inf)) if allowed < len(loudest) else 0.0
+    threshold = float(np.nextafter(surest[allowed], np.inf)) if allowed < len(surest) else 0.0
     return {
         "threshold": threshold,
-        "misses": 1 - float((np.asarray(found) >= threshold).sum()) / num_said,
-        "alarms_per_hour": float((loudest >= threshold).sum()) / hours,
+        "misses": 1 - float((np.asarray(hits) >= threshold).sum()) / num_spoken,
+        "alarms_per_hour": float((surest >= threshold).sum()) / hours,
     }

@@ -13,7 +13,7 @@ NUM_BOOTSTRAPS = 1000
 def resampled_sums(values: NDArray[Any], seed: int) -> NDArray[Any]:
     """(NUM_BOOTSTRAPS, K) sums of (N, K) values over N examples drawn with replacement.
 
-    One draw after the other: all together, they would be the largest thing in memory.
+    They are drawn one after the other: together, they would be the largest thing in memory.
     """
     rng, shares = np.random.default_rng(seed), np.full(len(values), 1 / len(values))
     return np.stack([rng.multinomial(len(values), shares) @ values for _ in range(NUM_BOOTSTRAPS)])

@@ -38,7 +38,7 @@ def log_loss(logits: NDArray[Any], labels: NDArray[np.int64], temperature: float
 
 
 def fit_temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    """The temperature of a softmax that fits validation best (Guo et al., 2017); see ``fit_temperature_of``."""
+    """The temperature of a softmax that fits validation best (Guo et al., 2017)."""
     return fit_temperature_of(lambda t: log_softmax(logits, t), labels)
 
 
@@ -52,7 +52,7 @@ def fit_temperature_of(
     so much of each example's weight goes from its label to the other classes. With N its influence vanishes.
 
     Args:
-        log_probabilities: from a temperature to (N, K), the logarithms of what is said of N examples.
+        log_probabilities: from a temperature to (N, K), the logarithms of the class probabilities of N examples.
         labels: (N,) the true classes.
         tolerance: of the temperature's logarithm.
     """
@@ -93,11 +93,11 @@ def auroc(scores: Floats, positive: NDArray[np.bool_], weights: Floats | None = 
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # of runs of equal scores
     weights = weights[:, order]
-    plus = np.add.reduceat(weights * positive[order], starts, axis=1)  # (R, runs)
-    minus = np.add.reduceat(weights * ~positive[order], starts, axis=1)
-    below = np.cumsum(minus, 1) - minus / 2
+    positives = np.add.reduceat(weights * positive[order], starts, axis=1)  # (R, runs)
+    negatives = np.add.reduceat(weights * ~positive[order], starts, axis=1)
+    below = np.cumsum(negatives, 1) - negatives / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (plus * below).sum(1) / (plus.sum(1) * minus.sum(1))  # type: ignore[no-any-return]
+        return (positives * below).sum(1) / (positives.sum(1) * negatives.sum(1))  # type: ignore[no-any-return]
 
 
 def mean_auroc(probabilities: Floats, labels: NDArray[np.int64], weights: Floats | None = None) -> Floats:
@@ -109,15 +109,15 @@ def mean_auroc(probabilities: Floats, labels: NDArray[np.int64], weights: Floats
     if k == 2:
         present = [1]
     areas = np.stack([auroc(probabilities[:, c], labels == c, weights) for c in present])
-    there = ~np.isnan(areas)  # a bootstrap may draw no example of a class
+    defined = ~np.isnan(areas)  # a bootstrap may draw no example of a class
     with np.errstate(invalid="ignore"):
-        return np.where(there, areas, 0).sum(0) / there.sum(0)  # type: ignore[no-any-return]
+        return np.where(defined, areas, 0).sum(0) / defined.sum(0)  # type: ignore[no-any-return]
 
 
 def calibration(
     probabilities: Floats, labels: NDArray[np.int64], num_bins: int = 15
 ) -> tuple[float, list[dict[str, Any]]]:
-    """``reliability`` of the most probable class."""
+    """Expected calibration error of the most probable classes, and the bins of their reliability diagram."""
     return reliability(probabilities.max(1), probabilities.argmax(1) == labels, num_bins)
 
 
@@ -133,10 +133,10 @@ def reliability(confidence: Floats, right: NDArray[np.bool_], num_bins: int = 15
         The weighted mean gap between confidence and accuracy (Naeini et al., 2015), and for each bin that holds
         decisions its mean confidence, accuracy and number.
     """
-    which = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    bin_of = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
     bins = []
-    for i in np.unique(which):
-        inside = which == i
+    for i in np.unique(bin_of):
+        inside = bin_of == i
         bins.append(
             {
                 "confidence": float(confidence[inside].mean()),
@@ -149,7 +149,7 @@ def reliability(confidence: Floats, right: NDArray[np.bool_], num_bins: int = 15
 
 
 def quick_metrics(logits: NDArray[Any], labels: NDArray[np.int64]) -> dict[str, float]:
-    """What training watches.
+    """The metrics that training watches.
 
     The loss after fitting a temperature is what weights are chosen by: late in a training the network still gets better
     while it grows too sure of itself, and the sureness is taken back by the temperature in the end.
@@ -259,10 +259,11 @@ def per_class(decided: NDArray[np.int64], labels: NDArray[np.int64], classes: tu
     np.add.at(confusion, (labels, decided), 1)
     rows = []
     for c, name in enumerate(classes):
-        hit, truth, said = confusion[c, c], confusion[c].sum(), confusion[:, c].sum()
-        precision, recall = float(hit / said) if said else 0.0, float(hit / truth) if truth else 0.0
+        num_right, num_true, num_decided = confusion[c, c], confusion[c].sum(), confusion[:, c].sum()
+        precision = float(num_right / num_decided) if num_decided else 0.0
+        recall = float(num_right / num_true) if num_true else 0.0
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-        rows.append({"class": name, "num": int(truth), "precision": precision, "recall": recall, "f1": f1})
+        rows.append({"class": name, "num": int(num_true), "precision": precision, "recall": recall, "f1": f1})
     return {"confusion": confusion.tolist(), "per_class": rows}
 
 
@@ -277,9 +278,9 @@ def at_threshold(
         positive: the class's number.
         threshold: chosen elsewhere, never on these examples.
     """
-    said, true = scores >= threshold, labels == positive
+    decided, true = scores >= threshold, labels == positive
     counted = {
-        "sensitivity": (int((said & true).sum()), int(true.sum())),
-        "specificity": (int((~said & ~true).sum()), int((~true).sum())),
+        "sensitivity": (int((decided & true).sum()), int(true.sum())),
+        "specificity": (int((~decided & ~true).sum()), int((~true).sum())),
     }
     return {name: (hits / total, wilson(hits, total)) for name, (hits, total) in counted.items() if total}

@@ -13,6 +13,9 @@ from dolmen.report.run_files import SPLITS, RunFiles
 from dolmen.run_folder import CARD
 from dolmen.wording import count
 
+MAX_CLASSES = 50
+"""Rows of the table of classes."""
+
 
 class Licence(BaseModel):
     """One line of the licence ledger.
@@ -87,9 +90,9 @@ def _data(run: RunFiles) -> str:
     if check.counts:
         splits = list(check.counts)
         classes = list(dict.fromkeys(c for counts in check.counts.values() for c in counts))
-        rows = [[text(c), *(f"{check.counts[s].get(c, 0):,}" for s in splits)] for c in classes[:50]]
-        if len(classes) > 50:
-            rows.append([f"{len(classes) - 50} more classes", *("" for _ in splits)])
+        rows = [[text(c), *(f"{check.counts[s].get(c, 0):,}" for s in splits)] for c in classes[:MAX_CLASSES]]
+        if len(classes) > MAX_CLASSES:
+            rows.append([f"{len(classes) - MAX_CLASSES} more classes", *("" for _ in splits)])
         rows.append(["all", *(f"{sum(check.counts[s].values()):,}" for s in splits)])
         lines += ["", *table(["class", *splits], rows)]
     lines += ["", "What `dolmen check` found:", ""]
@@ -121,16 +124,14 @@ def _quality(run: RunFiles) -> str:
 def _calibration(run: RunFiles) -> str:
     evaluation = run.evaluation.get(run.split, {})
     lines = []
-    if found := evaluation.get("calibration"):
-        before = f" ({found['ece_before']:.3f} without it)" if "ece_before" in found else ""
+    if calibration := evaluation.get("calibration"):
+        before = f" ({calibration['ece_before']:.3f} without it)" if "ece_before" in calibration else ""
         fitted = "Probabilities are as the network gives them"
-        if "temperature" in found:
-            fitted = (
-                f"Probabilities are calibrated with a temperature of {found['temperature']:.2f}, fitted on validation"
-            )
-        lines.append(
-            f"{fitted}; the expected calibration error is {found['ece']:.3f}{before}. {loss_text(found)}".strip()
-        )
+        if "temperature" in calibration:
+            temperature = f"{calibration['temperature']:.2f}"
+            fitted = f"Probabilities are calibrated with a temperature of {temperature}, fitted on validation"
+        ece = f"{calibration['ece']:.3f}{before}"
+        lines.append(f"{fitted}; the expected calibration error is {ece}. {loss_text(calibration)}".strip())
     if "positive" in (point := evaluation.get("operating_point", {})):
         lines.append(
             f"It decides for {text(point['positive'])} from a probability of {point['threshold']:.3f} on, a "
@@ -142,7 +143,7 @@ def _calibration(run: RunFiles) -> str:
 
 
 def _ledger(licences: Sequence[Licence]) -> str:
-    rows = [[text(x) for x in (a.what, a.name, a.licence, a.source)] for a in licences]
+    rows = [[text(cell) for cell in (a.what, a.name, a.licence, a.source)] for a in licences]
     return "\n".join(["## Licences", "", *table(["what", "name", "licence", "source"], rows)])
 
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 WIDTH, MARGIN, LABELS = 1440, 48, 168
 BIG, TILE, GAP = 420, 138, 8
 TEXT = 15.0
-BARS = 6
+MAX_BARS = 6
 """Classes in the chart of probabilities."""
-COLUMNS, MOST_FILTERS = 24, 48
+COLUMNS, MAX_FILTERS = 24, 48
 
 
 def explanation_picture(
@@ -69,17 +69,17 @@ def explanation_picture(
         if rows:
             page.say("What the network sees, layer by layer", MARGIN, y, size=17, weight="bold")
             y += 40
-            for name, found, row in rows:
+            for name, stage, row in rows:
                 page.say(name, MARGIN, y + 4)
-                size = f"{found.shape[2]} × {found.shape[1]} cells"
+                size = f"{stage.shape[2]} × {stage.shape[1]} cells"
                 page.say(size, MARGIN, y + 26, size=TEXT - 2, color=MUTED)
                 page.put(row, MARGIN + LABELS, y)
                 y += row.shape[0] + 14
             y += 20
         if tiles is not None and filters is not None:
-            shown = f"{min(len(filters), MOST_FILTERS)} of {count(len(filters), 'filter')}"
+            num_tiles = f"{min(len(filters), MAX_FILTERS)} of {count(len(filters), 'filter')}"
             page.say("What the first layer looks for", MARGIN, y, size=17, weight="bold")
-            page.say(f"{shown}; mid grey is zero", MARGIN + 310, y + 2, color=MUTED)
+            page.say(f"{num_tiles}; mid grey is zero", MARGIN + 310, y + 2, color=MUTED)
             page.put(tiles, MARGIN, y + 40)
         return save(figure, out)
 
@@ -101,10 +101,10 @@ def _head(
     if sanity is not None:
         note = f"likeness to maps of a network with re-drawn weights: {sanity:.2f} (0 is best, 1 is useless)"
         page.say(note, second, y + plain.shape[0] + 32, size=TEXT - 2, color=MUTED)
-    left, shown = second + BIG + 40, list(top[:BARS])
+    left = second + BIG + 40
     page.say("How probable is which class?", left, y, size=17, weight="bold")
     wide = WIDTH - MARGIN - left
-    for i, (name, probability) in enumerate(shown):
+    for i, (name, probability) in enumerate(top[:MAX_BARS]):
         at, colour = y + 46 + 62 * i, BLUE if i == 0 else MUTED
         page.say(_short(name, 34), left, at, weight="bold" if i == 0 else "normal")
         page.say(percent(probability), left + wide, at, align="right", color=INK if i == 0 else MUTED)
@@ -120,8 +120,8 @@ class Page:
 
     def say(self, text: str, x: float, y: float, *, size: float = TEXT, align: str = "left", **style: Any) -> None:
         """Write a text whose upper left corner is at (x, y)."""
-        at = x / WIDTH, 1 - y / self.height
-        self.figure.text(*at, text, fontsize=size, ha=align, va="top", **{"color": INK} | style)
+        corner = x / WIDTH, 1 - y / self.height
+        self.figure.text(*corner, text, fontsize=size, ha=align, va="top", **{"color": INK} | style)
 
     def put(self, pixels: NDArray[np.uint8], x: int, y: int) -> None:
         """Place pixels."""
@@ -135,26 +135,26 @@ class Page:
         self.figure.add_artist(Rectangle(corner, width / WIDTH, height / self.height, color=colour, linewidth=0))
 
 
-def _short(name: str, most: int) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def _short(name: str, max_length: int) -> str:
+    return name if len(name) <= max_length else name[: max_length - 1] + "…"
 
 
 def feature_row(maps: NDArray[Any]) -> NDArray[np.uint8]:
-    """(n, h, w) -> one row of pictures, each from its smallest value (dark) to its largest (bright)."""
+    """One row of pictures from (n, h, w) maps, each from its smallest value (dark) to its largest (bright)."""
     low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
     shares = (maps - low) / np.maximum(high - low, 1e-12)
     colours = (pictures.heat_colours("viridis", 0.0, 1.0)[(shares * 255).astype(int)] * 255).round().astype(np.uint8)
     h, w = maps.shape[1:]
     factor = TILE / max(h, w)
     size = max(1, round(w * factor)), max(1, round(h * factor))
-    how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
-    return pictures.tiles(np.stack([np.asarray(Image.fromarray(c).resize(size, how)) for c in colours]), 8, GAP)
+    resampling = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.BOX
+    return pictures.tiles(np.stack([np.asarray(Image.fromarray(c).resize(size, resampling)) for c in colours]), 8, GAP)
 
 
 def _filters(filters: NDArray[Any]) -> NDArray[np.uint8]:
     cell = (WIDTH - 2 * MARGIN + GAP) // COLUMNS - GAP
     scale = max(1, cell // filters.shape[-1])
-    return pictures.filter_tiles(filters, scale=scale, columns=COLUMNS, most=MOST_FILTERS, gap=GAP)
+    return pictures.filter_tiles(filters, scale=scale, columns=COLUMNS, max_filters=MAX_FILTERS, gap=GAP)
 
 
 def save(figure: Figure, out: Path) -> Path:

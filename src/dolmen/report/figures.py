@@ -28,28 +28,29 @@ if TYPE_CHECKING:
 # After Okabe & Ito (2008), told apart with any colour vision; text and marks pass 3:1 on both pages.
 COLOURS = {"ink": "#1c2024", "muted": "#62696f", "line": "#dfe2e5", "blue": "#0868ac", "orange": "#c8500a"}
 INK, MUTED, LINE, BLUE, ORANGE = COLOURS.values()
-SMALL = 11.0
+LABEL_PX = 11.0
 """Font size in CSS pixels of all labels; at phone width a chart shrinks to 0.8 at most."""
+MAX_ROC_POINTS = 500
 
 _numbers = itertools.count()
 
 
 @contextmanager
 def drawing(width: float, height: float, *, empty: bool = False, **grid: Any) -> Iterator[tuple[Figure, Any]]:
-    """A figure of ``width`` x ``height`` CSS pixels in the house's style, with axes unless ``empty``."""
+    """A figure of ``width`` x ``height`` CSS pixels in the report's style, with axes unless ``empty``."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as NewFigure
 
     style: dict[Any, Any] = {
-        "font.size": SMALL,
+        "font.size": LABEL_PX,
         "font.family": ["DejaVu Sans"],
         "axes.edgecolor": MUTED,
         "axes.labelcolor": MUTED,
         "axes.linewidth": 0.8,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.titlesize": SMALL + 1,
+        "axes.titlesize": LABEL_PX + 1,
         "axes.titlelocation": "left",
         "axes.titlecolor": INK,
         "axes.grid": True,
@@ -141,7 +142,7 @@ def curve(
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         if len(lines) > 1 or best is not None:
-            axes.legend(fontsize=SMALL, labelcolor=INK, handlelength=1.4)
+            axes.legend(fontsize=LABEL_PX, labelcolor=INK, handlelength=1.4)
         if len(seconds) > 1 and x[-1] > x[0]:
             _time_on_top(axes, x, seconds)
         ends = ", ".join(f"{n} {v[0]:.3g} to {v[-1]:.3g}" for n, v in lines.items())
@@ -154,7 +155,7 @@ def _time_on_top(axes: Axes, x: Sequence[float], seconds: Sequence[float]) -> No
     marks = np.linspace(x[0], x[-1], 4)[1:]  # even in epochs: time may run unevenly, and labels would collide
     top.set_xticks(marks, [duration(s) for s in np.interp(marks, x, seconds)])
     top.spines["top"].set_visible(False)
-    top.tick_params(labelsize=SMALL - 1, length=3)
+    top.tick_params(labelsize=LABEL_PX - 1, length=3)
 
 
 def gradient_flow(x: Sequence[float], norms: Sequence[dict[str, float]]) -> str:
@@ -176,8 +177,8 @@ def gradient_flow(x: Sequence[float], norms: Sequence[dict[str, float]]) -> str:
             values, aspect="auto", cmap="cividis", interpolation="nearest",
             norm=LogNorm(low, max(high, low * 1.01)), extent=(0, len(x), len(names), 0),
         )  # fmt: skip
-        every = int(np.ceil(15 * len(names) / (height - 80)))
-        axes.set_yticks(np.arange(0, len(names), every) + 0.5, names[::every], fontsize=SMALL - 1)
+        tick_step = int(np.ceil(15 * len(names) / (height - 80)))
+        axes.set_yticks(np.arange(0, len(names), tick_step) + 0.5, names[::tick_step], fontsize=LABEL_PX - 1)
         marks = np.unique(np.linspace(0, len(x) - 1, min(8, len(x))).round().astype(int))
         axes.set_xticks(marks + 0.5, [f"{x[i]:.1f}" for i in marks])
         axes.set_xlabel("epochs")
@@ -213,7 +214,7 @@ def confusion(
     """
     k = len(classes)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    cell = next(c for most, c in ((3, 100), (6, 76), (10, 48), (21, 34), (10**9, 640 / k)) if k <= most)
+    cell = next(c for max_classes, c in ((3, 100), (6, 76), (10, 48), (21, 34), (10**9, 640 / k)) if k <= max_classes)
     size = 130 + cell * k
     names, across = ([c if len(c) <= 18 else c[:17] + "…" for c in group] for group in (classes, columns or classes))
     with drawing(size + 60, size) as (figure, axes):
@@ -225,14 +226,14 @@ def confusion(
             for i, j in np.argwhere(matrix):
                 colour = "white" if share[i, j] ** 0.7 > 0.55 else INK
                 axes.text(j + 0.5, i + 0.5, f"{matrix[i, j]}", ha="center", va="center", color=colour,
-                          fontsize=SMALL + 1 if k <= 10 else SMALL - 1)  # fmt: skip
-        every = 1 if k <= 40 else 10
-        marks, numbers = np.arange(0, k, every) + 0.5, list(range(0, k, every))
+                          fontsize=LABEL_PX + 1 if k <= 10 else LABEL_PX - 1)  # fmt: skip
+        tick_step = 1 if k <= 40 else 10
+        marks, numbers = np.arange(0, k, tick_step) + 0.5, list(range(0, k, tick_step))
         upright = max(map(len, across)) * 7 > cell
-        small = SMALL if k <= 25 else SMALL - 2
+        label_px = LABEL_PX if k <= 25 else LABEL_PX - 2
         rotation = 90 if upright and k <= 40 else 0
-        axes.set_xticks(marks, across if k <= 40 else numbers, rotation=rotation, fontsize=small)
-        axes.set_yticks(marks, names if k <= 40 else numbers, fontsize=small)
+        axes.set_xticks(marks, across if k <= 40 else numbers, rotation=rotation, fontsize=label_px)
+        axes.set_yticks(marks, names if k <= 40 else numbers, fontsize=label_px)
         axes.set_xlabel(axis_names[1] if k <= 40 else f"{axis_names[1]} (number of the class)")
         axes.set_ylabel(axis_names[0])
         axes.grid(False)
@@ -296,10 +297,10 @@ def roc(scores: NDArray[np.float64], positive: NDArray[np.bool_], point: dict[st
         axes.fill_between(x, y, color=BLUE, alpha=0.1, linewidth=0)
         axes.plot(x, y, color=BLUE)
         if point is not None:
-            at = 1 - point["specificity"], point["sensitivity"]
-            axes.plot(*at, "o", color=ORANGE, markersize=10)
+            corner = 1 - point["specificity"], point["sensitivity"]
+            axes.plot(*corner, "o", color=ORANGE, markersize=10)
             axes.annotate(
-                f"threshold {point['threshold']:.2f}", at, (12, -16), textcoords="offset points", color=ORANGE
+                f"threshold {point['threshold']:.2f}", corner, (12, -16), textcoords="offset points", color=ORANGE
             )
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set(
@@ -313,13 +314,13 @@ def roc(scores: NDArray[np.float64], positive: NDArray[np.bool_], point: dict[st
 
 
 def roc_points(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> tuple[NDArray[np.float64], ...]:
-    """Corners of the ROC curve: false and true positive rates, from (0, 0) to (1, 1); at most about 500."""
+    """Corners of the ROC curve: false and true positive rates, from (0, 0) to (1, 1); at most ``MAX_ROC_POINTS``."""
     order = np.argsort(-scores, kind="stable")
     last = np.r_[np.flatnonzero(np.diff(scores[order])), len(scores) - 1]  # of runs of equal scores
     hits, alarms = np.cumsum(positive[order])[last], np.cumsum(~positive[order])[last]
     x = np.r_[0, alarms / max(1, alarms[-1])]
     y = np.r_[0, hits / max(1, hits[-1])]
-    keep = np.unique(np.linspace(0, len(x) - 1, 500).round().astype(int))
+    keep = np.unique(np.linspace(0, len(x) - 1, MAX_ROC_POINTS).round().astype(int))
     return x[keep], y[keep]
 
 
@@ -345,7 +346,7 @@ def precision_recall(curve: dict[str, list[float]], point: tuple[float, float], 
         axes.plot(*point, "o", color=ORANGE, markersize=8)
         axes.set(xlim=(-0.02, 1.03), ylim=(-0.02, 1.05), xlabel="recall", ylabel="precision")
         axes.set_title(title if len(title) <= 20 else title[:19] + "…")
-        axes.set_title(note, loc="right", color=MUTED, fontsize=SMALL)
+        axes.set_title(note, loc="right", color=MUTED, fontsize=LABEL_PX)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
             axis.set_ticks([0, 0.5, 1])

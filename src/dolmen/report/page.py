@@ -16,7 +16,7 @@ from dolmen.run_folder import REPORT
 from dolmen.types import Section
 from dolmen.wording import count
 
-ABOUT_THE_MOMENT = {"event", "epoch", "step", "progress", "seconds", "best"}
+NOT_LOSSES = {"event", "epoch", "step", "progress", "seconds", "best"}
 
 
 def write_report(folder: Path, sections: Sequence[Section]) -> Path:
@@ -66,21 +66,21 @@ def show(value: object) -> str:
 
 def curves(run: RunFiles) -> list[str]:
     """Charts of the losses and of the headline metric on validation."""
-    if not run.looks:
+    if not run.validations:
         return []
-    x, seconds = run.epochs(), [float(r["seconds"]) for r in run.looks]
-    kept = [i for i, r in enumerate(run.looks) if r.get("best")]
+    x, seconds = run.epochs(), [float(r["seconds"]) for r in run.validations]
+    kept = [i for i, r in enumerate(run.validations) if r.get("best")]
     best = kept[-1] if kept else None
     losses: dict[str, Sequence[float]] = {
-        "training" if k == "loss" else f"training {k}": [r.get(k, math.nan) for r in run.looks]
-        for k, v in run.looks[0].items()
-        if k not in ABOUT_THE_MOMENT and isinstance(v, int | float)
+        "training" if k == "loss" else f"training {k}": [r.get(k, math.nan) for r in run.validations]
+        for k, v in run.validations[0].items()
+        if k not in NOT_LOSSES and isinstance(v, int | float)
     }
-    if "loss" in run.looks[0].get("val", {}):
-        losses["validation"] = [r["val"].get("loss", math.nan) for r in run.looks]
+    if "loss" in run.validations[0].get("val", {}):
+        losses["validation"] = [r["val"].get("loss", math.nan) for r in run.validations]
     charts = [figures.curve(x, losses, title="Loss", seconds=seconds, best=best)] if losses else []
     if name := run.watched:
-        values = [r["val"].get(name, math.nan) for r in run.looks]
+        values = [r["val"].get(name, math.nan) for r in run.validations]
         metric, lines = run.description.metric(name), {"validation": values}
         title = f"{sentence(metric.title)} on validation"
         charts.append(figures.curve(x, lines, title=title, seconds=seconds, best=best, percent=metric.percent))
@@ -89,5 +89,5 @@ def curves(run: RunFiles) -> list[str]:
 
 def gradients(run: RunFiles) -> str:
     """The heat map of gradient strength, or nothing."""
-    found = [(x, r["grad_norms"]) for x, r in zip(run.epochs(), run.looks, strict=True) if r.get("grad_norms")]
-    return figures.gradient_flow([x for x, _ in found], [n for _, n in found]) if len(found) > 1 else ""
+    measured = [(x, r["grad_norms"]) for x, r in zip(run.epochs(), run.validations, strict=True) if r.get("grad_norms")]
+    return figures.gradient_flow([x for x, _ in measured], [n for _, n in measured]) if len(measured) > 1 else ""

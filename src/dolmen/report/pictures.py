@@ -35,8 +35,8 @@ def fit(pixels: Pixels, side: int) -> Pixels:
     height, width = pixels.shape[:2]
     factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    how = Image.Resampling.NEAREST if max(height, width) <= 16 else Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(pixels).resize(size, how))
+    resampling = Image.Resampling.NEAREST if max(height, width) <= 16 else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(pixels).resize(size, resampling))
 
 
 @cache
@@ -69,13 +69,13 @@ def overlay(picture: Pixels, cam: NDArray[Any], side: int) -> Pixels:
 
 
 def filter_tiles(
-    filters: NDArray[Any], *, scale: int | None = None, columns: int = 16, most: int = 64, gap: int = 4
+    filters: NDArray[Any], *, scale: int | None = None, columns: int = 16, max_filters: int = 64, gap: int = 4
 ) -> Pixels:
     """(O, C, k, k) filters -> one (H, W, 4) picture; zero is mid grey, each filter fills its own range.
 
     Filters of three channels are shown in colour, of any other number as the mean over channels.
     """
-    filters = np.asarray(filters, np.float64)[:most]
+    filters = np.asarray(filters, np.float64)[:max_filters]
     if filters.shape[1] != 3:
         filters = filters.mean(1, keepdims=True).repeat(3, 1)
     top = np.abs(filters).max((1, 2, 3), keepdims=True)

@@ -32,7 +32,7 @@ class RunFiles:
         evaluation: evaluation.json, by split.
         check: check.json, or None.
         plan: the plan's record of metrics.jsonl.
-        looks: its records of the looks at validation, without those that a diverged training went back behind.
+        validations: its records of validation, without those that a diverged training went back behind.
         setbacks: its records of where the training diverged.
     """
 
@@ -47,12 +47,12 @@ class RunFiles:
         self.check = CheckReport.model_validate_json(check.read_text("utf-8")) if check.exists() else None
         records = read_journal(folder / METRICS)
         self.setbacks: list[Record] = [r for r in records if r.get("event") == "diverged"]
-        self.looks: list[Record] = []
+        self.validations: list[Record] = []
         for record in records:
             if record.get("event") == "look":
-                self.looks.append(record)
+                self.validations.append(record)
             elif record.get("event") == "diverged":
-                self.looks = [r for r in self.looks if r["step"] <= record["back_to"]]
+                self.validations = [r for r in self.validations if r["step"] <= record["back_to"]]
         self.plan: Record = next((r for r in records if r.get("event") == "plan"), {})
 
     @property
@@ -73,14 +73,14 @@ class RunFiles:
     @property
     def metrics(self) -> dict[str, float]:
         """The numbers of that split."""
-        found: dict[str, float] = self.evaluation.get(self.split, {}).get("metrics", {})
-        return found
+        metrics: dict[str, float] = self.evaluation.get(self.split, {}).get("metrics", {})
+        return metrics
 
     @property
     def intervals(self) -> dict[str, list[float]]:
         """Their 95 % intervals."""
-        found: dict[str, list[float]] = self.evaluation.get(self.split, {}).get("intervals", {})
-        return found
+        intervals: dict[str, list[float]] = self.evaluation.get(self.split, {}).get("intervals", {})
+        return intervals
 
     @property
     def headline_metric(self) -> str:
@@ -103,20 +103,20 @@ class RunFiles:
 
     def facts(self) -> list[tuple[str, str]]:
         """What the run is: a few names with values."""
-        found = [("data", str(self.about.get("data", "–")))]
+        facts = [("data", str(self.about.get("data", "–")))]
         if self.check and self.check.counts:
             parts = [f"{s} {sum(c.values()):,}" for s, c in self.check.counts.items()]
-            found.append(("examples", ", ".join(parts)))
-        found += self.description.facts
+            facts.append(("examples", ", ".join(parts)))
+        facts += self.description.facts
         if self.config.get("model"):
-            found.append(("model", self.model()))
-        if self.looks:
-            last = self.looks[-1]
+            facts.append(("model", self.model()))
+        if self.validations:
+            last = self.validations[-1]
             steps = count(last["step"], "step")
-            found.append(("training", f"{duration(last['seconds'])}, {self.epochs()[-1]:.1f} epochs, {steps}"))
+            facts.append(("training", f"{duration(last['seconds'])}, {self.epochs()[-1]:.1f} epochs, {steps}"))
         if self.environment:
-            found.append(("machine", self.machine()))
-        return found
+            facts.append(("machine", self.machine()))
+        return facts
 
     def model(self) -> str:
         """The network's name and size."""
@@ -136,30 +136,30 @@ class RunFiles:
     # ---- training
 
     def epochs(self) -> list[float]:
-        """Passes over the data at each look, from the steps, since the journal has whole epochs only."""
-        if not self.looks:
+        """Passes over the data at each validation, from the steps, since the journal has whole epochs only."""
+        if not self.validations:
             return []
-        # Epoch e holds the steps e * n + 1 to (e + 1) * n: every look bounds n from both sides.
-        least = max(math.floor((r["step"] - 1) / (r["epoch"] + 1)) + 1 for r in self.looks)
-        most = min(((r["step"] - 1) // r["epoch"] for r in self.looks if r["epoch"]), default=least)
-        return [r["step"] / max(least, most) for r in self.looks]
+        # Epoch e holds the steps e * n + 1 to (e + 1) * n: every validation bounds n from both sides.
+        low = max(math.floor((r["step"] - 1) / (r["epoch"] + 1)) + 1 for r in self.validations)
+        high = min(((r["step"] - 1) // r["epoch"] for r in self.validations if r["epoch"]), default=low)
+        return [r["step"] / max(low, high) for r in self.validations]
 
     @property
     def watched(self) -> str:
-        """The metric to draw: the headline where training looked at it, else the first that it looked at."""
-        names = [n for n in self.looks[0].get("val", {}) if n != "loss"] if self.looks else []
+        """The metric to draw: the headline where training measured it, else the first that it measured."""
+        names = [n for n in self.validations[0].get("val", {}) if n != "loss"] if self.validations else []
         name = self.headline_metric
         return name if name in names else next(iter(names), "")
 
     def progress(self) -> str:
-        """What the last quarter of training still brought, in one sentence."""
+        """What the last quarter of the training changed, in one sentence."""
         name = self.watched
-        if not name or len(self.looks) < 5:
+        if not name or len(self.validations) < 5:
             return ""
-        x = [r["progress"] for r in self.looks]
+        x = [r["progress"] for r in self.validations]
         late = max(i for i, p in enumerate(x) if p <= max(x[0], 0.75 * x[-1]))
         metric = self.description.metric(name)
-        first, before, after = (metric_text(metric, self.looks[i]["val"].get(name)) for i in (0, late, -1))
+        first, before, after = (metric_text(metric, self.validations[i]["val"].get(name)) for i in (0, late, -1))
         return (
             f"{sentence(metric.title)} on validation was {first} at the first look, {before} after "
             "three "
@@ -171,5 +171,5 @@ def read_json(path: Path) -> Record:
     """A JSON object from a file, empty where there is none."""
     if not path.exists():
         return {}
-    found: Record = json.loads(path.read_text("utf-8"))
-    return found
+    values: Record = json.loads(path.read_text("utf-8"))
+    return values

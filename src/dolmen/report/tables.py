@@ -36,5 +36,5 @@ def numbers(run: RunFiles) -> Section:
 
 def bar(value: float, text: str | None = None) -> str:
     """A cell of a table with a share, and a bar behind it; ``text`` instead of the share in percent."""
-    shown = percent(value) if text is None else escape(text)
-    return f'<td class="number bar" style="--share:{100 * value:.1f}%"><span>{shown}</span></td>'
+    content = percent(value) if text is None else escape(text)
+    return f'<td class="number bar" style="--share:{100 * value:.1f}%"><span>{content}</span></td>'

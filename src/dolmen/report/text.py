@@ -16,7 +16,7 @@ from dolmen.report.figures import BLUE, INK, MUTED, ORANGE
 from dolmen.report.numbers import decimal
 from dolmen.types import Section
 
-MOST_BITS = 8.0
+FULL_COLOUR_BITS = 8.0
 """Surprise at which a token has its full colour."""
 COLUMNS = 96
 """Characters in a line of the picture."""
@@ -27,8 +27,8 @@ def coloured(tokens: Sequence[str], values: NDArray[Any], notes: Sequence[str], 
     parts = []
     for token, value, note in zip(tokens, np.clip(values, 0, 1), notes, strict=True):
         style = f"background:color-mix(in srgb, var({colour}) {round(70 * float(value))}%, transparent)"
-        shown = escape(token).replace("\n", "↵\n")
-        parts.append(f'<span style="{style}" title="{escape(note, quote=True)}">{shown}</span>')
+        html = escape(token).replace("\n", "↵\n")
+        parts.append(f'<span style="{style}" title="{escape(note, quote=True)}">{html}</span>')
     return f'<pre class="surprise">{"".join(parts)}</pre>'
 
 
@@ -37,18 +37,19 @@ def surprise_section(tokens: Sequence[str], bits: NDArray[Any], guesses: Sequenc
     notes = [f"{b:.1f} bits; expected {g}" for b, g in zip(bits, guesses, strict=True)]
     return Section(
         "What surprised it",
-        coloured(tokens, np.asarray(bits) / MOST_BITS, notes),
-        f"A stretch of the text. The darker a token, the less it was expected (full colour: {MOST_BITS:g} bits); "
-        f"on average {decimal(float(np.mean(bits)))} bits. Point at one to see what was expected there.",
+        coloured(tokens, np.asarray(bits) / FULL_COLOUR_BITS, notes),
+        f"A stretch of the text. The darker a token, the less it was expected (full colour: "
+        f"{FULL_COLOUR_BITS:g} bits); on average {decimal(float(np.mean(bits)))} bits. Point at one to see what "
+        "was expected there.",
     )
 
 
-def units_section(tokens: Sequence[str], found: Sequence[tuple[str, int, float, NDArray[Any]]]) -> Section | None:
+def units_section(tokens: Sequence[str], units: Sequence[tuple[str, int, float, NDArray[Any]]]) -> Section | None:
     """Units that follow something legible: (what, unit, correlation, (T,) values in -1..1)."""
-    if not found:
+    if not units:
         return None
     parts = []
-    for what, unit, r, values in found:
+    for what, unit, r, values in units:
         shares = (values * np.sign(r) + 1) / 2
         notes = [f"{v:+.2f}" for v in values]
         parts.append(f"<h3>{escape(what)}: unit {unit} (correlation {r:+.2f})</h3>")
@@ -81,9 +82,9 @@ def _draw_gates(axes: Sequence[Any], tokens: Sequence[str], gates: Mapping[str, 
     axes[-1].set_xticks(range(len(tokens)), letters, fontsize=7, rotation=0 if max(map(len, letters)) == 1 else 90)
 
 
-def liveliest(values: NDArray[Any], most: int = 32) -> NDArray[Any]:
-    """(T, H) -> (T, at most ``most``): the units that change most, which show most, by when each is at its height."""
-    chosen = np.argsort(-values.std(0), kind="stable")[:most]
+def liveliest(values: NDArray[Any], max_units: int = 32) -> NDArray[Any]:
+    """The units of (T, H) values that change most, (T, at most ``max_units``), by when each is at its height."""
+    chosen = np.argsort(-values.std(0), kind="stable")[:max_units]
     return values[:, chosen[np.argsort(values[:, chosen].argmax(0), kind="stable")]]
 
 
@@ -105,13 +106,13 @@ def explanation(
     import io
 
     lines = _laid_out(tokens, bits)
-    shown = next(iter(gates.values())).shape[0]
+    num_steps = next(iter(gates.values())).shape[0]
     top = 84 + 22 * len(lines)
     height = top + 110 * len(gates) + 70
     with figures.drawing(1280, height, empty=True) as (figure, _):
         figure.set_facecolor("white")
         figure.text(0.02, 1 - 22 / height, title, fontsize=17, weight="bold", color=INK, va="top")
-        note = f"{float(np.mean(bits)):.2f} bits a token on average; full colour: {MOST_BITS:g} bits"
+        note = f"{float(np.mean(bits)):.2f} bits a token on average; full colour: {FULL_COLOUR_BITS:g} bits"
         figure.text(0.02, 1 - 50 / height, note, fontsize=12, color=MUTED, va="top")
         from matplotlib.patches import Rectangle
 
@@ -120,7 +121,7 @@ def explanation(
             y = 1 - (84 + 22 * row) / height
             for column, (character, value) in enumerate(line):
                 x = 0.02 + column * cell
-                alpha = 0.75 * min(1.0, value / MOST_BITS)
+                alpha = 0.75 * min(1.0, value / FULL_COLOUR_BITS)
                 box = Rectangle((x, y - 20 / height), cell, 20 / height, color=ORANGE, alpha=alpha, linewidth=0)
                 figure.add_artist(box)
                 figure.text(x + cell / 2, y - 10 / height, character, fontsize=12, family="DejaVu Sans Mono",
@@ -128,7 +129,7 @@ def explanation(
         rows = len(gates)
         bottom, each = 50 / height, (height - top - 70) / height / rows
         axes = [figure.add_axes((0.06, bottom + each * (rows - 1 - i), 0.92, each * 0.86)) for i in range(rows)]
-        _draw_gates(axes, tokens[:shown], gates)
+        _draw_gates(axes, tokens[:num_steps], gates)
         for axis in axes[:-1]:
             axis.set_xticks([])
         axes[0].set_title("Gates of the last layer (a row is a unit)", color=BLUE)

@@ -90,11 +90,11 @@ class Bundle(Model):
         for name, wanted in shapes.items():
             if name not in specs:
                 raise _damaged(self.path, f"its graph {graph} has no {name}, and {self.task_name} needs it")
-            given = specs[name].shape
-            pairs = list(zip(given, wanted, strict=False))
-            if len(given) != len(wanted) or any(a != b for a, b in pairs if isinstance(a, int) and isinstance(b, int)):
+            shape = specs[name].shape
+            pairs = list(zip(shape, wanted, strict=False))
+            if len(shape) != len(wanted) or any(a != b for a, b in pairs if isinstance(a, int) and isinstance(b, int)):
                 raise _damaged(
-                    self.path, f"{name} are {_times(given)} in its graph {graph}, and {_times(wanted)} by its processor"
+                    self.path, f"{name} are {_times(shape)} in its graph {graph}, and {_times(wanted)} by its processor"
                 )
 
     def __repr__(self) -> str:
@@ -107,7 +107,7 @@ class Bundle(Model):
 
     @property
     def predictor(self) -> Predictor[Any]:
-        """Inputs, as a person has them, to predictions."""
+        """What turns inputs, as a person has them, into predictions."""
         return self._predictor
 
     def describe(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class _Files:
         """
         try:
             if self.path.is_dir():
-                return self._of_folder(self.path / name, max_bytes)
+                return self._read_from_folder(self.path / name, max_bytes)
             with zipfile.ZipFile(self.path) as archive:
                 entry = archive.getinfo(name)
                 if entry.flag_bits & 1:
@@ -181,7 +181,7 @@ class _Files:
         except OSError as error:
             raise UserError(f"{self.path} can't be read: {error.strerror}") from None
 
-    def _of_folder(self, file: Path, max_bytes: int) -> bytes:
+    def _read_from_folder(self, file: Path, max_bytes: int) -> bytes:
         if file.exists() and not file.is_file():
             raise _damaged(self.path, f"{file.name} is no file")
         with open(file, "rb") as stream:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dolmen.processors.audio.log_mel import mono
 from dolmen.types import UserError
 
-OF_FILES = (b"RIFF", b"fLaC", b"OggS")
+FILE_SIGNATURES = (b"RIFF", b"fLaC", b"OggS")
 """How files of sound begin."""
 
 
@@ -37,19 +37,19 @@ def from_int16(content: bytes) -> NDArray[np.float32]:
 
 def _standard_input(rate: int, num_bytes: int) -> Iterator[NDArray[np.float32]]:
     held = b""
-    known = False
+    is_samples = False
     while content := sys.stdin.buffer.read1(num_bytes):  # type: ignore[union-attr]
         held += content
-        if not known and held[:4] in OF_FILES:
+        if not is_samples and held[:4] in FILE_SIGNATURES:
             raise UserError(
                 "standard input begins as a file of sound does, and bare 16-bit samples were expected; name the file, "
                 f"or type: ffmpeg -i FILE -f s16le -ac 1 -ar {rate} - | dolmen watch ... -"
             )
-        known = known or len(held) >= 4
-        whole = len(held) // 2 * 2 if known else 0
-        if whole:
-            yield from_int16(held[:whole])
-        held = held[whole:]
+        is_samples = is_samples or len(held) >= 4
+        num_whole = len(held) // 2 * 2 if is_samples else 0
+        if num_whole:
+            yield from_int16(held[:num_whole])
+        held = held[num_whole:]
     if len(held) > 1:
         yield from_int16(held[: len(held) // 2 * 2])
 

@@ -32,12 +32,12 @@ class Model:
 
     @property
     def predictor(self) -> Predictor[Any]:
-        """Inputs, as a person has them, to predictions."""
+        """What turns inputs, as a person has them, into predictions."""
         raise NotImplementedError
 
     @property
     def processor(self) -> Any:
-        """Raw input to arrays, outputs to predictions."""
+        """What turns raw input into arrays, and outputs into predictions."""
         return self.predictor.processor
 
     @property
@@ -64,13 +64,13 @@ class Model:
         Raises:
             UserError: an input can't be read.
         """
-        many = isinstance(inputs, (list, tuple)) and not self.predictor.is_one(inputs)
+        several = isinstance(inputs, (list, tuple)) and not self.predictor.is_one(inputs)
         results = []
-        for _, prediction in self.predict_each(inputs if many else [inputs], **options):
+        for _, prediction in self.predict_each(inputs if several else [inputs], **options):
             if isinstance(prediction, UserError):
                 raise prediction
             results.append(prediction)
-        return results if many else results[0]
+        return results if several else results[0]
 
     def predict_each(
         self, inputs: Iterable[Any], *, batch_size: int = 64, **options: Any
@@ -92,13 +92,11 @@ class Model:
             idle_timeout_s: after so many seconds without a call it is over; None for never.
             options: of ``predictor.Streaming``.
         """
-        kind = self.predictor.Streaming
-        return self.predictor.session(
-            idle_timeout_s, validated(kind, options, self.task_name, f"dolmen watch {self.path} --help")
-        )
+        chosen = validated(self.predictor.Streaming, options, self.task_name, f"dolmen watch {self.path} --help")
+        return self.predictor.session(idle_timeout_s, chosen)
 
     def watch(self, source: str | Path, **options: Any) -> Iterator[Prediction]:
-        """What it says of a live source, as it comes.
+        """Predict a live source, as it comes.
 
         Args:
             source: ``-`` for standard input, or what the task knows besides: a video, a folder of pictures.
@@ -107,10 +105,8 @@ class Model:
         Raises:
             UserError: it can't be read.
         """
-        kind = self.predictor.Watching
-        return self.predictor.watch(
-            str(source), validated(kind, options, self.task_name, f"dolmen watch {self.path} --help")
-        )
+        chosen = validated(self.predictor.Watching, options, self.task_name, f"dolmen watch {self.path} --help")
+        return self.predictor.watch(str(source), chosen)
 
     def describe(self) -> dict[str, Any]:
         """What it is, as plain JSON values."""

@@ -88,7 +88,7 @@ class Network(Protocol):
         ...
 
     def steps(self, start: Arrays | None = None) -> Steps:
-        """One stream, of networks that have a state.
+        """Begin one stream; only for a network that has a state.
 
         Args:
             start: states to begin from and inputs that are the same in each step, by name, of a batch of 1. A state
@@ -100,7 +100,7 @@ class Network(Protocol):
 class Streams:
     """Several streams side by side through a network with a state: a batch that is decoded, or a search's beams.
 
-    ``streams[rows]`` selects, reorders, repeats or splits them; ``stack`` puts them together. What they hold is never
+    ``streams[rows]`` selects, reorders, repeats or splits them; ``stack`` puts them stacked. What they hold is never
     changed in place, so that selected streams share it.
 
     Args:
@@ -137,24 +137,24 @@ class Streams:
     def __getitem__(self, rows: slice | Sequence[int] | NDArray[np.integer[Any]]) -> Self:
         """The streams of these rows, in this order; a row may come several times."""
         index = np.arange(len(self))[rows]
-        chosen = self._empty()
-        chosen.origins = self.origins[index]
-        chosen.state = self._rows(self.state, index)
+        selected = self._empty()
+        selected.origins = self.origins[index]
+        selected.state = self._rows(self.state, index)
         # Beams that change places within their sentence keep its memory: it need not be copied at each step.
-        same = np.array_equal(chosen.origins, self.origins)
-        chosen.constants = self.constants if same else self._rows(self.constants, index)
-        return chosen
+        same = np.array_equal(selected.origins, self.origins)
+        selected.constants = self.constants if same else self._rows(self.constants, index)
+        return selected
 
     @classmethod
     def stack(cls, parts: Sequence[Self]) -> Self:
         """All streams of ``parts``, of one network, in their order; dimensions that differ are filled up with zeros."""
         first = parts[0]
-        together = first._empty()
+        stacked = first._empty()
         starts = np.cumsum([0, *(len(part) for part in parts)])
-        together.origins = np.concatenate([part.origins + n for part, n in zip(parts, starts, strict=False)])
-        together.state = {k: first._joined(k, [part.state[k] for part in parts]) for k in first.state}
-        together.constants = {k: first._joined(k, [part.constants[k] for part in parts]) for k in first.constants}
-        return together
+        stacked.origins = np.concatenate([part.origins + n for part, n in zip(parts, starts, strict=False)])
+        stacked.state = {k: first._joined(k, [part.state[k] for part in parts]) for k in first.state}
+        stacked.constants = {k: first._joined(k, [part.constants[k] for part in parts]) for k in first.constants}
+        return stacked
 
     def _empty(self) -> Self:
         other = type(self).__new__(type(self))
@@ -210,12 +210,12 @@ def begin(
     Raises:
         ValueError: an input that is the same in each step is missing.
     """
-    read, *others = inputs
+    sequence, *others = inputs
     constants = [name for name in others if name not in states.values()]
     if missing := [name for name in constants if name not in start]:
         raise ValueError(f"a stream of this network needs {', '.join(missing)} to start with")
-    if read in start:
-        raise ValueError(f"{read} is read step by step, and is nothing to start with")
+    if sequence in start:
+        raise ValueError(f"{sequence} is read step by step, and is nothing to start with")
     state = {
         name: np.ascontiguousarray(start[name], np.float32)
         if name in start

@@ -98,14 +98,15 @@ class OnnxSteps:
         self.constant_values = {name: value(array) for name, array in self.constants.items()}
         self.buffers = [{name: value(array.copy()) for name, array in self.start.items()} for _ in range(2)]
         # One step after the other is what streams do most: all that this needs is prepared here, once.
-        read, given = network.inputs[self.input], network.output_specs[self.output]
-        self.one, self.at = np.zeros(_of_one(read.shape), read.dtype), 0
-        self.one_value, self.output_value = value(self.one), value(np.zeros(_of_one(given.shape), np.float32))
+        step, output = network.inputs[self.input], network.output_specs[self.output]
+        self.step, self.current = np.zeros(_one_step_shape(step.shape), step.dtype), 0
+        self.step_value = value(self.step)
+        self.output_value = value(np.zeros(_one_step_shape(output.shape), np.float32))
         self.bindings = [self._bind(now, after) for now, after in (self.buffers, self.buffers[::-1])]
 
     def _bind(self, now: dict[str, Any], after: dict[str, Any]) -> Any:
         binding = self.network.session.io_binding()
-        binding.bind_ortvalue_input(self.input, self.one_value)
+        binding.bind_ortvalue_input(self.input, self.step_value)
         binding.bind_ortvalue_output(self.output, self.output_value)
         for name, constant in self.constant_values.items():
             binding.bind_ortvalue_input(name, constant)
@@ -117,17 +118,17 @@ class OnnxSteps:
     def read(self, steps: NDArray[Any]) -> NDArray[np.float32]:
         """Take in T steps, (T,) tokens or (T, S, F) frames; (T, V) outputs, which the next call may overwrite."""
         if len(steps) == 1:
-            self.one[0, 0] = steps[0]
-            self.one_value.update_inplace(self.one)
-            self.network.session.run_with_iobinding(self.bindings[self.at])
-            self.at = 1 - self.at
-            only: NDArray[np.float32] = self.output_value.numpy()[0]
-            return only
-        together = np.ascontiguousarray(steps[None], self.one.dtype)
-        outputs = self.network({self.input: together, **self.constants, **self.state})
+            self.step[0, 0] = steps[0]
+            self.step_value.update_inplace(self.step)
+            self.network.session.run_with_iobinding(self.bindings[self.current])
+            self.current = 1 - self.current
+            outputs_of_step: NDArray[np.float32] = self.output_value.numpy()[0]
+            return outputs_of_step
+        batch = np.ascontiguousarray(steps[None], self.step.dtype)
+        outputs = self.network({self.input: batch, **self.constants, **self.state})
         self.state = {name: outputs[output] for output, name in self.network.states.items()}
-        several: NDArray[np.float32] = outputs[self.output][0]
-        return several
+        outputs_of_steps: NDArray[np.float32] = outputs[self.output][0]
+        return outputs_of_steps
 
     def reset(self) -> None:
         """Begin anew, from the state at the start."""
@@ -136,11 +137,11 @@ class OnnxSteps:
     @property
     def state(self) -> Arrays:
         """A copy of the state, by name."""
-        return {name: np.array(buffer.numpy()) for name, buffer in self.buffers[self.at].items()}
+        return {name: np.array(buffer.numpy()) for name, buffer in self.buffers[self.current].items()}
 
     @state.setter
     def state(self, state: Arrays) -> None:
-        for name, buffer in self.buffers[self.at].items():
+        for name, buffer in self.buffers[self.current].items():
             buffer.update_inplace(np.ascontiguousarray(state[name], np.float32))
 
 
@@ -151,7 +152,7 @@ def _specs(values: Sequence[Any]) -> dict[str, ArraySpec]:
     }
 
 
-def _of_one(shape: Sequence[int | str]) -> list[int]:
+def _one_step_shape(shape: Sequence[int | str]) -> list[int]:
     """The shape of one sequence of one step."""
     return [d if isinstance(d, int) else 1 for d in shape]
 

@@ -19,9 +19,8 @@ from dolmen.types import Arrays, Example, Prediction, UserError
 
 P = TypeVar("P")
 
-
-SMALL = 20_000
-"""Bytes of a file that is read sooner than it is handed to another thread."""
+MIN_THREADED_BYTES = 20_000
+"""Size of a file from which on it is worth being handed to another thread."""
 
 
 class ImagePredictor(Predictor[P]):
@@ -35,8 +34,8 @@ class ImagePredictor(Predictor[P]):
         """Encode one picture, or return why it can't be read."""
         try:
             processor: Any = self.processor
-            found: Example = processor.encode(raw)
-            return found
+            example: Example = processor.encode(raw)
+            return example
         except UnreadableImageError as error:
             return UserError(f"{raw if isinstance(raw, (str, Path)) else 'the picture'} can't be read: {error}")
         except OSError as error:
@@ -44,13 +43,13 @@ class ImagePredictor(Predictor[P]):
 
     def encode_all(self, inputs: Sequence[Any]) -> list[Example | UserError]:
         """Encode pictures on a few threads: decoding releases Python's lock."""
-        if len(inputs) == 1 or all(isinstance(i, bytes) and len(i) < SMALL for i in inputs):
+        if len(inputs) == 1 or all(isinstance(i, bytes) and len(i) < MIN_THREADED_BYTES for i in inputs):
             return [self.encode(raw) for raw in inputs]
         with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             return list(pool.map(self.encode, inputs))
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Path]:
-        """Files as they are; of a folder every picture below it, in order of name."""
+        """The files, and of each folder the pictures below it, in order of name."""
         return files_below(inputs, PICTURE_SUFFIXES, "picture", "pictures")
 
     def example(self) -> Any:
@@ -82,10 +81,10 @@ class PictureSession(Session):
         self.predictor = predictor
 
     def _feed(self, chunk: Any) -> list[Prediction]:
-        found = next(iter(self.predictor.predict([chunk], self.predictor.Options())))[1]
-        if isinstance(found, UserError):
-            raise found
-        return [found]
+        prediction = next(iter(self.predictor.predict([chunk], self.predictor.Options())))[1]
+        if isinstance(prediction, UserError):
+            raise prediction
+        return [prediction]
 
     def _reset(self) -> None:
         pass

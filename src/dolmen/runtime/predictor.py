@@ -62,8 +62,8 @@ class Predictor(ABC, Generic[P]):
     Watching: ClassVar[type[BaseModel]] = NoOptions
     """That, and what can be chosen for a source that is watched."""
 
-    def __init_subclass__(cls, **given: Any) -> None:
-        super().__init_subclass__(**given)
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
         cls.draws = cls.draw is not Predictor.draw
         for options in (cls.Options, cls.Streaming, cls.Watching):
             check_marks(options)
@@ -132,10 +132,10 @@ class Predictor(ABC, Generic[P]):
 
     @abstractmethod
     def session(self, idle_timeout_s: float | None = None, options: BaseModel | None = None) -> Session:
-        """A stream; see ``Session``. Options are of the class ``Streaming``; None for all defaults."""
+        """Begin a stream, with options of the class ``Streaming``; None for all defaults."""
 
     def watch(self, source: str, options: BaseModel) -> Iterator[Prediction]:
-        """What it says of a live source, as it comes.
+        """Predict a live source, as it comes.
 
         Args:
             source: as a person names it: ``-`` for standard input, or what the task knows besides.
@@ -147,8 +147,8 @@ class Predictor(ABC, Generic[P]):
         yield from self.follow(self.pieces(source, options), self.session(None, options))
 
     def follow(self, pieces: Iterable[Any], session: Session) -> Iterator[Prediction]:
-        """What a stream says of pieces of input. If they end with an error, what was held back is said before it."""
-        damage, begun = None, False
+        """The predictions of a stream of pieces. If they end with an error, what was held back comes before it."""
+        error_at_end, begun = None, False
         try:
             for piece in pieces:
                 begun = True
@@ -156,14 +156,14 @@ class Predictor(ABC, Generic[P]):
         except UserError as error:
             if not begun:
                 raise
-            damage = error
+            error_at_end = error
         yield from session.finish()
-        if damage is not None:
-            raise damage
+        if error_at_end is not None:
+            raise error_at_end
 
     @abstractmethod
     def pieces(self, source: str, options: BaseModel) -> Iterator[Any]:
-        """A live source, as a person names it, in the pieces that a stream takes; see ``watch``."""
+        """A live source, as a person names it to ``watch``, in the pieces that a stream takes."""
 
     def expand(self, inputs: Sequence[str]) -> Iterator[Any]:
         """What the person named on the command line -> single inputs (a folder: the files in it)."""
@@ -179,7 +179,7 @@ class Predictor(ABC, Generic[P]):
         return str(prediction.to_json())
 
     def format_answer(self, prediction: Prediction) -> str:
-        """The same of a whole input, whose name stands before it."""
+        """The prediction of a whole input as a person reads it, behind the input's name."""
         return self.format_line(prediction)
 
     def labels(self) -> tuple[str, ...]:
@@ -285,12 +285,12 @@ class Session(ABC):
         """Undo ``_save``; False if it is of another network."""
 
 
-def read_text_file(path: Path, wanted: str) -> str:
-    """What is in a text file.
+def read_text_file(path: Path, expected: str) -> str:
+    """The text in a file.
 
     Args:
         path: of the file.
-        wanted: what to give instead of an empty one.
+        expected: what to give instead of an empty one.
 
     Raises:
         UserError: it can't be read, is not UTF-8, or is empty.
@@ -302,12 +302,12 @@ def read_text_file(path: Path, wanted: str) -> str:
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
     if not text:
-        raise UserError(f"{path} is empty; give {wanted}")
+        raise UserError(f"{path} is empty; give {expected}")
     return text
 
 
 def text_pieces(source: str) -> Iterator[str]:
-    """What a text has at each moment; it is not waited for more.
+    """A text in pieces, as much as there is at each moment.
 
     Args:
         source: a file, or ``-`` for standard input.

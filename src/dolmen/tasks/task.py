@@ -183,7 +183,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         config: all choices, decided.
         processor: fitted.
         datasets: "train", "val" and, where there is one, "test"; empty for a run that was loaded.
-        start: what training begins with that is no choice; see ``Prepared``.
+        start: what training begins with that is no choice, as ``Prepared`` has it.
         carried: what goes from one training step to the next beside weights (a stream's state); kept in checkpoints.
     """
 
@@ -278,7 +278,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         """
 
     def reopen(self, data: str, progress: Progress | None = None) -> Mapping[str, DatasetT]:
-        """The same data sets again that ``prepare`` gave, for a run of which only the choices are left."""
+        """The data sets that ``prepare`` gave, for a run of which only the choices are left."""
         return type(self).prepare(self.config, data, progress=progress).datasets
 
     # ---- learning
@@ -333,7 +333,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         """Apply the network to a batch of stored values: named outputs with a leading batch axis."""
 
     def quick_outputs(self, model: ModelT, batch: Batch) -> Batch:
-        """The same by one pass of the network, for validation while it trains."""
+        """Named outputs as ``outputs`` gives them, by one pass of the network: for validation while it trains."""
         return self.outputs(model, batch)
 
     @abstractmethod
@@ -350,11 +350,11 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         return {name: TorchNetwork(graph) for name, graph in self.graphs(model).items()}
 
     def predictor(self, model: ModelT) -> predictor.Predictor[Any]:
-        """Inputs, as a person has them, to predictions."""
+        """What turns inputs, as a person has them, into predictions."""
         return self.Predictor(self.processor, self.networks(model))
 
     def network_outputs(self, networks: Mapping[str, Network], batch: Arrays) -> Arrays:
-        """What ``outputs`` gives, by networks that need not be torch's: to measure those that were exported.
+        """Named outputs as ``outputs`` gives them, by networks that need not be torch's: to measure exported ones.
 
         By default the only network's own outputs; a task overrides it where ``outputs`` makes something else of them.
         """
@@ -379,7 +379,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
 
         Args:
             model: trained.
-            outputs: of it, as ``evaluate`` takes them.
+            outputs: the model's, as ``evaluate`` takes them.
             dataset: "val".
         """
         del model, outputs, dataset
@@ -433,7 +433,7 @@ class Task(ABC, Generic[ConfigT, ProcessorT, DatasetT, ModelT]):
         return []
 
     def weights_licences(self) -> list[tuple[str, str, str]]:
-        """Of published weights that training starts from: (name, licence, source). None from scratch."""
+        """Published weights that training starts from: (name, licence, source) of each."""
         return []
 
     def sections(

@@ -34,7 +34,7 @@ def fill(writer: EntryWriter) -> dict[str, Any]:
 
 
 def opened(entry: Path) -> Entry:
-    return open_or_fill(entry, FRAMES, fill, lambda e: e if "fps" in e.facts else None, "The clips")
+    return open_or_fill(entry, FRAMES, fill, lambda e: e if "fps" in e.facts else None, "the clips")
 
 
 def test_a_row_that_comes_in_pieces_is_one_row(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_arrays_and_facts_come_with_it(tmp_path: Path) -> None:
 
 
 def test_a_column_without_items(tmp_path: Path) -> None:
-    entry = open_or_fill(tmp_path / "e", FRAMES, lambda writer: {"fps": 1}, lambda e: e, "The clips")
+    entry = open_or_fill(tmp_path / "e", FRAMES, lambda writer: {"fps": 1}, lambda e: e, "the clips")
     assert entry.ragged["frames"].lengths.tolist() == [0, 0, 0]
 
 
@@ -116,10 +116,10 @@ def test_a_disk_that_fills_up_is_told_with_what_was_there_so_far(tmp_path: Path)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(MachineError) as caught:
-        open_or_fill(tmp_path / "e", FRAMES, full, lambda e: e, "The clips")
+        open_or_fill(tmp_path / "e", FRAMES, full, lambda e: e, "the clips")
     assert str(caught.value) == (
-        f"The clips (4.0 kB) can't be written to {tmp_path} (No space left on device): free some space or set "
-        "DOLMEN_CACHE to a folder on another disk."
+        f"the clips (4.0 kB) can't be written to {tmp_path} (No space left on device): free some space or set "
+        "DOLMEN_CACHE to a folder on another disk"
     )
     assert list(tmp_path.iterdir()) == []
 

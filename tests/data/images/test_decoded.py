@@ -228,8 +228,8 @@ def test_a_full_disk_is_told_before_anything_is_written(make_images, reads, tmp_
     with pytest.raises(MachineError) as caught:
         decode_all(make_images([picture(i) for i in range(5)]), IMAGE_FIT, cache=tmp_path)
     assert str(caught.value) == (
-        f"The decoded pictures need 2.4 kB and {tmp_path} has 1.0 kB free:"
-        " set DOLMEN_CACHE to a folder on a larger disk."
+        f"the decoded pictures need 2.4 kB and {tmp_path} has 1.0 kB free:"
+        " set DOLMEN_CACHE to a folder on a larger disk"
     )
     assert not reads
     assert entries(tmp_path) == []
@@ -243,8 +243,8 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(make_images, tmp_path,
     with pytest.raises(MachineError) as caught:
         decode_all(make_images([picture(i) for i in range(5)]), IMAGE_FIT, cache=tmp_path)
     assert str(caught.value) == (
-        f"The decoded pictures (2.4 kB) can't be written to {tmp_path} (No space left on device):"
-        " free some space or set DOLMEN_CACHE to a folder on another disk."
+        f"the decoded pictures (2.4 kB) can't be written to {tmp_path} (No space left on device):"
+        " free some space or set DOLMEN_CACHE to a folder on another disk"
     )
     assert entries(tmp_path) == []
 

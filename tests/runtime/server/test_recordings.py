@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from dolmen.runtime.server.app import make_app
-from dolmen.runtime.server.kinds import num_milliseconds
+from dolmen.runtime.server.input_types import num_milliseconds
 from dolmen.runtime.server.limits import Limits
 from dolmen.types import UserError
 

@@ -166,7 +166,7 @@ def test_text_ends_when_the_client_leaves(start: Start) -> None:
         socket.send_text(json.dumps({"write": {"length": 10**9}}))
         socket.receive_json()
     for _ in range(1000):
-        if not batcher._flows:
+        if not batcher._text_streams:
             break
         time.sleep(0.01)
-    assert batcher._flows == []
+    assert batcher._text_streams == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dolmen.tasks.image_classification.predictor import GRID, ClassificationPredictor
+from dolmen.tasks.image_classification.predictor import COVERED_SIDE, ClassificationPredictor
 from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.types import Arrays, UserError
 
@@ -30,7 +30,7 @@ def test_the_heat_map_is_where_the_network_looks() -> None:
     found = explained.heat
     assert explained.label == "light"
     assert explained.area == (0, 0, 1, 1)
-    assert found.shape == (GRID, GRID)
+    assert found.shape == (COVERED_SIDE, COVERED_SIDE)
     assert found.max() == 1
     assert found[2:4, 2:4].min() == 1  # any of these covers the spot, with its neighbours
     assert found[6:, :].max() == found[:, 6:].max() == 0

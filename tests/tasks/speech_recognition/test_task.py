@@ -245,7 +245,7 @@ WRONG: dict[str, tuple[dict[str, Any], Change, str]] = {
     "none there": ({}, lambda rows: [["x.wav", "up", "a", ""]] * 30, r"x\.wav: listed but not there"),
     "one": ({}, lambda rows: rows[:1], r"has 1 recording to train on, which is too few to learn from; bring 10 "),
     "two": ({}, lambda rows: rows[:2], r"has 1 recording to train on"),
-    "no train": ({}, lambda rows: [[*row[:3], "test"] for row in rows], r"None of the 120 recordings is for training"),
+    "no train": ({}, lambda rows: [[*row[:3], "test"] for row in rows], r"^none of the 120 recordings is for training"),
     "a speaker in two splits": ({}, lambda rows: [[*r[:2], "ada", r[3]] if r[2] == "hana" else r for r in rows],
         r"1 speaker of test is also in train \(ada\): keep each in one, name no splits and let Dolmen choose them, or "
         r"agree to it with --speakers shared\. Train anyway with --allow-leaks"),

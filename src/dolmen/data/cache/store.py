@@ -35,7 +35,7 @@ def open_or_fill(
         columns: that it has.
         fill: writes the rows and returns the facts, JSON-able.
         accept: returns the value of an entry; None for one that is damaged or out of date.
-        what: the content, for messages: "The decoded pictures".
+        what: the content, for messages: "the decoded pictures".
 
     Raises:
         MachineError: the disk is too full, or the folder can't be written. Nothing half-written stays.
@@ -55,7 +55,7 @@ def open_or_fill(
         if needed > free:
             raise MachineError(
                 f"{what} need {readable_bytes(needed)} and {folder} has"
-                f" {readable_bytes(free)} free: set DOLMEN_CACHE to a folder on a larger disk."
+                f" {readable_bytes(free)} free: set DOLMEN_CACHE to a folder on a larger disk"
             )
         with EntryWriter(entry, columns) as writer:
             try:
@@ -67,8 +67,8 @@ def open_or_fill(
     except OSError as error:
         raise MachineError(
             f"{what} ({readable_bytes(needed)}) can't be written to {folder}"
-            f" ({error.strerror or error}): free some space or set DOLMEN_CACHE to a folder on another disk."
+            f" ({error.strerror or error}): free some space or set DOLMEN_CACHE to a folder on another disk"
         ) from error
     if content is None:
-        raise MachineError(f"{what} vanished from {folder} just after they were written: run it again.")
+        raise MachineError(f"{what} vanished from {folder} just after they were written: run it again")
     return content

@@ -91,7 +91,7 @@ def decode_all(
         _columns(len(images), image_fit),
         fill,
         lambda entry: _reuse(entry, images),
-        "The decoded pictures",
+        "the decoded pictures",
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
 from dolmen.data.sources.archives import CompressedTarSource, TarSource, ZipSource
 from dolmen.data.sources.folders import File, FolderSource, Source, natural, printable, read_file, reason_of
 from dolmen.types import UserError
+from dolmen.wording import did_you_mean
 
 __all__ = ["File", "FolderSource", "Source", "natural", "open_source", "printable", "read_file", "reason_of"]
 
@@ -57,5 +57,5 @@ def missing_message(path: Path) -> str:
         siblings = os.listdir(path.parent)
     except (OSError, ValueError):
         siblings = []
-    close = difflib.get_close_matches(path.name, siblings, 1)
-    return f"there is no {path}" + (f"; did you mean {path.parent / close[0]}?" if close else "; check the path")
+    hint = did_you_mean(path.name, siblings, show=lambda name: str(path.parent / name)).rstrip()
+    return f"there is no {path}; {hint or 'check the path'}"

@@ -7,7 +7,6 @@ processor.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from dolmen.nn.convolutional.blocks import BatchNorm2d, ConvNormAct, DropPath, Normalise, SqueezeExcite, dirac_, whiten_
 from dolmen.types import UserError
+from dolmen.wording import did_you_mean
 
 
 class Classifier(nn.Module):
@@ -336,11 +336,10 @@ def build_classifier(
 
         return timm_classifier(name.removeprefix("timm:"), num_classes, normalise, pretrained=pretrained)
     if name not in NETWORKS:
-        close = difflib.get_close_matches(name, NETWORKS, 1)
+        hint = did_you_mean(name, NETWORKS)
         raise UserError(
-            f"there is no network {name!r}"
-            + (f"; did you mean {close[0]}? Give" if close else "; give")
-            + f" one of {', '.join(NETWORKS)}, or timm:NAME"
+            f"there is no network {name!r}; {hint}{'Give' if hint else 'give'} one of "
+            f"{', '.join(NETWORKS)}, or timm:NAME"
         )
     if pretrained:
         raise UserError(f"{name} has no published weights; give --model timm:NAME, or leave --weights out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from dolmen.nn.convolutional.blocks import Normalise
 from dolmen.types import UserError
+from dolmen.wording import did_you_mean
 
 
 class TimmClassifier(nn.Module):
@@ -57,11 +57,9 @@ def _create(name: str, normalise: Normalise, *, pretrained: bool, **options: Any
         raise UserError("timm: networks need the timm library; type: pip install 'dolmen[timm]'") from None
     base = name.split(".")[0]
     if not timm.is_model(base):
-        close = difflib.get_close_matches(base, timm.list_models(), 3)
+        hint = did_you_mean(base, timm.list_models(), max_choices=3)
         raise UserError(
-            f"timm has no model {name!r}"
-            + (f"; did you mean {', '.join(close)}? Give" if close else "; give")
-            + " timm:NAME with a name of timm's own list"
+            f"timm has no model {name!r}; {hint}{'Give' if hint else 'give'} timm:NAME with a name of timm's own list"
         )
     channels = normalise.mean.numel()
     try:

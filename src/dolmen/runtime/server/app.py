@@ -31,12 +31,12 @@ from dolmen.runtime.server.streams import Streams
 from dolmen.runtime.server.work import Job, ModelFailedError, Outcome, TextStream
 from dolmen.types import UserError
 
-QUICK = 1 << 18
-"""Bytes of a body that are taken apart at once; larger ones would make everybody wait."""
-WHY = {
+MIN_THREADED_BYTES = 1 << 18
+"""Size of a body from which on it is parsed in a thread: it would make everybody wait."""
+REFUSALS = {
     400: "The body is damaged.",
     401: "The token is missing or wrong.",
-    403: "A page of another host asked.",
+    403: "A page of another host parsed.",
     408: "The body came too slowly.",
     413: "The body is too large.",
     415: "The body is of another type.",
@@ -91,7 +91,7 @@ def make_app(
     )  # fmt: skip
     app.state.shared, app.state.hosts, app.state.metrics = state, hosts, metrics
     app.add_middleware(AccessMiddleware, state=state, metrics=metrics, token=token, only_local=only_local)
-    _say_errors(app, hosts)
+    _add_error_handlers(app, hosts)
     memory = Memory(limits.max_held_bytes)
     metrics.held.set_function(lambda: memory.held)
     streams = Streams(state, limits, metrics)
@@ -106,7 +106,7 @@ def make_app(
 
 
 class Answers:
-    """What happens between a model's address and its thread."""
+    """Requests of one model: from the body to its thread, and back to a response."""
 
     def __init__(self, host: ModelSlot, limits: Limits, memory: Memory) -> None:
         self.host, self.limits, self.memory = host, limits, memory
@@ -117,34 +117,36 @@ class Answers:
         seen = request.scope["state"]["seen"]
         seen["model"] = host.name
         async with self._in_time(request, deadline) as body:
-            asked = await self._asked(request, body)
-            seen |= {"inputs": len(asked.inputs), "bytes": len(body)}
-            bad: dict[int, Outcome] = {i: raw for i, raw in enumerate(asked.inputs) if isinstance(raw, UserError)}
-            good = [raw for i, raw in enumerate(asked.inputs) if i not in bad]
-            flows = EVENTS in request.headers.get("accept", "")
-            if flows and len(asked.inputs) != 1:
-                raise Refusal(422, f"a stream of events is of one input, this request has {len(asked.inputs)}")
-            answered: list[Outcome] | TextStream = []
-            if good:
+            parsed = await self._parsed(request, body)
+            seen |= {"inputs": len(parsed.inputs), "bytes": len(body)}
+            unreadable: dict[int, Outcome] = {
+                i: raw for i, raw in enumerate(parsed.inputs) if isinstance(raw, UserError)
+            }
+            readable = [raw for i, raw in enumerate(parsed.inputs) if i not in unreadable]
+            as_events = EVENTS in request.headers.get("accept", "")
+            if as_events and len(parsed.inputs) != 1:
+                raise Refusal(422, f"a stream of events is of one input, this request has {len(parsed.inputs)}")
+            result: list[Outcome] | TextStream = []
+            if readable:
                 batcher = host.current
-                job = batcher.submit(good, asked.options, deadline, flows=flows)
-                answered = await self._done(job, batcher, request)
-            if isinstance(answered, TextStream):
-                return StreamingResponse(events(answered), media_type=EVENTS)
-            rest = iter(answered)
-            outcomes = [bad[i] if i in bad else next(rest) for i in range(len(asked.inputs))]
+                job = batcher.submit(readable, parsed.options, deadline, stream_text=as_events)
+                result = await self._result(job, batcher, request)
+            if isinstance(result, TextStream):
+                return StreamingResponse(events(result), media_type=EVENTS)
+            predicted = iter(result)
+            outcomes = [unreadable[i] if i in unreadable else next(predicted) for i in range(len(parsed.inputs))]
             seen["errors"] = sum(not isinstance(o, dict) for o in outcomes) or None
-            return JSONResponse({"model": host.name, "predictions": shown(outcomes)})
+            return JSONResponse({"model": host.name, "predictions": reply_values(outcomes)})
 
     async def explain(self, request: Request) -> Response:
         """Say what the answer to an input rests on."""
         deadline = time.monotonic() + self.limits.timeout_s
         request.scope["state"]["seen"]["model"] = self.host.name
         async with self._in_time(request, deadline) as body:
-            asked = await self._asked(request, body)
-            if len(asked.inputs) != 1:
-                raise Refusal(422, f"one input at a time can be explained, this request has {len(asked.inputs)}")
-            raw = asked.inputs[0]
+            parsed = await self._parsed(request, body)
+            if len(parsed.inputs) != 1:
+                raise Refusal(422, f"one input at a time can be explained, this request has {len(parsed.inputs)}")
+            raw = parsed.inputs[0]
             if isinstance(raw, UserError):
                 raise Refusal(422, str(raw))
             try:
@@ -154,7 +156,7 @@ class Answers:
 
     @contextlib.asynccontextmanager
     async def _in_time(self, request: Request, deadline: float) -> AsyncIterator[bytes]:
-        """The body; and whatever happens with it ends at the deadline."""
+        """The body of a request; whatever is done with it ends at the deadline."""
         reading = True
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
@@ -163,8 +165,8 @@ class Answers:
                     yield body
         except TimeoutError:
             if reading:
-                late = f"the body was not there after {self.limits.timeout_s:g} s; send it faster, or less at once"
-                raise Refusal(408, late, {"Connection": "close"}) from None
+                sentence = f"the body was not there after {self.limits.timeout_s:g} s; send it faster, or less at once"
+                raise Refusal(408, sentence, {"Connection": "close"}) from None
             raise busy(
                 f"the answer was not ready after {self.limits.timeout_s:g} s; send it again later, or less at once",
                 status=503, after_s=5,
@@ -172,16 +174,16 @@ class Answers:
         except ClientDisconnect:
             raise Refusal(400, "the connection ended before the body did") from None
 
-    async def _asked(self, request: Request, body: bytes) -> ParsedRequest:
+    async def _parsed(self, request: Request, body: bytes) -> ParsedRequest:
         host, media = self.host, request.headers.get("content-type", "")
         arguments = (media, body, host.takes, host.model.Options, host.request, self.limits)
-        if len(body) < QUICK:  # handing it to a thread would take longer
+        if len(body) < MIN_THREADED_BYTES:  # handing it to a thread would take longer
             return read_inputs(*arguments)
         return await asyncio.to_thread(read_inputs, *arguments)
 
-    async def _done(self, job: Job, batcher: Batcher, request: Request) -> list[Outcome] | TextStream:
+    async def _result(self, job: Job, batcher: Batcher, request: Request) -> list[Outcome] | TextStream:
         """Wait for a job; it is dropped if the client leaves or time is up."""
-        left = asyncio.ensure_future(_gone(request))
+        left = asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait((job.future, left), return_when=asyncio.FIRST_COMPLETED)
             if not job.future.done():
@@ -197,13 +199,13 @@ class Answers:
                 batcher.forget(job)
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def shown(outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """Predictions, with a sentence where there is none.
+def reply_values(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """Predictions as they are sent, with a sentence where there is none.
 
     Raises:
         Refusal: there is none at all.
@@ -213,15 +215,15 @@ def shown(outcomes: list[Outcome]) -> list[dict[str, Any]]:
         if any(isinstance(o, TimeoutError) for o in outcomes):
             raise TimeoutError
         status = 500 if all(isinstance(o, ModelFailedError) for o in outcomes) else 422
-        none = f"none of the {len(outcomes)} inputs can be used; the first: " if len(outcomes) > 1 else ""
-        raise Refusal(status, f"{none}{first}")
+        prefix = f"none of the {len(outcomes)} inputs can be used; the first: " if len(outcomes) > 1 else ""
+        raise Refusal(status, f"{prefix}{first}")
     return [o if isinstance(o, dict) else {"error": str(o) or "time was up before it was done"} for o in outcomes]
 
 
-async def events(flow: TextStream) -> AsyncIterator[str]:
+async def events(stream: TextStream) -> AsyncIterator[str]:
     """A text as events: ``{"piece"}`` as often as needed, then ``{"done": true}``, or ``{"error"}``."""
     try:
-        async for piece in flow:
+        async for piece in stream:
             yield event({"piece": piece})
         yield event({"done": True})
     except TimeoutError:
@@ -231,7 +233,7 @@ async def events(flow: TextStream) -> AsyncIterator[str]:
     except Exception:  # the model's thread has logged it
         yield event({"error": str(ModelFailedError())})
     finally:
-        flow.stop()
+        stream.stop()
 
 
 def event(value: dict[str, Any]) -> str:
@@ -246,8 +248,8 @@ def _add_model(app: FastAPI, host: ModelSlot, answers: Answers, streams: Streams
     base = f"/v1/models/{host.name}"
     tags: list[str | Enum] = [host.name]
     refused: dict[int | str, dict[str, Any]] = {
-        status: {"model": replies.Problem, "description": why}
-        for status, why in WHY.items()
+        status: {"model": replies.Problem, "description": description}
+        for status, description in REFUSALS.items()
         if secured or status != 401
     }
 
@@ -300,7 +302,7 @@ def _add_facts(app: FastAPI, hosts: Mapping[str, ModelSlot], state: State, metri
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _say_errors(app: FastAPI, hosts: Mapping[str, ModelSlot]) -> None:
+def _add_error_handlers(app: FastAPI, hosts: Mapping[str, ModelSlot]) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Exception) -> Response:
         assert isinstance(refusal, Refusal)

@@ -1,6 +1,6 @@
 """Dynamic micro-batching: one thread a model, and one bounded queue before it.
 
-Whatever waits when the thread becomes free is worked off together, up to ``max_batch``; only where that is less, the
+Whatever waits when the thread becomes free is computed together, up to ``max_batch``; only where that is less, the
 first input waits up to ``max_wait_ms`` for others. Texts that are written get turns of a few hundredths of a second, so
 that nobody waits for another's long text.
 """
@@ -23,7 +23,7 @@ from dolmen.types import UserError
 
 TURN_S = 0.02
 """How long a text is written on before others have their turn."""
-MAX_FLOWS = 16
+MAX_TEXT_STREAMS = 16
 """Texts that are written at the same time; what comes beyond waits in the queue."""
 
 
@@ -33,7 +33,7 @@ class Batcher:
     Args:
         name: of the model, for metrics and the log.
         weigh: what an input costs beside others (pixels, characters); it raises UserError for one that costs too much.
-        max_weight: of inputs that are worked off together.
+        max_weight: of inputs that are computed together.
     """
 
     def __init__(
@@ -52,30 +52,32 @@ class Batcher:
         self._sizes, self._seconds = metrics.batches.labels(name), metrics.batch_seconds.labels(name)
         self._changed = threading.Condition()
         self._waiting: deque[Item | Call] = deque()
-        self._flows: list[TextStream] = []
+        self._text_streams: list[TextStream] = []
         self._holders, self._retired = 0, False
-        self.thread = threading.Thread(target=self._work, name=f"model {name}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"model {name}", daemon=True)
         self.thread.start()
 
     # ---- in the event loop
 
-    def submit(self, inputs: Sequence[Any], options: dict[str, Any], deadline: float, *, flows: bool = False) -> Job:
+    def submit(
+        self, inputs: Sequence[Any], options: dict[str, Any], deadline: float, *, stream_text: bool = False
+    ) -> Job:
         """Queue the inputs of a request.
 
         Raises:
             Refusal: there is no room for them.
         """
-        job = Job(len(inputs), options, deadline, flows=flows)
+        job = Job(len(inputs), options, deadline, stream_text=stream_text)
         self._add([Item(job, place, raw) for place, raw in enumerate(inputs)])
         return job
 
-    def call(self, work: Callable[[], Any], deadline: float, *, flow: bool = False) -> Call:
+    def call(self, work: Callable[[], Any], deadline: float, *, stream_text: bool = False) -> Call:
         """Queue a call of a session.
 
         Raises:
             Refusal: there is no room for it.
         """
-        call = Call(work, deadline, flow=flow)
+        call = Call(work, deadline, stream_text=stream_text)
         self._add([call])
         return call
 
@@ -94,13 +96,13 @@ class Batcher:
         work.cancelled = True
         work.future.cancel()
         with self._changed:
-            left = [w for w in self._waiting if w is not work and not (isinstance(w, Item) and w.job is work)]
-            self._waiting = deque(left)
+            kept = [w for w in self._waiting if w is not work and not (isinstance(w, Item) and w.job is work)]
+            self._waiting = deque(kept)
             self._changed.notify()
 
     @property
     def num_waiting(self) -> int:
-        """Inputs that wait."""
+        """How many inputs wait."""
         return len(self._waiting)
 
     def hold(self) -> None:
@@ -121,39 +123,39 @@ class Batcher:
 
     # ---- in the model's thread
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while True:
-            taken = self._take()
-            if taken is None:
+            work = self._take()
+            if work is None:
                 return
-            if isinstance(taken, Call):
-                self._do(taken)
-            elif taken:
-                self._predict(taken)
-            for flow in list(self._flows):
-                if flow.has_room and flow.advance(TURN_S):
-                    self._flows.remove(flow)
+            if isinstance(work, Call):
+                self._do(work)
+            elif work:
+                self._predict(work)
+            for stream in list(self._text_streams):
+                if stream.has_room and stream.advance(TURN_S):
+                    self._text_streams.remove(stream)
 
     def _take(self) -> list[Item] | Call | None:
         """Wait for work: a batch (empty where there are only texts to write on), a call, or None for the end."""
         while True:
             with self._changed:
-                found = self._next()
-                if found is None:
+                work = self._next()
+                if work is None:
                     continue
-                if found == []:
+                if work == []:
                     return None if self._is_over() else []
-            if isinstance(found, Call):
-                return found
-            if batch := self._weighed(found):
+            if isinstance(work, Call):
+                return work
+            if batch := self._weighed(work):
                 return batch
 
     def _is_over(self) -> bool:
-        return self._retired and not self._holders and not self._waiting and not self._flows
+        return self._retired and not self._holders and not self._waiting and not self._text_streams
 
     def _next(self) -> list[Item] | Call | None:
         """What to do now; None after waiting for a change. The lock is held."""
-        full = len(self._flows) >= MAX_FLOWS
+        full = len(self._text_streams) >= MAX_TEXT_STREAMS
         while self._waiting:
             head = self._waiting[0]
             if (head.job if isinstance(head, Item) else head).dead:
@@ -164,31 +166,31 @@ class Batcher:
             if isinstance(head, Call):
                 self._waiting.popleft()
                 return head
-            alike = self._alike(head)
+            batch = self._batch_with(head)
             patience = head.since + self.limits.max_wait_ms / 1000 - time.monotonic()
-            if len(alike) >= self.limits.max_batch or patience <= 0 or self._flows or self._retired:
-                taken = set(map(id, alike))
+            if len(batch) >= self.limits.max_batch or patience <= 0 or self._text_streams or self._retired:
+                taken = set(map(id, batch))
                 self._waiting = deque(w for w in self._waiting if id(w) not in taken)
-                return alike
+                return batch
             self._changed.wait(patience)
-        if any(flow.has_room for flow in self._flows) or self._is_over():
+        if any(stream.has_room for stream in self._text_streams) or self._is_over():
             return []
-        # a flow without room is looked at again, so that its deadline ends it
-        self._changed.wait(0.25 if self._flows else None)
+        # a text without room is looked at again, so that its deadline ends it
+        self._changed.wait(0.25 if self._text_streams else None)
         return None
 
-    def _alike(self, head: Item) -> list[Item]:
-        """Inputs that can be worked off together with the first."""
-        found = []
+    def _batch_with(self, head: Item) -> list[Item]:
+        """The waiting inputs that can be computed together with the first."""
+        batch = []
         for work in self._waiting:
             if isinstance(work, Item) and work.job.key == head.job.key and not work.job.dead:
-                found.append(work)
-                if len(found) == self.limits.max_batch:
+                batch.append(work)
+                if len(batch) == self.limits.max_batch:
                     break
-        return found
+        return batch
 
     def _weighed(self, items: list[Item]) -> list[Item]:
-        """As many as are not too much together; the rest goes back to the front, and what costs too much is settled."""
+        """As many as are not too much together; the others go back to the front, and what costs too much is settled."""
         batch: list[Item] = []
         back: list[Item] = []
         settled: list[tuple[Item, Outcome]] = []
@@ -223,11 +225,11 @@ class Batcher:
         self._settle([(i, o) for i, o in zip(items, outcomes, strict=True) if o is not None])
 
     def _outcomes(self, items: Sequence[Item]) -> list[Outcome | None]:
-        """An outcome each; None of a text that is still to be written."""
+        """The outcome of each input; None for a text that is still to be written."""
         job = items[0].job
         try:
-            found = self.model.predict_each([i.raw for i in items], batch_size=len(items), **job.options)
-            answers = [p if isinstance(p, (UserError, Text)) else dict(p.to_json()) for _, p in found]
+            predictions = self.model.predict_each([i.raw for i in items], batch_size=len(items), **job.options)
+            answers = [p if isinstance(p, (UserError, Text)) else dict(p.to_json()) for _, p in predictions]
             if len(answers) != len(items):
                 raise RuntimeError(f"{len(items)} inputs, {len(answers)} answers")
         except UserError as error:
@@ -245,9 +247,9 @@ class Batcher:
     def _begin(self, item: Item, text: Text) -> None:
         """Write a text in turns, and hand it over as it comes, or as a whole."""
         job = item.job
-        flow = self._flow(text.pieces, job, None if job.flows else self._ending(item, text))
-        if job.flows:
-            hand_over(job.loop, resolve, [(job.future, flow)])
+        stream = self._open_stream(text.pieces, job, None if job.stream_text else self._ending(item, text))
+        if job.stream_text:
+            hand_over(job.loop, resolve, [(job.future, stream)])
 
     def _ending(self, item: Item, prediction: Text) -> Callable[[str, Exception | None], None]:
         """What happens when a text that is handed over as a whole has been written."""
@@ -264,12 +266,12 @@ class Batcher:
 
         return ended
 
-    def _flow(
+    def _open_stream(
         self, pieces: Iterator[str], work: Job | Call, ended: Callable[[str, Exception | None], None] | None
     ) -> TextStream:
-        flow = TextStream(_until_dead(pieces, work), work.loop, work.deadline, wake=self._wake, ended=ended)
-        self._flows.append(flow)
-        return flow
+        stream = TextStream(_until_dead(pieces, work), work.loop, work.deadline, wake=self._wake, ended=ended)
+        self._text_streams.append(stream)
+        return stream
 
     def _wake(self) -> None:
         with self._changed:
@@ -279,8 +281,8 @@ class Batcher:
         result: Any
         try:
             result = call.work()
-            if call.flow:
-                result = self._flow(iter(result), call, None)
+            if call.stream_text:
+                result = self._open_stream(iter(result), call, None)
         except UserError as error:
             result = error
         except Exception as error:
@@ -292,12 +294,12 @@ class Batcher:
         """Hand over the answers of the requests that are complete now, all of them at once."""
         done: dict[Any, list[tuple[Any, Any]]] = {}
         for item, outcome in pairs:
-            kind = (
+            label = (
                 "answered" if isinstance(outcome, dict) else "refused" if isinstance(outcome, UserError) else "failed"
             )
-            self._inputs[kind].inc()
+            self._inputs[label].inc()
             if item.job.settle(item.place, outcome):
-                if item.job.flows and isinstance(outcome, Exception):
+                if item.job.stream_text and isinstance(outcome, Exception):
                     done.setdefault(item.job.loop, []).append((item.job.future, outcome))
                 else:
                     done.setdefault(item.job.loop, []).append((item.job.future, item.job.outcomes))

@@ -12,18 +12,21 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from dolmen.runtime.server.limits import Limits
 
 MAX_HEAD_BYTES = 1 << 16
-"""Of the address and the headers of a request, and of what is around the pieces of its body."""
-HEAD_S = 10.0
+"""Bytes of the address and the headers of a request, and of what is around the pieces of its body."""
+MAX_HEAD_S = 10.0
 """Seconds in which the head of a request has to be there."""
 
 
 class Connection(HttpToolsProtocol):
-    """See the module. ``limits`` is set by ``connection_class``."""
+    """A connection of one client, which is refused what goes beyond the bounds.
+
+    ``connection_class`` sets ``limits``.
+    """
 
     limits: Limits
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._num_bytes = self._num_in_bodies = 0
         self._patience: asyncio.TimerHandle | None = None
 
@@ -73,7 +76,7 @@ class Connection(HttpToolsProtocol):
 
     def _wait_for_head(self) -> None:
         self._stop_waiting()
-        self._patience = self.loop.call_later(HEAD_S, self._too_slow)
+        self._patience = self.loop.call_later(MAX_HEAD_S, self._too_slow)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -82,13 +85,13 @@ class Connection(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         if not self.transport.is_closing():
-            self._refuse(408, f"the head of the request was not there after {HEAD_S:g} s")
+            self._refuse(408, f"the head of the request was not there after {MAX_HEAD_S:g} s")
 
     def _refuse(self, status: int, sentence: str) -> None:
         body = json.dumps({"error": sentence}).encode()
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
-        more = "retry-after: 5\r\n" if status == 503 else ""
-        head += f"{more}content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        retry = "retry-after: 5\r\n" if status == 503 else ""
+        head += f"{retry}content-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode() + body)
         self.transport.close()
 

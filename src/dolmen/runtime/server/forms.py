@@ -24,13 +24,13 @@ class Part:
     content: bytearray = field(default_factory=bytearray)
 
 
-def parts_of(content_type: str, content: bytes, most: int) -> list[Part]:
+def parse_form(content_type: str, content: bytes, max_parts: int) -> list[Part]:
     """Take a body of multipart/form-data apart.
 
     Args:
         content_type: the header, with the boundary.
         content: the body.
-        most: parts that are read.
+        max_parts: parts that are read.
 
     Raises:
         Refusal: it is damaged, cut off, or has more parts.
@@ -38,7 +38,7 @@ def parts_of(content_type: str, content: bytes, most: int) -> list[Part]:
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not 1 <= len(boundary) <= 70:  # RFC 2046
         raise Refusal(400, "the form is damaged: Content-Type must name a boundary of 1 to 70 characters")
-    reader = _Reader(most)
+    reader = _Reader(max_parts)
     try:
         parser = MultipartParser(
             boundary,
@@ -60,13 +60,13 @@ def parts_of(content_type: str, content: bytes, most: int) -> list[Part]:
 
 
 class _Reader:
-    def __init__(self, most: int) -> None:
-        self.most, self.parts, self.ended = most, list[Part](), False
+    def __init__(self, max_parts: int) -> None:
+        self.max_parts, self.parts, self.ended = max_parts, list[Part](), False
         self.header, self.value = b"", b""
 
     def begin(self) -> None:
-        if len(self.parts) == self.most:
-            raise Refusal(422, f"the form has more than {self.most} parts; send less at once")
+        if len(self.parts) == self.max_parts:
+            raise Refusal(422, f"the form has more than {self.max_parts} parts; send less at once")
         self.parts.append(Part())
 
     def header_name(self, data: bytes, start: int, end: int) -> None:

@@ -20,20 +20,20 @@ from dolmen.runtime.server.limits import Refusal
 from dolmen.runtime.server.logs import fail, say
 from dolmen.runtime.server.metrics import ServerMetrics
 
-OPEN = {"/", "/healthz", "/readyz"}
+OPEN_PATHS = {"/", "/healthz", "/readyz"}
 """Answered without the token: the page holds nothing, and probes seldom have one. So is what lies below /page/."""
-LOCAL = {"localhost", "127.0.0.1", "::1"}
+LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-SENT_ALWAYS = {
+HEADERS_OF_EVERY_RESPONSE = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-BEARER = "bearer."
+TOKEN_PREFIX = "bearer."
 """How the token is given among the subprotocols of a WebSocket, in base64url: a browser can't send a header there."""
 
 
@@ -77,7 +77,7 @@ class AccessMiddleware:
         self.series = secrets.token_hex(4)  # of request IDs: asking the system anew for each costs more than the rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Let a request in, or refuse it (ASGI)."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -93,12 +93,12 @@ class AccessMiddleware:
         request_id = f"{self.series}{self.state.accepted:08x}"
         self.metrics.active.inc()
 
-        async def send_more(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                for name, value in SENT_ALWAYS.items():
+                for name, value in HEADERS_OF_EVERY_RESPONSE.items():
                     headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-store")
                 headers["X-Request-ID"] = request_id
@@ -108,13 +108,13 @@ class AccessMiddleware:
 
         try:
             self._let_in(scope)
-            await self.app(scope, receive, send_more)
+            await self.app(scope, receive, send_with_headers)
         except Refusal as refusal:
-            await answer(send_more, refusal.status, refusal.sentence, refusal.headers)
+            await answer(send_with_headers, refusal.status, refusal.sentence, refusal.headers)
         except Exception as error:
             fail("server failed", error, request_id=request_id)
             if not status:
-                await answer(send_more, 500, f"the server failed; its log says where, under {request_id}", {})
+                await answer(send_with_headers, 500, f"the server failed; its log says where, under {request_id}", {})
         finally:
             self.state.answered += 1
             self.metrics.active.dec()
@@ -144,12 +144,12 @@ class AccessMiddleware:
     def _let_in(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self.only_local and hostname(host) not in LOCAL:
+        if self.only_local and hostname(host) not in LOCAL_HOSTS:
             raise Refusal(421, "this server answers to 127.0.0.1 and localhost only; start it with --host, or a token")
         origin = headers.get("origin")
-        if origin is not None and urlsplit_netloc(origin) != host.lower():
+        if origin is not None and origin_netloc(origin) != host.lower():
             raise Refusal(403, "pages of other hosts may not use this server")
-        if self.token is None or scope["path"] in OPEN or scope["path"].startswith("/page/"):
+        if self.token is None or scope["path"] in OPEN_PATHS or scope["path"].startswith("/page/"):
             return
         if not hmac.compare_digest(self.token, given_token(headers)):
             raise Refusal(
@@ -166,7 +166,7 @@ def hostname(host: str) -> str:
         return ""
 
 
-def urlsplit_netloc(origin: str) -> str:
+def origin_netloc(origin: str) -> str:
     """Host and port of an ``Origin``."""
     try:
         return urlsplit(origin).netloc.lower()
@@ -176,12 +176,12 @@ def urlsplit_netloc(origin: str) -> str:
 
 def given_token(headers: Headers) -> bytes:
     """The token that came along, or nothing."""
-    kind, _, value = headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer":
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
         return value.strip().encode()
     for word in headers.get("sec-websocket-protocol", "").split(","):
-        if word.strip().startswith(BEARER):
-            packed = word.strip().removeprefix(BEARER)
+        if word.strip().startswith(TOKEN_PREFIX):
+            packed = word.strip().removeprefix(TOKEN_PREFIX)
             try:
                 return base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
             except (binascii.Error, ValueError):

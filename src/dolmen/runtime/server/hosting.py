@@ -13,8 +13,8 @@ from dolmen.catalogue import TASKS
 from dolmen.runtime.model import Model
 from dolmen.runtime.predictor import Predictor
 from dolmen.runtime.server.batching import Batcher
+from dolmen.runtime.server.input_types import INPUT_TYPES, InputType
 from dolmen.runtime.server.inputs import request_of
-from dolmen.runtime.server.kinds import INPUT_KINDS, InputKind
 from dolmen.runtime.server.limits import Limits, busy
 from dolmen.runtime.server.metrics import ServerMetrics
 from dolmen.runtime.server.page_files import panel_path
@@ -22,7 +22,7 @@ from dolmen.runtime.server.replies import LimitsReply
 from dolmen.runtime.server.served import Opener, served_options
 from dolmen.types import UserError
 
-MAX_EXPLAINED = 4
+MAX_EXPLANATIONS = 4
 """Explanations that may wait: each may take as long as hundreds of predictions."""
 
 
@@ -48,13 +48,13 @@ class ModelSlot:
         self.request = request_of(self.takes, self.model.Options, limits.max_inputs)
         # beside the model's own thread, so that nobody's prediction waits for an explanation
         self._side = ThreadPoolExecutor(1, thread_name_prefix=f"explain {name}")
-        self._num_explained = 0
+        self._num_explanations = 0
 
     def _batcher(self, model: Model) -> Batcher:
         takes, limits = _takes(model), self.limits
         return Batcher(
             self.name, model, limits, self.metrics,
-            weigh=lambda raw: takes.weigh(raw, limits), max_weight=takes.most(limits),
+            weigh=lambda raw: takes.weigh(raw, limits), max_weight=takes.max_weight(limits),
         )  # fmt: skip
 
     @property
@@ -64,7 +64,7 @@ class ModelSlot:
 
     @property
     def predictor(self) -> Predictor[Any]:
-        """What it takes, answers and can."""
+        """The predictor of the model that answers now."""
         return self.model.predictor
 
     def load_again(self) -> Model:
@@ -79,18 +79,18 @@ class ModelSlot:
         return model
 
     def replace(self, model: Model) -> None:
-        """From now on this one answers; the other finishes what it accepted. In the event loop."""
+        """Let this model answer from now on; the other finishes what it accepted. In the event loop."""
         old, self.current = self.current, self._batcher(model)
         self.version += 1
         old.retire()
 
     def close(self) -> None:
-        """No more work comes."""
+        """End when what was accepted is done."""
         self.current.retire()
         self._side.shutdown(wait=False, cancel_futures=True)
 
     def num_waiting(self) -> int:
-        """Inputs that wait."""
+        """How many inputs wait."""
         return self.current.num_waiting
 
     def about(self) -> dict[str, Any]:
@@ -122,9 +122,9 @@ class ModelSlot:
             UserError: the input can't be read.
             TimeoutError: it took too long.
         """
-        if self._num_explained >= MAX_EXPLAINED:
+        if self._num_explanations >= MAX_EXPLANATIONS:
             raise busy(
-                f"{MAX_EXPLAINED} answers are being explained, which is the most; send it again later", after_s=5
+                f"{MAX_EXPLANATIONS} answers are being explained, which is the most; send it again later", after_s=5
             )
         predictor, until = self.predictor, time.monotonic() + seconds
 
@@ -134,17 +134,17 @@ class ModelSlot:
             self.takes.weigh(raw, self.limits)
             return predictor.explain_input(raw).to_json()
 
-        self._num_explained += 1
+        self._num_explanations += 1
         future = asyncio.get_running_loop().run_in_executor(self._side, work)
-        future.add_done_callback(self._explained_one)
+        future.add_done_callback(self._end_explanation)
         async with asyncio.timeout(seconds):
             return await asyncio.shield(future)
 
-    def _explained_one(self, future: asyncio.Future[Any]) -> None:
-        self._num_explained -= 1
+    def _end_explanation(self, future: asyncio.Future[Any]) -> None:
+        self._num_explanations -= 1
         if not future.cancelled():
             future.exception()  # whoever asked may have left
 
 
-def _takes(model: Model) -> InputKind:
-    return INPUT_KINDS[model.predictor.takes]
+def _takes(model: Model) -> InputType:
+    return INPUT_TYPES[model.predictor.takes]

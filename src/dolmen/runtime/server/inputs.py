@@ -11,17 +11,18 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import from_json, to_json
 
-from dolmen.runtime.server.forms import parts_of
-from dolmen.runtime.server.kinds import InputKind
+from dolmen.runtime.server.forms import parse_form
+from dolmen.runtime.server.input_types import InputType
 from dolmen.runtime.server.limits import MEBIBYTE, Limits, Refusal
 from dolmen.runtime.server.served import served_options, why_not_served
 from dolmen.types import UserError
 
-LARGEST_NUMBER = 1 << 53
+MAX_INTEGER = 1 << 53
 """Integers beyond it are not the same in every reader of JSON (RFC 8259)."""
-LONGEST_OPTION, LONGEST_LIST = 1000, 10_000
+MAX_OPTION_CHARACTERS, MAX_LIST_CHARACTERS = 1000, 10_000
 """Characters of a text that is an option, and of all texts of a list that is one."""
-SHORTENED = 60
+MAX_QUOTED_CHARACTERS = 60
+"""Characters of what came that are repeated in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,21 @@ class ParsedRequest:
     options: dict[str, Any]
 
 
-def request_of(takes: InputKind, options_type: type[BaseModel], max_inputs: int) -> type[BaseModel]:
+def request_of(takes: InputType, options_type: type[BaseModel], max_inputs: int) -> type[BaseModel]:
     """The JSON that ``predict`` takes: ``{"inputs": [...], "options": {...}}``."""
     options = served_options(options_type)
     text = "base64 of the file" if takes.is_file else "a text, or the list of its words"
-    one: Any = str if takes.is_file else str | Annotated[list[str], Field(min_length=1)]
+    item: Any = str if takes.is_file else str | Annotated[list[str], Field(min_length=1)]
     return create_model(
-        f"{takes.many}With{options.__name__}",
+        f"{takes.plural}With{options.__name__}",
         __config__=ConfigDict(frozen=True, extra="forbid", strict=True),
-        inputs=(list[one], Field(min_length=1, max_length=max_inputs, description=f"each is {text}")),
+        inputs=(list[item], Field(min_length=1, max_length=max_inputs, description=f"each is {text}")),
         options=(options, Field(default_factory=options)),
     )
 
 
 def parse_json(content: bytes | str) -> Any:
-    """Plain values.
+    """The plain values of a JSON text.
 
     Raises:
         Refusal: it is no JSON: damaged, not UTF-8, too deep, NaN, or half a character.
@@ -65,7 +66,7 @@ def parse_json(content: bytes | str) -> Any:
 def read_inputs(
     content_type: str,
     content: bytes,
-    takes: InputKind,
+    takes: InputType,
     options_type: type[BaseModel],
     request: type[BaseModel],
     limits: Limits,
@@ -90,13 +91,15 @@ def read_inputs(
         return _from_form(content_type, content, takes, options_type, limits)
     if takes.fits(media):
         return ParsedRequest([content if takes.is_file else _text(content, limits)], check_options({}, options_type))
-    other = f"{takes.one} as {' or '.join(takes.media)}"
-    given = f"{media[:SHORTENED]!r}" if media else "nothing"
-    raise Refusal(415, f"Content-Type says {given}; this model takes application/json, multipart/form-data, or {other}")
+    expected = f"{takes.singular} as {' or '.join(takes.media)}"
+    given = f"{media[:MAX_QUOTED_CHARACTERS]!r}" if media else "nothing"
+    raise Refusal(
+        415, f"Content-Type says {given}; this model takes application/json, multipart/form-data, or {expected}"
+    )
 
 
 def _from_json(
-    content: bytes, takes: InputKind, options_type: type[BaseModel], request: type[BaseModel], limits: Limits
+    content: bytes, takes: InputType, options_type: type[BaseModel], request: type[BaseModel], limits: Limits
 ) -> ParsedRequest:
     values = parse_json(content)
     if not isinstance(values, dict):
@@ -138,11 +141,11 @@ def _text(content: bytes, limits: Limits) -> Any:
 
 
 def _from_form(
-    content_type: str, content: bytes, takes: InputKind, options_type: type[BaseModel], limits: Limits
+    content_type: str, content: bytes, takes: InputType, options_type: type[BaseModel], limits: Limits
 ) -> ParsedRequest:
     inputs: list[Any] = []
     options: dict[str, Any] = {}
-    for part in parts_of(content_type, content, limits.max_inputs + 1):
+    for part in parse_form(content_type, content, limits.max_inputs + 1):
         value = bytes(part.content)
         if part.name == "options" and not part.is_file:
             options = parse_json(value)
@@ -153,7 +156,7 @@ def _from_form(
         elif part.is_file:
             inputs.append(value)
         else:
-            raise Refusal(422, f"a field inputs holds no file; send {takes.many.lower()} as files")
+            raise Refusal(422, f"a field inputs holds no file; send {takes.plural.lower()} as files")
     if not inputs:
         raise Refusal(422, f"the form holds no {'file' if takes.is_file else 'text'}; send one at least")
     if len(inputs) > limits.max_inputs:
@@ -171,14 +174,14 @@ def check_options(values: Any, options_type: type[BaseModel]) -> dict[str, Any]:
         raise Refusal(422, "options must be a JSON object")
     allowed = served_options(options_type)
     for name, value in values.items():
-        if why := why_not_served(options_type, name):
-            raise Refusal(422, f"the option {name} {why}")
+        if reason := why_not_served(options_type, name):
+            raise Refusal(422, f"the option {name} {reason}")
         if name not in allowed.model_fields:
-            listed = ", ".join(allowed.model_fields) or "none"
-            raise Refusal(422, f"there is no option {_short(name)}; the options of this model: {listed}")
+            names = ", ".join(allowed.model_fields) or "none"
+            raise Refusal(422, f"there is no option {_short(name)}; the options of this model: {names}")
         _check_length(name, value)
-        wide = isinstance(value, int) and abs(value) > LARGEST_NUMBER
-        if wide or (isinstance(value, float) and not math.isfinite(value)):
+        too_large = isinstance(value, int) and abs(value) > MAX_INTEGER
+        if too_large or (isinstance(value, float) and not math.isfinite(value)):
             raise Refusal(422, f"the option {name} is a number beyond 2 to the power of 53; send a smaller one")
     try:
         return allowed.model_validate_json(to_json(values)).model_dump()  # JSON's lists are its tuples
@@ -188,18 +191,20 @@ def check_options(values: Any, options_type: type[BaseModel]) -> dict[str, Any]:
 
 def _check_length(name: str, value: Any) -> None:
     length = len(value) if isinstance(value, str) else 0
-    if length > LONGEST_OPTION:
-        raise Refusal(422, f"the option {name} has {length:,} characters, the most is {LONGEST_OPTION:,}")
+    if length > MAX_OPTION_CHARACTERS:
+        raise Refusal(422, f"the option {name} has {length:,} characters, the most is {MAX_OPTION_CHARACTERS:,}")
     if isinstance(value, list):
         length = sum(len(part) + 1 if isinstance(part, str) else 1 for part in value)
-        if length > LONGEST_LIST:
-            raise Refusal(422, f"the option {name} has {length:,} characters in all, the most is {LONGEST_LIST:,}")
+        if length > MAX_LIST_CHARACTERS:
+            raise Refusal(
+                422, f"the option {name} has {length:,} characters in all, the most is {MAX_LIST_CHARACTERS:,}"
+            )
 
 
-def sentence(error: ValidationError, before: str = "") -> str:
+def sentence(error: ValidationError, prefix: str = "") -> str:
     """The first mistake in a person's words."""
     first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part)[:SHORTENED] for part in first["loc"])
+    place = ".".join(str(part)[:MAX_QUOTED_CHARACTERS] for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f'the body has a field {_short(place)}; it takes {{"inputs": [...], "options": {{...}}}}'
     if first["type"] == "missing":
@@ -207,14 +212,14 @@ def sentence(error: ValidationError, before: str = "") -> str:
     if first["loc"][0] == "inputs" and len(first["loc"]) > 1:
         return f"inputs[{first['loc'][1]}] must be a text, or a list of words; a file is its bytes as base64"
     message = first["msg"]
-    return f"{before}{place}: {message[0].lower()}{message[1:]}"
+    return f"{prefix}{place}: {message[0].lower()}{message[1:]}"
 
 
 def _short(name: str) -> str:
-    return repr(name if len(name) <= SHORTENED else name[:SHORTENED] + "...")
+    return repr(name if len(name) <= MAX_QUOTED_CHARACTERS else name[:MAX_QUOTED_CHARACTERS] + "...")
 
 
-def describe_body(takes: InputKind, schema: dict[str, Any], limits: Limits) -> dict[str, Any]:
+def describe_body(takes: InputType, schema: dict[str, Any], limits: Limits) -> dict[str, Any]:
     """The request's body for OpenAPI; ``schema`` is that of the JSON."""
     file = {"type": "string", "format": "binary", "maxLength": limits.max_bytes}
     inputs = {"type": "array", "items": file, "minItems": 1} if takes.is_file else {"description": "each is a text"}

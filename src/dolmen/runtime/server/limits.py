@@ -18,12 +18,12 @@ class Limits:
 
     Attributes:
         max_bytes: of a request's body.
-        max_held_bytes: of all bodies together that are being read or worked off.
+        max_held_bytes: of all bodies together that are being read or computed.
         max_inputs: in one request.
         max_pixels: of a picture, by its header; and of all pictures that are decoded together.
-        max_seconds: of a recording, by its header; and of all recordings that are worked off together.
-        max_characters: of one text, and of all texts that are worked off together.
-        max_batch: inputs that are worked off together.
+        max_seconds: of a recording, by its header; and of all recordings that are computed together.
+        max_characters: of one text, and of all texts that are computed together.
+        max_batch: inputs that are computed together.
         max_wait_ms: how long the first of them waits for others.
         queue: inputs of one model that wait; what comes beyond is refused.
         timeout_s: of a request, from its first byte to its answer.
@@ -48,7 +48,7 @@ class Limits:
 
     @property
     def max_message_bytes(self) -> int:
-        """Of a message on a WebSocket: all that can come at once are bounded together, too."""
+        """Bytes of a message on a WebSocket: all that can come at once are bounded together, too."""
         return min(self.max_bytes, self.max_held_bytes // self.max_sessions)
 
 
@@ -67,28 +67,28 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of ours
 
 
 def busy(sentence: str, *, status: int = 429, after_s: int = 1) -> Refusal:
-    """Nothing is wrong with the request; it may be sent again."""
+    """The refusal of a request that is not wrong, and may be sent again."""
     return Refusal(status, sentence, {"Retry-After": str(after_s)})
 
 
 class Memory:
     """The bytes of all bodies that are held at the moment."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.held = most, 0
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.held = max_bytes, 0
 
     def take(self, num_bytes: int) -> None:
-        """Count some in.
+        """Count bytes that are held from now on.
 
         Raises:
             Refusal: there is no room for them.
         """
-        if self.held + num_bytes > self.most:
+        if self.held + num_bytes > self.max_bytes:
             raise busy("the server holds as many bytes of requests as it may; send this one again later")
         self.held += num_bytes
 
     def give(self, num_bytes: int) -> None:
-        """Count them out."""
+        """Count bytes that are held no longer."""
         self.held -= num_bytes
 
 
@@ -128,7 +128,7 @@ async def body_of(request: Request, limits: Limits, memory: Memory) -> AsyncIter
 
 
 def too_large(limits: Limits) -> Refusal:
-    """What is said of a body that is too large; the rest of it has not been read, so the connection ends."""
+    """The refusal of a body that is too large; it has not been read to its end, so the connection ends."""
     return Refusal(
         413,
         f"the body is larger than the {limits.max_bytes / MEBIBYTE:g} MiB that this server takes; send less at once",

@@ -20,23 +20,23 @@ class JsonLines(logging.Formatter):
     """A record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, event and its fields; of an exception its kind and place, for its message may hold a payload."""
-        said: dict[str, Any] = {
+        """Time, level, event and its fields; of an exception its type and place, for its message may hold a payload."""
+        values: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
         }
         fields = getattr(record, "fields", None)
         if fields is None:
-            said |= {"event": record.name, "message": record.getMessage()[:500]}
+            values |= {"event": record.name, "message": record.getMessage()[:500]}
         else:
-            said |= {"event": record.getMessage(), **fields}
+            values |= {"event": record.getMessage(), **fields}
         if record.exc_info and record.exc_info[1] is not None:
-            said |= where(record.exc_info[1])
-        return json.dumps(said, ensure_ascii=False, default=str)
+            values |= where(record.exc_info[1])
+        return json.dumps(values, ensure_ascii=False, default=str)
 
 
 def where(error: BaseException) -> dict[str, Any]:
-    """The kind of an exception and the lines that it came through, without its message."""
+    """The type of an exception and the lines that it came through, without its message."""
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     return {
         "exception": type(error).__name__,
@@ -59,10 +59,10 @@ def configure(level: int = logging.INFO) -> None:
     """Send our lines and uvicorn's to standard error, in one form."""
     lines = logging.StreamHandler()
     lines.setFormatter(JsonLines())
-    for name, least in (("dolmen.server", level), ("uvicorn", max(level, logging.WARNING))):
+    for name, min_level in (("dolmen.server", level), ("uvicorn", max(level, logging.WARNING))):
         logger = logging.getLogger(name)
         logger.handlers[:] = [lines]
-        logger.setLevel(least)
+        logger.setLevel(min_level)
         logger.propagate = False
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would tell what people sent
 

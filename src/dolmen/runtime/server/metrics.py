@@ -1,4 +1,4 @@
-"""What is behind ``/metrics``, in a registry of their own."""
+"""The metrics behind ``/metrics``, in a registry of their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class ServerMetrics:
-    """What is counted and timed. Labels are names of models and of routes, so that nobody outside can add to them."""
+    """The metrics of a server. Labels are names of models and of routes, so that nobody outside can add to them."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -18,11 +18,11 @@ class ServerMetrics:
         self.seconds = self._histogram(
             "request_seconds", "From the head of a request to its answer", SECONDS, "model", "route"
         )
-        self.inputs = self._counter("inputs", "Inputs that were worked off", "model", "outcome")
-        self.batches = self._histogram("batch_inputs", "Inputs that were worked off together", SIZES, "model")
+        self.inputs = self._counter("inputs", "Inputs that were computed", "model", "outcome")
+        self.batches = self._histogram("batch_inputs", "Inputs that were computed together", SIZES, "model")
         self.batch_seconds = self._histogram("batch_seconds", "Time that a batch took", SECONDS, "model")
         self.waiting = self._gauge("queue_inputs", "Inputs that wait", "model")
-        self.active = self._gauge("active_requests", "Requests that are being worked off")
+        self.active = self._gauge("active_requests", "Requests that are being answered")
         self.held = self._gauge("held_bytes", "Bytes of all bodies that are held")
         self.sessions = self._gauge("sessions", "WebSocket sessions", "model")
         self.reloads = self._counter("reloads", "Models that were to be loaded again", "model", "outcome")

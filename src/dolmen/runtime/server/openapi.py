@@ -47,45 +47,46 @@ def describe(app: FastAPI, hosts: Mapping[str, ModelSlot], limits: Limits) -> di
     schemas |= definitions.get("$defs", {})
 
     def any_of(predictions: Iterable[type[Prediction]]) -> dict[str, Any]:
-        each = [references[json_type(p), "validation"] for p in predictions]
-        return each[0] if len(each) == 1 else {"anyOf": each}
+        alternatives = [references[json_type(p), "validation"] for p in predictions]
+        return alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
 
     for host in hosts.values():
         body = describe_body(host.takes, references[host.request, "validation"], limits)
-        predict, base = host.predictor, f"/v1/models/{host.name}"
+        predictor, base = host.predictor, f"/v1/models/{host.name}"
         replies = {
-            "predict": {"application/json": {"schema": _predictions(host.name, any_of([predict.PredictionType]))}}
+            "predict": {"application/json": {"schema": _predictions(host.name, any_of([predictor.PredictionType]))}}
         }
-        if predict.writes:
+        if predictor.writes:
             replies["predict"][EVENTS] = {"schema": {"type": "string"}}
-        if predict.ExplanationType is not None:
-            replies["explain"] = {"application/json": {"schema": any_of([predict.ExplanationType])}}
+        if predictor.ExplanationType is not None:
+            replies["explain"] = {"application/json": {"schema": any_of([predictor.ExplanationType])}}
         for verb, content in replies.items():
             post = spec["paths"][f"{base}/{verb}"]["post"]
             post["requestBody"] = body
             post["responses"]["200"]["content"] = content
         spec["paths"][f"{base}/stream"] = {
             "summary": f"A session of {host.name}, over WebSocket",
-            "x-websocket": {"schema": _message(any_of(predict.StreamTypes or [predict.PredictionType]))},
+            "x-websocket": {"schema": _message(any_of(predictor.StreamTypes or [predictor.PredictionType]))},
         }
     return spec
 
 
 def _answers(host: ModelSlot) -> list[type[Prediction]]:
-    predict = host.predictor
-    explained = [] if predict.ExplanationType is None else [predict.ExplanationType]
-    return [predict.PredictionType, *predict.StreamTypes, *explained]
+    predictor = host.predictor
+    explanations = [] if predictor.ExplanationType is None else [predictor.ExplanationType]
+    return [predictor.PredictionType, *predictor.StreamTypes, *explanations]
 
 
-def _predictions(name: str, one: dict[str, Any]) -> dict[str, Any]:
+def _predictions(name: str, prediction: dict[str, Any]) -> dict[str, Any]:
     """JSON schema of what ``predict`` replies."""
-    each = {"type": "array", "items": {"anyOf": [one, PROBLEM]}, "minItems": 1, "description": "in the inputs' order"}
-    return _object({"model": {"const": name, "description": "which model answers"}, "predictions": each})
+    items = {"anyOf": [prediction, PROBLEM]}
+    predictions = {"type": "array", "items": items, "minItems": 1, "description": "in the inputs' order"}
+    return _object({"model": {"const": name, "description": "which model answers"}, "predictions": predictions})
 
 
-def _message(one: dict[str, Any]) -> dict[str, Any]:
+def _message(prediction: dict[str, Any]) -> dict[str, Any]:
     """JSON schema of what a session sends, a message at a time."""
-    results = {"type": "array", "items": one, "description": "what has become clear with this piece"}
+    results = {"type": "array", "items": prediction, "description": "what has become clear with this piece"}
     return {
         "anyOf": [
             _object({"results": results}),

@@ -34,19 +34,19 @@ def add_page(app: FastAPI, tasks: Iterable[str]) -> None:
         if (content := read_panel(task)) is not None:
             files[f"tasks/{task}.js"] = content
 
-    def sent(name: str) -> Response:
+    def respond(name: str) -> Response:
         media_type = MEDIA_TYPES[PurePosixPath(name).suffix]
         return Response(files[name], media_type=media_type, headers={"Cache-Control": "no-cache"})
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
-        return sent("index.html")
+        return respond("index.html")
 
     @app.get("/page/{name}", include_in_schema=False)
     async def part(name: str) -> Response:
         if name not in files:
             raise Refusal(404, "the page has no such part")
-        return sent(name)
+        return respond(name)
 
     @app.get("/page/tasks/{name}", include_in_schema=False)
     async def panel(name: str) -> Response:

@@ -19,18 +19,18 @@ def signature(path: Path) -> Signature:
     """What changes when a file, or one of the files in a folder, is written anew; () where nothing is."""
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
-        found = [(f.name, f.stat()) for f in files if not f.name.startswith(".") and not f.is_dir()]
+        stats = [(f.name, f.stat()) for f in files if not f.name.startswith(".") and not f.is_dir()]
     except OSError:
         return ()
-    return tuple((name, s.st_mtime_ns, s.st_size, s.st_ino) for name, s in found)
+    return tuple((name, s.st_mtime_ns, s.st_size, s.st_ino) for name, s in stats)
 
 
 class Watcher:
-    """Looks at the paths of all models, and loads what has changed.
+    """Checks the paths of all models, and loads what has changed.
 
     Args:
         hosts: the models.
-        seconds: between two looks.
+        seconds: between two checks.
     """
 
     def __init__(self, hosts: Sequence[ModelSlot], seconds: float = 1.0) -> None:
@@ -39,14 +39,14 @@ class Watcher:
         self._last = dict(self._loaded)
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
             await asyncio.sleep(self.seconds)
             for host in self.hosts:
-                await self.look(host)
+                await self.check(host)
 
-    async def look(self, host: ModelSlot) -> bool:
-        """Load a model again if its files have changed and stay as they are since the last look; whether it was."""
+    async def check(self, host: ModelSlot) -> bool:
+        """Load a model again if its files have changed, and not since the last check; whether it was."""
         now = await asyncio.to_thread(signature, host.path)
         before, self._last[host.name] = self._last[host.name], now
         if now == self._loaded[host.name] or now != before or not now:  # who writes in place is not done yet

@@ -18,7 +18,7 @@ from dolmen.processors.images.image import quiet_pillow
 from dolmen.runtime.server import logs
 from dolmen.runtime.server.app import make_app
 from dolmen.runtime.server.connections import connection_class
-from dolmen.runtime.server.gate import LOCAL, State
+from dolmen.runtime.server.gate import LOCAL_HOSTS, State
 from dolmen.runtime.server.limits import Limits
 from dolmen.runtime.server.served import Opener
 from dolmen.types import UserError
@@ -26,9 +26,9 @@ from dolmen.types import UserError
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 BACKLOG = 1024
 LINGER_S = 1.0
-"""After a signal answers go on for so long, each asking its client to connect no more, before the door is shut."""
-LAST_S = 0.25
-"""Then those who came through it just before have so long to say what they want."""
+"""After a signal answers go on for so long, each asking its client to connect no more, before the address is closed."""
+LAST_REQUEST_S = 0.25
+"""Then those who connected just before have so long to send a request."""
 
 
 def serve(
@@ -49,26 +49,26 @@ def serve(
     """Serve models until SIGTERM or Ctrl-C; a second signal ends it at once.
 
     Args:
-        models: where each lies, by the name under which it is served; see ``named``.
+        models: where each lies, by the name under which it is served.
         open_model: opens a run or a bundle.
         host: address to listen at; others than this machine's own are reached from elsewhere.
         port: 0 takes any that is free.
         token: who asks must know it.
-        max_batch: inputs of different requests that are worked off together.
+        max_batch: inputs of different requests that are computed together.
         max_wait_ms: how long the first of them waits for others.
         queue: inputs of a model that wait at most; what comes beyond is answered with 429.
         timeout_s: what is not answered after so long is answered with 503.
         max_bytes: of a request.
         reload: take over a model that is written in the place of one that is served.
-        announce: is given the address when the models are loaded.
+        announce: called with the address when the models are loaded.
 
     Raises:
         UserError: a model can't be opened, the address can't be had, or a number is impossible.
     """
     positive = {"max_batch": max_batch, "queue": queue, "timeout_s": timeout_s, "max_bytes": max_bytes}
-    for what, value in positive.items():
+    for name, value in positive.items():
         if not value > 0 or not math.isfinite(value):
-            raise UserError(f"{what} = {value} is not possible; give a number above 0")
+            raise UserError(f"{name} = {value} is not possible; give a number above 0")
     if not 0 <= max_wait_ms <= 1000:
         raise UserError(f"max_wait_ms = {max_wait_ms} is not possible; give 0 to 1000 milliseconds")
     if token is not None and not re.fullmatch(r"[!-~]+", token):
@@ -83,11 +83,11 @@ def serve(
         max_held_bytes=max(Limits.max_held_bytes, 4 * max_bytes), max_inputs=min(Limits.max_inputs, queue),
     )  # fmt: skip
     with logs.alone(), _listening(host, port) as listener, quiet_pillow():
-        only_local = host in LOCAL and token is None
+        only_local = host in LOCAL_HOSTS and token is None
         app = make_app(models, open_model, limits=limits, token=token, reload=reload, only_local=only_local)
         url = _url(listener)
-        listener.listen(BACKLOG)  # from here on nobody is turned away
-        if host not in LOCAL and token is None:
+        listener.listen(BACKLOG)  # from here on clients can connect
+        if host not in LOCAL_HOSTS and token is None:
             logs.say("everybody who reaches this address can use the models; --token asks for one", address=url)
         announce(f"serving {', '.join(models)} at {url} (Ctrl-C ends it)")
         logs.say("listening", address=url, models={name: str(path) for name, path in models.items()})
@@ -96,7 +96,7 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which shuts the door slowly."""
+    """uvicorn's server, which after a signal goes on with what clients are sending."""
 
     def __init__(self, app: FastAPI, limits: Limits) -> None:
         config = uvicorn.Config(
@@ -122,7 +122,7 @@ class Server(uvicorn.Server):
         await self._pause(LINGER_S)
         for server in self.servers:
             server.close()
-        await self._pause(LAST_S)
+        await self._pause(LAST_REQUEST_S)
         until = time.monotonic() + self.limits.timeout_s
         while self.shared.num_sessions and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(0.02)
@@ -142,8 +142,8 @@ def _listening(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise UserError(f"there is no port {port}; choose one of 0 to 65535")
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
+        family, socket_type, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket_type)
     except OSError as error:
         raise UserError(f"{host} is no address of this machine ({error.strerror}); try --host 127.0.0.1") from None
     try:
@@ -166,15 +166,17 @@ def named(words: Sequence[str]) -> dict[str, Path]:
     Raises:
         UserError: two have one name, or there is none.
     """
-    found: dict[str, Path] = {}
+    models: dict[str, Path] = {}
     for word in words:
-        name, equals, rest = word.partition("=")
-        path = Path(rest) if equals and NAME.fullmatch(name) else Path(word)
+        name, equals, value = word.partition("=")
+        path = Path(value) if equals and NAME.fullmatch(name) else Path(word)
         if not equals or path == Path(word):
             name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().stem).strip("-._") or "model"
-        if name in found:
-            raise UserError(f"{found[name]} and {path} would both be {name}; name one, e.g.: dolmen serve other={path}")
-        found[name] = path
-    if not found:
+        if name in models:
+            raise UserError(
+                f"{models[name]} and {path} would both be {name}; name one, e.g.: dolmen serve other={path}"
+            )
+        models[name] = path
+    if not models:
         raise UserError("dolmen serve needs a run or a bundle, e.g.: dolmen serve runs/mine")
-    return found
+    return models

@@ -20,7 +20,7 @@ Opener = Callable[[Path], Model]
 
 @functools.cache
 def served_options(options: type[BaseModel]) -> type[BaseModel]:
-    """Those of a model's options that may come from outside: they are marked as ``Served``, up to its maximum.
+    """The options of a model that may come from outside: those marked as ``Served``, up to its maximum.
 
     Raises:
         TypeError: an option that names a file is marked so.
@@ -43,8 +43,8 @@ def why_not_served(options: type[BaseModel], name: str) -> str | None:
     mark = mark_of(field, NotServed)
     if mark is not None:
         return f"{mark.why}; {mark.instead}"
-    listed = ", ".join(served_options(options).model_fields) or "none"
-    return f"{'names a file and ' if is_path(field) else ''}is not served; the options of this model: {listed}"
+    names = ", ".join(served_options(options).model_fields) or "none"
+    return f"{'names a file and ' if is_path(field) else ''}is not served; the options of this model: {names}"
 
 
 def _bounded(field: FieldInfo, mark: Served) -> FieldInfo:

@@ -33,10 +33,10 @@ from starlette.responses import JSONResponse
 
 from dolmen.runtime.predictor import Session
 from dolmen.runtime.server.batching import Batcher
-from dolmen.runtime.server.gate import BEARER, State
+from dolmen.runtime.server.gate import TOKEN_PREFIX, State
 from dolmen.runtime.server.hosting import ModelSlot
+from dolmen.runtime.server.input_types import rate_of
 from dolmen.runtime.server.inputs import check_options, parse_json
-from dolmen.runtime.server.kinds import rate_of
 from dolmen.runtime.server.limits import Limits, Refusal
 from dolmen.runtime.server.logs import say
 from dolmen.runtime.server.metrics import ServerMetrics
@@ -45,7 +45,7 @@ from dolmen.types import Prediction, UserError
 
 SUBPROTOCOL = "dolmen"
 GOING_AWAY, UNSUPPORTED = 1001, 1003
-LONGEST_REASON = 123
+MAX_REASON_BYTES = 123
 """Bytes that a closing frame has room for (RFC 6455)."""
 COMMANDS = "feed, begin, write, stop, finish, reset, save, restore"
 
@@ -59,8 +59,8 @@ class Streams:
     async def serve(self, socket: WebSocket, host: ModelSlot) -> None:
         """Serve one connection until either side ends it; refuse it where there are as many as there may be."""
         if self.state.num_sessions >= self.limits.max_sessions:
-            said = f"there are {self.state.num_sessions} sessions, which is the most; connect again later"
-            await socket.send_denial_response(JSONResponse({"error": said}, 429, {"Retry-After": "10"}))
+            sentence = f"there are {self.state.num_sessions} sessions, which is the most; connect again later"
+            await socket.send_denial_response(JSONResponse({"error": sentence}, 429, {"Retry-After": "10"}))
             return
         batcher, start, num_messages = host.current, time.monotonic(), 0
         gauge = self.metrics.sessions.labels(host.name)
@@ -70,8 +70,8 @@ class Streams:
         try:
             offered = socket.scope.get("subprotocols", [])
             chosen = SUBPROTOCOL if SUBPROTOCOL in offered else None
-            if chosen is None and any(word.startswith(BEARER) for word in offered):
-                chosen = next(word for word in offered if word.startswith(BEARER))
+            if chosen is None and any(word.startswith(TOKEN_PREFIX) for word in offered):
+                chosen = next(word for word in offered if word.startswith(TOKEN_PREFIX))
             await socket.accept(chosen)
             connection = _Connection(socket, host, batcher, self.limits)
             num_messages = await connection.run(self.state.drained)
@@ -90,14 +90,14 @@ class _Connection:
         self.next: asyncio.Task[Any] | None = None
 
     async def run(self, drained: asyncio.Event) -> int:
-        """Answer message after message; how many there were."""
-        ending, count = asyncio.ensure_future(drained.wait()), 0
+        """Answer message after message, until either side ends it; return how many there were."""
+        ending, num_messages = asyncio.ensure_future(drained.wait()), 0
         try:
             try:
                 await self._begin({})
             except UserError as error:
                 await self._close(UNSUPPORTED, str(error))
-                return count
+                return num_messages
             while True:
                 self._listen()
                 assert self.next is not None
@@ -105,16 +105,16 @@ class _Connection:
                     (self.next, ending), timeout=self.limits.idle_timeout_s, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not self.next.done():
-                    over = "the server is shutting down" if ending.done() else "nothing came for too long"
-                    await self._close(GOING_AWAY, f"{over}; connect again")
-                    return count
-                message = self._heard()
+                    reason = "the server is shutting down" if ending.done() else "nothing came for too long"
+                    await self._close(GOING_AWAY, f"{reason}; connect again")
+                    return num_messages
+                message = self._received()
                 if message["type"] == "websocket.disconnect":
-                    return count
-                count += 1
-                await self._answered(message)
+                    return num_messages
+                num_messages += 1
+                await self._answer(message)
         except (WebSocketDisconnect, RuntimeError):  # the client has left while we sent
-            return count
+            return num_messages
         finally:
             ending.cancel()
             if self.next is not None:
@@ -124,16 +124,16 @@ class _Connection:
         if self.next is None:
             self.next = asyncio.ensure_future(self.socket.receive())
 
-    def _heard(self) -> Any:
+    def _received(self) -> Any:
         assert self.next is not None
         message, self.next = self.next.result(), None
         return message
 
-    async def _answered(self, message: Any) -> None:
+    async def _answer(self, message: Any) -> None:
         try:
             async with contextlib.aclosing(self._answers(message)) as answers:
-                async for said in answers:
-                    await self.socket.send_json(said)
+                async for answer in answers:
+                    await self.socket.send_json(answer)
         except Refusal as refusal:
             await self.socket.send_json({"error": refusal.sentence})
         except (UserError, ModelFailedError) as error:
@@ -144,7 +144,7 @@ class _Connection:
     async def _answers(self, message: Any) -> AsyncGenerator[dict[str, Any]]:
         if (content := message.get("bytes")) is not None:
             if not self.host.takes.is_file:
-                raise self._otherwise()
+                raise self._wrong_form()
             takes, rate, limits = self.host.takes, self.rate, self.limits
             yield await self._results(lambda: self.session.feed(takes.piece(content, rate, limits)))
             return
@@ -155,9 +155,9 @@ class _Connection:
         if name == "feed":
             yield await self._results(functools.partial(self.session.feed, self._text(value)))
         elif name == "write":
-            async with contextlib.aclosing(self._written(value)) as pieces:
-                async for said in pieces:
-                    yield said
+            async with contextlib.aclosing(self._write(value)) as pieces:
+                async for answer in pieces:
+                    yield answer
         elif name == "stop":
             return  # nothing is being written any more, and the end of that was said
         elif name == "begin":
@@ -166,12 +166,12 @@ class _Connection:
         elif name == "finish":
             yield await self._results(self.session.finish)
         elif name == "reset":
-            await self._called(self.session.reset)
+            await self._call(self.session.reset)
             yield {"done": True}
         elif name == "save":
-            yield {"saved": base64.b64encode(await self._called(self.session.save)).decode()}
+            yield {"saved": base64.b64encode(await self._call(self.session.save)).decode()}
         elif name == "restore":
-            await self._called(functools.partial(self.session.restore, unpacked(value)))
+            await self._call(functools.partial(self.session.restore, unpack_session(value)))
             yield {"done": True}
         else:
             raise Refusal(422, f"a message is a JSON object with one of these fields: {COMMANDS}")
@@ -184,16 +184,16 @@ class _Connection:
             values = {name: value for name, value in values.items() if name != "rate"}
         options = check_options(values, self.model.predictor.Streaming)
         work = functools.partial(self.model.stream, idle_timeout_s=self.limits.idle_timeout_s, **options)
-        self.session: Session = await self._called(work)
+        self.session: Session = await self._call(work)
         self.rate = rate
 
-    def _otherwise(self) -> Refusal:
+    def _wrong_form(self) -> Refusal:
         takes = self.host.takes
-        return Refusal(422, f"this model takes {takes.many.lower()}; send them {takes.streamed}")
+        return Refusal(422, f"this model takes {takes.plural.lower()}; send them {takes.stream_form}")
 
     def _text(self, value: Any) -> str:
         if self.host.takes.is_file:
-            raise self._otherwise()
+            raise self._wrong_form()
         if not isinstance(value, str):
             raise Refusal(422, "feed must be a text")
         if len(value) > self.limits.max_characters:
@@ -201,10 +201,10 @@ class _Connection:
         return value
 
     async def _results(self, work: Callable[[], list[Prediction]]) -> dict[str, Any]:
-        return await self._called(lambda: {"results": [p.to_json() for p in work()]})  # type: ignore[no-any-return]
+        return await self._call(lambda: {"results": [p.to_json() for p in work()]})  # type: ignore[no-any-return]
 
-    async def _called(self, work: Callable[[], Any], *, flow: bool = False) -> Any:
-        call = self.batcher.call(work, time.monotonic() + self.limits.timeout_s, flow=flow)
+    async def _call(self, work: Callable[[], Any], *, stream_text: bool = False) -> Any:
+        call = self.batcher.call(work, time.monotonic() + self.limits.timeout_s, stream_text=stream_text)
         try:
             async with asyncio.timeout(self.limits.timeout_s):
                 return await asyncio.shield(call.future)
@@ -212,43 +212,43 @@ class _Connection:
             if not call.future.done():
                 self.batcher.forget(call)
 
-    async def _written(self, options: Any) -> AsyncGenerator[dict[str, Any]]:
+    async def _write(self, options: Any) -> AsyncGenerator[dict[str, Any]]:
         if not self.model.predictor.writes:
             raise Refusal(422, "this model does not write")
         chosen = check_options(options, self.model.Options)
-        flow: TextStream = await self._called(lambda: self.session.write(**chosen), flow=True)
-        hearing = asyncio.ensure_future(self._stopped(flow))
+        stream: TextStream = await self._call(lambda: self.session.write(**chosen), stream_text=True)
+        listening = asyncio.ensure_future(self._stop_on_request(stream))
         try:
-            async for piece in flow:
+            async for piece in stream:
                 yield {"piece": piece}
         finally:
-            flow.stop()
-            hearing.cancel()
+            stream.stop()
+            listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await hearing
-            await flow.finished.wait()  # the session must not be touched before
+                await listening
+            await stream.finished.wait()  # the session must not be touched before
         yield {"done": True}
 
-    async def _stopped(self, flow: TextStream) -> None:
+    async def _stop_on_request(self, stream: TextStream) -> None:
         """Listen while a text is written: a stop, or the end of the connection, ends it; all else waits."""
         self._listen()
         assert self.next is not None
         await asyncio.wait((self.next,))
         message = self.next.result()
         if message["type"] == "websocket.disconnect":
-            flow.stop()
+            stream.stop()
         elif (message.get("text") or "").replace(" ", "") == '{"stop":true}':
             self.next = None
-            flow.stop()
+            stream.stop()
 
     async def _close(self, code: int, reason: str) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             await self.socket.send_json({"error": reason})
-            await self.socket.close(code, reason.encode()[:LONGEST_REASON].decode(errors="ignore"))
+            await self.socket.close(code, reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))
 
 
-def unpacked(value: Any) -> bytes:
-    """A saved session as it came.
+def unpack_session(value: Any) -> bytes:
+    """The bytes of a saved session.
 
     Raises:
         Refusal: it is not base64.

@@ -1,4 +1,4 @@
-"""What a model's thread works off: inputs of requests, calls of sessions, and texts that are written bit by bit."""
+"""What a model's thread computes: inputs of requests, calls of sessions, and texts that are written bit by bit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from dolmen.types import UserError
 
-AHEAD = 1 << 16
+MAX_AHEAD_CHARACTERS = 1 << 16
 """Characters that are written ahead of a slow reader."""
 
 
@@ -30,15 +30,14 @@ class Job:
 
     Attributes:
         options: of the model.
-        key: equal for jobs whose inputs may be worked off together.
+        key: equal for jobs whose inputs may be computed together.
         deadline: of ``time.monotonic``; what has not begun by then is dropped.
-        flows: whether texts are handed over while they are written.
+        stream_text: whether texts are handed over while they are written.
         future: the outcomes in the order of the inputs, or the one ``TextStream``.
-        dead: nobody waits for it any more.
     """
 
-    def __init__(self, num_inputs: int, options: dict[str, Any], deadline: float, *, flows: bool = False) -> None:
-        self.options, self.deadline, self.flows = options, deadline, flows
+    def __init__(self, num_inputs: int, options: dict[str, Any], deadline: float, *, stream_text: bool = False) -> None:
+        self.options, self.deadline, self.stream_text = options, deadline, stream_text
         self.key = repr(sorted(options.items()))
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[list[Outcome] | TextStream] = self.loop.create_future()
@@ -48,7 +47,7 @@ class Job:
 
     @property
     def dead(self) -> bool:
-        """See the class."""
+        """Nobody waits for it any more, or it is past its deadline."""
         return self.cancelled or time.monotonic() > self.deadline
 
     def settle(self, place: int, outcome: Outcome) -> bool:
@@ -73,18 +72,19 @@ class Call:
 
     Attributes:
         work: is called in the model's thread.
-        future: what it returns; of a flow the ``TextStream``, where ``work`` gives the pieces.
+        stream_text: whether it returns the pieces of a text.
+        future: what it returns; of pieces a ``TextStream``.
     """
 
-    def __init__(self, work: Callable[[], Any], deadline: float, *, flow: bool = False) -> None:
-        self.work, self.deadline, self.flow = work, deadline, flow
+    def __init__(self, work: Callable[[], Any], deadline: float, *, stream_text: bool = False) -> None:
+        self.work, self.deadline, self.stream_text = work, deadline, stream_text
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.cancelled = False
 
     @property
     def dead(self) -> bool:
-        """Nobody waits for it any more."""
+        """Nobody waits for it any more, or it is past its deadline."""
         return self.cancelled or time.monotonic() > self.deadline
 
 
@@ -95,8 +95,8 @@ class TextStream:
         pieces: of the text.
         loop: where it is read.
         deadline: of ``time.monotonic``.
-        wake: tells the model's thread that there is room again.
-        ended: is given the whole at the end, in the model's thread; nobody reads the pieces then.
+        wake: called when there is room again, for the model's thread.
+        ended: called with the whole text at the end, in the model's thread; nobody reads the pieces then.
 
     Attributes:
         finished: done when the model's thread has left the text, whoever read it.
@@ -114,18 +114,18 @@ class TextStream:
         self.pieces, self.loop, self.deadline, self.wake, self.ended = pieces, loop, deadline, wake, ended
         self.written = self.read = 0  # each is changed by one thread only
         self.stopped = False
-        self.kept: list[str] = []
+        self.texts: list[str] = []
         self._queue: asyncio.Queue[str | Exception | None] = asyncio.Queue()
         self.finished = asyncio.Event()
 
     @property
     def has_room(self) -> bool:
         """Whether it may be written on."""
-        return self.written - self.read < AHEAD or self.stopped or time.monotonic() > self.deadline
+        return self.written - self.read < MAX_AHEAD_CHARACTERS or self.stopped or time.monotonic() > self.deadline
 
     def advance(self, seconds: float) -> bool:
         """Write on for a moment; whether that was the end of it. In the model's thread."""
-        until, found = time.monotonic() + seconds, []
+        until, pieces = time.monotonic() + seconds, list[str]()
         end: Exception | None = None
         over = False
         try:
@@ -133,8 +133,8 @@ class TextStream:
                 if self.stopped or time.monotonic() > self.deadline:
                     over, end = True, None if self.stopped else TimeoutError()
                     break
-                found.append(next(self.pieces))
-                self.written += len(found[-1])
+                pieces.append(next(self.pieces))
+                self.written += len(pieces[-1])
                 if time.monotonic() > until or (self.ended is None and not self.has_room):
                     break
         except StopIteration:
@@ -144,12 +144,12 @@ class TextStream:
         if over:
             with contextlib.suppress(Exception):
                 getattr(self.pieces, "close", lambda: None)()
-        text = "".join(found)
+        text = "".join(pieces)
         if self.ended is not None:
             self.read = self.written
-            self.kept.append(text)
+            self.texts.append(text)
             if over:
-                self.ended("".join(self.kept), end)
+                self.ended("".join(self.texts), end)
         else:
             hand_over(self.loop, self._deliver, text, over, end)
         return over
@@ -178,7 +178,7 @@ class TextStream:
                 if isinstance(piece, Exception):
                     raise piece
                 self.read += len(piece)
-                if self.written - self.read < AHEAD // 2:
+                if self.written - self.read < MAX_AHEAD_CHARACTERS // 2:
                     self.wake()
                 yield piece
         finally:

@@ -15,8 +15,8 @@ from dolmen.runtime.pictures import ImagePredictor, area_seen
 from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.types import Prediction, UserError
 
-GRID = 12
-"""Places along a side of a picture that are covered, one after the other, to see what the answer rests on."""
+COVERED_SIDE = 12
+"""Places along a side of a picture, each covered once to see what the answer rests on."""
 
 
 class ClassificationPredictor(ImagePredictor[ClassificationProcessor]):
@@ -27,29 +27,29 @@ class ClassificationPredictor(ImagePredictor[ClassificationProcessor]):
     ExplanationType: ClassVar[type[Prediction] | None] = HeatMap
 
     def expected_shapes(self) -> Mapping[str, Mapping[str, tuple[int | str, ...]]]:
-        """Shapes that fit the processor; see ``Predictor.expected_shapes``."""
+        """The shapes of the pictures and of the logits, by network."""
         p = self.processor
         return {MODEL: {"images": (BATCH, p.height, p.width, p.channels), "logits": (BATCH, len(p.classes))}}
 
     def predict(
         self, inputs: Iterable[Any], options: BaseModel, *, batch_size: int = 64
     ) -> Iterator[tuple[Any, Prediction | UserError]]:
-        """See ``Predictor.predict``."""
+        """Yield ``(picture, Classes)`` in order; one that can't be read gives its error instead."""
         del options
         iterator = iter(inputs)
         while chunk := list(islice(iterator, batch_size)):
             examples = self.encode_all(chunk)
-            good = [e["images"] for e in examples if not isinstance(e, UserError)]
-            found = iter(self.processor.decode(self.network({"images": np.stack(good)})) if good else ())
+            images = [e["images"] for e in examples if not isinstance(e, UserError)]
+            answers = iter(self.processor.decode(self.network({"images": np.stack(images)})) if images else ())
             for raw, example in zip(chunk, examples, strict=True):
-                yield raw, example if isinstance(example, UserError) else next(found)
+                yield raw, example if isinstance(example, UserError) else next(answers)
 
     def format_line(self, prediction: Prediction) -> str:
         """``cat 97.1 %  (dog 2.0 %, deer 0.5 %)``."""
         assert isinstance(prediction, Classes)
         others = [(n, p) for n, p in prediction.top(4) if n != prediction.label][:2]
-        rest = ", ".join(f"{n} {p:.1%}" for n, p in others)
-        return f"{prediction.label} {prediction.probability:.1%}" + (f"  ({rest})" if rest else "")
+        texts = ", ".join(f"{n} {p:.1%}" for n, p in others)
+        return f"{prediction.label} {prediction.probability:.1%}" + (f"  ({texts})" if texts else "")
 
     def labels(self) -> tuple[str, ...]:
         """The classes."""
@@ -61,7 +61,7 @@ class ClassificationPredictor(ImagePredictor[ClassificationProcessor]):
         Zeiler & Fergus (2014). It needs no gradient, so that it works on any network, a bundle's as well.
 
         Returns:
-            A map of (GRID, GRID), of the class that is decided for.
+            A map of (COVERED_SIDE, COVERED_SIDE), of the class that is decided for.
 
         Raises:
             UserError: the picture can't be read.
@@ -71,7 +71,7 @@ class ClassificationPredictor(ImagePredictor[ClassificationProcessor]):
             raise example
         picture = example["images"]
         height, width = picture.shape[:2]
-        rows, columns = min(GRID, height), min(GRID, width)
+        rows, columns = min(COVERED_SIDE, height), min(COVERED_SIDE, width)
         mean, copies = picture.mean((0, 1)).round().astype(np.uint8), [picture]
         for i in range(rows):  # each place is covered together with its neighbours, or small things would be missed
             top, bottom = max(0, (i - 1) * height // rows), min(height, (i + 2) * height // rows)
@@ -84,8 +84,9 @@ class ClassificationPredictor(ImagePredictor[ClassificationProcessor]):
         for start in range(0, len(copies), 64):
             answers += self.processor.decode(self.network({"images": np.stack(copies[start : start + 64])}))
         label = answers[0].label
-        at = answers[0].names.index(label)
-        fall = np.log(answers[0].probabilities[at]) - np.log([max(a.probabilities[at], 1e-12) for a in answers[1:]])
+        index = answers[0].names.index(label)
+        covered_p = np.array([max(a.probabilities[index], 1e-12) for a in answers[1:]])
+        fall = np.log(answers[0].probabilities[index]) - np.log(covered_p)
         heat = np.maximum(fall, 0).reshape(rows, columns)
         heat = np.asarray(heat / max(float(heat.max()), 1e-6), np.float32)
         return HeatMap(label, heat, area_seen(raw, (height, width), self.processor.fit))

@@ -20,15 +20,13 @@ Picture = Callable[[str, int], NDArray[np.uint8]]
 Name = Callable[[str, int], str]
 Cam = Callable[[str, list[int], list[int]], NDArray[Any]]
 
-SHOWN = 12
+GALLERY_SIZE = 12
 """Pictures in each gallery."""
-SIDE = 176
+PICTURE_SIDE = 176
 """Their longer side in pixels; two galleries with heat maps take about 0.5 MB."""
-ALIKE = 0.5
+MIN_DOUBTFUL_CORRELATION = 0.5
 """Rank correlation with a random network's maps from which on heat maps are called doubtful."""
-
-
-AT_HALF = "Here the more probable class is decided; what the threshold changes is shown further down."
+DECIDED_AT_HALF = "Here the more probable class is decided; what the threshold changes is shown further down."
 
 
 def sections(
@@ -56,16 +54,16 @@ def sections(
     """
     split = "test" if "test" in evaluations else next(iter(evaluations))
     evaluation = evaluations[split]
-    found = [_per_class(evaluation, split), _confusion(evaluation, split, classes)]
+    parts = [_per_class(evaluation, split), _confusion(evaluation, split, classes)]
     if "operating_point" in evaluation.tables:
-        found.append(_operating_point(evaluation, split, classes))
+        parts.append(_operating_point(evaluation, split, classes))
     if "calibration" in evaluation.tables:
-        found.append(_calibration(evaluation, split, temperature))
+        parts.append(_calibration(evaluation, split, temperature))
     gallery = _Gallery(evaluation, split, classes, picture, name, cam)
-    found += gallery.sections(sanity)
+    parts += gallery.sections(sanity)
     if filters is not None:
-        found.append(_filters(filters))
-    return found
+        parts.append(_filters(filters))
+    return parts
 
 
 def _per_class(evaluation: Evaluation, split: str) -> Section:
@@ -87,8 +85,8 @@ def _per_class(evaluation: Evaluation, split: str) -> Section:
 
     html = table(rows)
     if len(rows) > 24:
-        every = f"<details><summary>All {len(rows)} classes</summary>{html}</details>"
-        html = f"<p>The ten weakest:</p>{table(weakest[:10])}{every}"
+        all_classes = f"<details><summary>All {len(rows)} classes</summary>{html}</details>"
+        html = f"<p>The ten weakest:</p>{table(weakest[:10])}{all_classes}"
     lead = (
         "Precision: of those given this class, how many have it. Recall: of those that have it, how many were given it."
     )
@@ -97,7 +95,7 @@ def _per_class(evaluation: Evaluation, split: str) -> Section:
         score, examples = percent(worst["f1"]), count(worst["num"], "example")
         lead += f" Weakest: {worst['class']}, with an F1 of {score} on {examples}."
     if "operating_point" in evaluation.tables and not evaluation.tables["operating_point"].get("decides"):
-        lead += f" {AT_HALF}"
+        lead += f" {DECIDED_AT_HALF}"
     return Section(f"Class by class ({split})", html, lead)
 
 
@@ -125,7 +123,7 @@ def _confusion(evaluation: Evaluation, split: str, classes: Sequence[str]) -> Se
         f"{int(matrix.sum()):,} are on the diagonal."
     )
     if "operating_point" in evaluation.tables and not evaluation.tables["operating_point"].get("decides"):
-        lead += f" {AT_HALF}"
+        lead += f" {DECIDED_AT_HALF}"
     html = f"<div>{figures.confusion(matrix, classes)}</div>{table}"
     return Section(f"What is taken for what ({split})", html, lead)
 
@@ -143,12 +141,12 @@ def _operating_point(evaluation: Evaluation, split: str, classes: Sequence[str])
             + (f" (95 % interval {interval})" if interval else "")
             + "</li>"
         )
-    truth, said = labels == positive, scores >= point["threshold"]
-    told = (
+    truth, decided = labels == positive, scores >= point["threshold"]
+    counts = (
         f"<p>Of {count(int(truth.sum()), 'example')} of {escape(point['positive'])} it finds "
-        f"{int((truth & said).sum()):,} and misses {int((truth & ~said).sum()):,}; of "
+        f"{int((truth & decided).sum()):,} and misses {int((truth & ~decided).sum()):,}; of "
         f"{count(int((~truth).sum()), 'other')} it raises "
-        f"{count(int((~truth & said).sum()), 'false alarm')}.</p>"
+        f"{count(int((~truth & decided).sum()), 'false alarm')}.</p>"
     )
     chosen = "validation" if point["chosen_on"] == "val" else point["chosen_on"]
     text = (
@@ -157,7 +155,7 @@ def _operating_point(evaluation: Evaluation, split: str, classes: Sequence[str])
         "leaves "
         f"{percent(point['specificity_wanted'])} of the negatives alone there; nothing was chosen on "
         f"{escape(split)}."
-        f"</p><ul>{''.join(lines)}</ul>{told}"
+        f"</p><ul>{''.join(lines)}</ul>{counts}"
     )
     lead = f"Moving the threshold trades found examples of {point['positive']} against false alarms."
     html = f'<div class="row">{chart}<div>{text}</div></div>'
@@ -168,12 +166,12 @@ def _calibration(evaluation: Evaluation, split: str, temperature: float) -> Sect
     table = evaluation.tables["calibration"]
     chart = figures.reliability(table["bins"], table["ece"], table.get("ece_before"))
     if abs(temperature - 1) < 0.02:
-        told = "it was well calibrated as it stood"
+        before = "it was well calibrated as it stood"
     else:
-        told = "it was too sure of itself before" if temperature > 1 else "it was too timid before"
+        before = "it was too sure of itself before" if temperature > 1 else "it was too timid before"
     text = (
         f"<p>The logits are divided by a temperature of <strong>{temperature:.2f}</strong>, fitted on "
-        f"validation: {told}. Decisions do not change by it, only how probable they are said to be.</p>"
+        f"validation: {before}. Decisions do not change by it, only how probable they are said to be.</p>"
         f"<p>ECE, the mean gap between the probability given and the share that was right, is "
         f"<strong>{table['ece']:.3f}</strong>"
         + (f"; without the temperature it would be {table['ece_before']:.3f}" if "ece_before" in table else "")
@@ -189,13 +187,13 @@ def _calibration(evaluation: Evaluation, split: str, temperature: float) -> Sect
 
 def _filters(filters: NDArray[Any]) -> Section:
     image = pictures.filter_tiles(filters)
-    shown = min(len(filters), 64)
+    num_tiles = min(len(filters), 64)
     html = (
         f'<img class="exact" src="{pictures.data_uri(image, lossless=True)}" width="{image.shape[1]}" '
-        f'alt="The first {shown} filters of the first convolution">'
+        f'alt="The first {num_tiles} filters of the first convolution">'
     )
     lead = (
-        f"{shown} of {len(filters)} filters of {filters.shape[2]} × {filters.shape[3]} pixels; mid grey is "
+        f"{num_tiles} of {len(filters)} filters of {filters.shape[2]} × {filters.shape[3]} pixels; mid grey is "
         "zero. "
         "They should show edges, spots and colours; pure noise means that too little was learnt."
     )
@@ -217,26 +215,26 @@ class _Gallery:
         labels = self.evaluation.arrays["labels"]
         decided, margin = self.decided()
         wrong = np.flatnonzero(decided != labels)
-        worst = wrong[np.argsort(-margin[wrong], kind="stable")][:SHOWN]
+        worst = wrong[np.argsort(-margin[wrong], kind="stable")][:GALLERY_SIZE]
         doubtful = np.argsort(margin, kind="stable")
-        doubtful = doubtful[~np.isin(doubtful, worst)][:SHOWN]
+        doubtful = doubtful[~np.isin(doubtful, worst)][:GALLERY_SIZE]
         trust = "" if self.cam is None else " " + heat_map_text(sanity)
-        found = []
+        parts = []
         if len(worst):
             lead = (
                 f"{len(wrong):,} of {count(len(labels), 'example')} were decided wrongly; here those of "
                 "which the "
                 f"model was surest. Some may be labelled wrongly: look at them first.{trust}"
             )
-            found.append(Section(f"Most wrong ({self.split})", self.figures(worst, decided), lead))
+            parts.append(Section(f"Most wrong ({self.split})", self.figures(worst, decided), lead))
         else:
             lead = f"All {count(len(labels), 'example')} were decided rightly."
-            found.append(Section(f"Most wrong ({self.split})", "", lead))
+            parts.append(Section(f"Most wrong ({self.split})", "", lead))
         if len(doubtful):
             lead = f"{self.boundary()}: what a person should look at, or what to collect more of."
             lead += "" if len(worst) else trust
-            found.append(Section(f"Most uncertain ({self.split})", self.figures(doubtful, decided), lead))
-        return found
+            parts.append(Section(f"Most uncertain ({self.split})", self.figures(doubtful, decided), lead))
+        return parts
 
     def decided(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """(N,) the class decided, by the operating point where there is one, and (N,) how far it was from another.
@@ -247,8 +245,8 @@ class _Gallery:
         probabilities = self.evaluation.arrays["probabilities"]
         point = self.evaluation.tables.get("operating_point")
         if point is None or not point.get("decides"):
-            two = np.sort(probabilities, axis=1)[:, -2:]
-            return np.asarray(probabilities.argmax(1)), np.asarray(two[:, 1] - two[:, 0])
+            top_two = np.sort(probabilities, axis=1)[:, -2:]
+            return np.asarray(probabilities.argmax(1)), np.asarray(top_two[:, 1] - top_two[:, 0])
         positive, threshold = list(self.classes).index(point["positive"]), point["threshold"]
         p = probabilities[:, positive]
         above = (p - threshold) / max(1 - threshold, 1e-12)
@@ -267,14 +265,14 @@ class _Gallery:
         indices = [int(i) for i in self.evaluation.arrays["indices"][rows]]
         cams = None if self.cam is None else self.cam(self.split, indices, [int(decided[r]) for r in rows])
         items = []
-        for place, (row, index) in enumerate(zip(rows, indices, strict=True)):
+        for i, (row, index) in enumerate(zip(rows, indices, strict=True)):
             name, pixels = escape(self.name(self.split, index)), self.picture(self.split, index)
-            said = escape(self.classes[decided[row]])
-            plain = pictures.data_uri(pictures.fit(pictures.rgb(pixels), SIDE))
+            class_name = escape(self.classes[decided[row]])
+            plain = pictures.data_uri(pictures.fit(pictures.rgb(pixels), PICTURE_SIDE))
             images = f'<img src="{plain}" alt="{name}" loading="lazy">'
             if cams is not None:
-                heat = pictures.data_uri(pictures.overlay(pixels, cams[place], SIDE))
-                images += f'<img src="{heat}" alt="What spoke for {said}" loading="lazy">'
+                heat = pictures.data_uri(pictures.overlay(pixels, cams[i], PICTURE_SIDE))
+                images += f'<img src="{heat}" alt="What spoke for {class_name}" loading="lazy">'
             items.append(
                 f'<figure><div class="pair">{images}</div><figcaption>'
                 f"{self.verdict(probabilities[row], int(labels[row]), int(decided[row]))}"
@@ -303,7 +301,7 @@ def heat_map_text(sanity: float | None) -> str:
     text = "Beside each picture: the places that spoke for the decided class (Grad-CAM)."
     if sanity is None:
         return text
-    if sanity < ALIKE:
+    if sanity < MIN_DOUBTFUL_CORRELATION:
         return (
             f"{text} The maps depend on what was learnt: with re-drawn weights they are others (rank "
             "correlation "

@@ -43,11 +43,7 @@ from dolmen.types import Arrays, Evaluation, Finding, Section, UserError
 from dolmen.wording import count, listed
 
 ENOUGH_EPOCHS_TO_LEARN = 20  # a picture size for which the budget allows fewer passes is too large
-
-
-MIXED, LONG_TRAINING = 0.75, 40.0  # share of batches that are mixed, reached in trainings of so many epochs
-
-
+MIXED_SHARE, LONG_TRAINING_EPOCHS = 0.75, 40.0  # share of batches that are mixed, reached in trainings so long
 DEFAULT_SPECIFICITY = 0.9  # at which sensitivity is stated where nothing else was asked for
 
 
@@ -76,7 +72,7 @@ class ImageClassificationConfig(TaskConfig):
     )
 
     def for_loading(self) -> Self:
-        """The same without published weights."""
+        """These choices without published weights: a file has the run's own."""
         return self.model_copy(update={"weights": "none"})
 
 
@@ -161,8 +157,8 @@ class ImageClassification(Task[ImageClassificationConfig, ClassificationProcesso
             if (chosen is None or s == chosen) and images.labels[i] >= 0 and i not in decoded.problems
         ]
         if not rows:
-            why = next((f" ({images.names[i]}: {reason})" for i, reason in decoded.problems.items()), "")
-            raise UserError(f"{data} holds no readable, labelled picture to evaluate on{why}; give one that does")
+            reason = next((f" ({images.names[i]}: {problem})" for i, problem in decoded.problems.items()), "")
+            raise UserError(f"{data} holds no readable, labelled picture to evaluate on{reason}; give one that does")
         return image_dataset(images, decoded, rows)
 
     @classmethod
@@ -174,8 +170,8 @@ class ImageClassification(Task[ImageClassificationConfig, ClassificationProcesso
             images = torch.zeros(32, processor.channels, processor.height, processor.width)
             model = cls(config, processor).build_model()
             step_s = budget.seconds_of(model, images, lambda model, x: model(x).float().square().sum())
-            needed = step_s / 32 * num_images * ENOUGH_EPOCHS_TO_LEARN
-            if needed <= budget.seconds:
+            needed_s = step_s / 32 * num_images * ENOUGH_EPOCHS_TO_LEARN
+            if needed_s <= budget.seconds:
                 break
             processor = processor.model_copy(update={"height": size, "width": size})
         return processor
@@ -205,7 +201,7 @@ class ImageClassification(Task[ImageClassificationConfig, ClassificationProcesso
         initialise_from_data(model, images)
 
     def objectives(self, model: nn.Module) -> Sequence[Objective]:
-        """One: cross-entropy with label smoothing."""
+        """The only objective: cross-entropy with label smoothing."""
 
         def loss(batch: Batch) -> Loss:
             return cross_entropy(model(batch["images"]), batch["targets"], self.config.label_smoothing)
@@ -225,7 +221,7 @@ class ImageClassification(Task[ImageClassificationConfig, ClassificationProcesso
         the training, the more, since pictures that are seen more often have to vary more.
         """
         config, g = self.config, moment.generator
-        length = min(1.0, moment.num_epochs / LONG_TRAINING)
+        length = min(1.0, moment.num_epochs / LONG_TRAINING_EPOCHS)
         images, size = batch["images"], min(self.processor.height, self.processor.width)
         targets = F.one_hot(batch["labels"], len(self.processor.classes)).float()
         if config.augment != "none":
@@ -237,7 +233,7 @@ class ImageClassification(Task[ImageClassificationConfig, ClassificationProcesso
         mix = config.mix
         if mix == "auto":
             mix = "cutmix" if config.augment == "strong" and x.shape[1] == 3 else "none"
-        if mix != "none" and float(torch.rand((), generator=g)) < MIXED * length:
+        if mix != "none" and float(torch.rand((), generator=g)) < MIXED_SHARE * length:
             x, targets = (augment.cutmix if mix == "cutmix" else augment.mixup)(x, targets, g)
         return {"images": x, "targets": targets}
 
@@ -382,16 +378,16 @@ class ImageClassification(Task[ImageClassificationConfig, ClassificationProcesso
 
 def _positive_class(config: ImageClassificationConfig, classes: tuple[str, ...]) -> str | None:
     """The class that sensitivity speaks of: where there are two the one asked for, else the second."""
-    wanted = config.positive
+    positive = config.positive
     if len(classes) != 2:
-        if wanted is not None or config.specificity is not None:
+        if positive is not None or config.specificity is not None:
             raise UserError(
                 f"--positive and --specificity speak of two classes, and the data have {len(classes)}; leave them out"
             )
         return None
-    if wanted is not None and wanted not in classes:
-        raise UserError(f"--positive {wanted} is no class of the data; give {classes[0]} or {classes[1]}")
-    return wanted or classes[1]
+    if positive is not None and positive not in classes:
+        raise UserError(f"--positive {positive} is no class of the data; give {classes[0]} or {classes[1]}")
+    return positive or classes[1]
 
 
 def _default_views(flip: bool, processor: ClassificationProcessor) -> Literal[1, 2, 6]:

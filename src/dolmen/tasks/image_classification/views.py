@@ -19,7 +19,7 @@ from dolmen.tasks.image_classification import report as classification
 from dolmen.tasks.image_classification.processor import ClassificationProcessor
 from dolmen.types import Evaluation, Section, UserError
 
-SANITY_PICTURES = 16
+MAX_SANITY_PICTURES = 16
 
 
 def sections(
@@ -35,9 +35,9 @@ def sections(
         return gradcam.grad_cam(model, pixels, torch.tensor(list(classes), device=pixels.device)).cpu().numpy()
 
     split = "test" if "test" in evaluations else next(iter(evaluations))
-    few = list(range(min(SANITY_PICTURES, len(datasets[split]))))
-    likely = evaluations[split].arrays["probabilities"][few].argmax(1)
-    pixels = _pixels(model, datasets[split], few)
+    indices = list(range(min(MAX_SANITY_PICTURES, len(datasets[split]))))
+    likely = evaluations[split].arrays["probabilities"][indices].argmax(1)
+    pixels = _pixels(model, datasets[split], indices)
     has_map, sanity = True, None
     try:
         sanity = gradcam.randomisation_check(model, pixels, torch.from_numpy(likely).to(pixels.device))

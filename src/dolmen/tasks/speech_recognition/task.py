@@ -134,8 +134,7 @@ class SpeechRecognition(Task[SpeechRecognitionConfig, SpeechProcessor, Recording
             **_fit_front(_front(decoded.rate), decoded, train),
         )  # fmt: skip
         report = check_recordings(recordings, decoded, processor)
-        if report.errors:
-            raise UserError(report.errors[0].message)
+        report.require_usable()
         if negative_s is not None:
             findings = negatives.findings(str(c.negatives), negative_s, c.false_alarms)
             report = report.model_copy(update={"findings": (*findings, *report.findings)})

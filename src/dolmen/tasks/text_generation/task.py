@@ -110,8 +110,7 @@ class TextGeneration(Task[TextGenerationConfig, TextProcessor, TextDataset, Lang
         datasets = _cut(tokens, shares)
         sizes = {split: dataset.num_targets for split, dataset in datasets.items()}
         report = check_text(files, stretches, tokens, sizes, processor)
-        if report.errors:
-            raise UserError(report.errors[0].message)
+        report.require_usable()
         if config.softmax == "auto":
             softmax = "full" if len(processor) < LARGE_VOCABULARY else "sampled"
             config = config.model_copy(update={"softmax": softmax})

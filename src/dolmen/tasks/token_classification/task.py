@@ -133,8 +133,7 @@ class TokenClassification(Task[TokenClassificationConfig, TagProcessor, TaggedDa
             encoding=config.encoding,
         )
         report = check_tagged(tagged, splits, tags, processor)
-        if report.errors:
-            raise UserError(report.errors[0].message)
+        report.require_usable()
         crf = config.crf if config.crf is not None else tagged.kind == "spans"
         update: dict[str, Any] = {"crf": crf, "clip_norm": config.clip_norm or 5.0}
         if config.vectors is not None:

@@ -225,8 +225,8 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(monkeypatch: pytest
     monkeypatch.setenv("DOLMEN_CACHE", str(tmp_path))
     monkeypatch.setattr(RaggedFile, "close", full)
     sentence = (
-        r"^The decoded recordings \(8\.0 kB\) can't be written to .*recordings \(No space left on device\): free some "
-        "space or set DOLMEN_CACHE to a folder on another disk\\.$"
+        r"^the decoded recordings \(8\.0 kB\) can't be written to .*recordings \(No space left on device\): free some "
+        "space or set DOLMEN_CACHE to a folder on another disk$"
     )
     with pytest.raises(MachineError, match=sentence):
         decode_recordings(in_memory([wav(tone(0))]), RATE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from dolmen.nn.convolutional.blocks import ConvNormAct, Normalise
 from dolmen.nn.convolutional.classifiers import NETWORKS, BasicBlock, Classifier, build_classifier
 from dolmen.tasks.object_detection.nn.network import STRIDES, Detector
 from dolmen.types import UserError
+from dolmen.wording import did_you_mean
 
 DETECTORS = ("edge", "standard", *(name for name in NETWORKS if name != "fast"))
 """``fast`` is for small pictures and has no map of stride 8."""
@@ -104,11 +104,10 @@ def build_detector(
         UserError: the name is unknown, or the weights can't be had.
     """
     if not name.startswith("timm:") and name not in DETECTORS:
-        close = difflib.get_close_matches(name, DETECTORS, 1)
+        hint = did_you_mean(name, DETECTORS)
         raise UserError(
-            f"there is no detector {name!r}"
-            + (f"; did you mean {close[0]}? Give" if close else "; give")
-            + f" one of {', '.join(DETECTORS)}, or timm:NAME"
+            f"there is no detector {name!r}; {hint}{'Give' if hint else 'give'} one of "
+            f"{', '.join(DETECTORS)}, or timm:NAME"
         )
     if pretrained and not name.startswith("timm:"):
         raise UserError(f"{name} has no published weights; give --model timm:NAME, or leave --weights out")

@@ -117,7 +117,7 @@ def decode_recordings(
     return open_or_fill(
         _entry(*key, chosen), _columns(len(names)),
         lambda writer: _decode_into(writer, recordings, chosen, longest_s, progress),
-        lambda entry: _reuse(entry, recordings, chosen), "The decoded recordings",
+        lambda entry: _reuse(entry, recordings, chosen), "the decoded recordings",
     )  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def _most_common_rate(recordings: Recordings, key: tuple[Any, ...], longest_s: f
         rate = entry.facts.get("rate")
         return rate if isinstance(rate, int) and rate > 0 else None
 
-    return open_or_fill(_entry(*key, "rate"), {}, count_rates, reuse, "The rate of the recordings")
+    return open_or_fill(_entry(*key, "rate"), {}, count_rates, reuse, "the rate of the recordings")
 
 
 def _decode_chunk(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dolmen.report.figures import BLUE, INK, MUTED, ORANGE, SMALL, drawing, svg
+from dolmen.report.figures import BLUE, INK, LABEL_PX, MUTED, ORANGE, drawing, svg
 from dolmen.report.numbers import percent
 from dolmen.tasks.speech_recognition.predictions import Word
 from dolmen.tasks.speech_recognition.processors.grammar import BLANK, SPACE
@@ -200,7 +200,7 @@ def _draw_units(
 
 def _draw_words(axes: Axes, words: Sequence[Word], wrong: Sequence[bool], end: float) -> None:
     """Words on two lines above the axes; those for which there is no room are left out."""
-    seconds_per_em = end / (WIDTH_PX - 110) * SMALL
+    seconds_per_em = end / (WIDTH_PX - 110) * LABEL_PX
     middles = [min(end, (w.start_s + w.end_s) / 2) for w in words]
     halves = [(ems(w.text) + 1) * seconds_per_em / 2 for w in words]
     spans = [(m - half, m + half) for m, half in zip(middles, halves, strict=True)]

@@ -155,7 +155,7 @@ def tokenise(
         return Tokens(entry.ragged["tokens"][0], stretch.num_characters, unknown) if isinstance(unknown, int) else None
 
     columns = {"tokens": RaggedColumn(dtype, 1)}
-    return open_or_fill(cache_dir() / "text" / digest, columns, fill, tokens, "The tokens")
+    return open_or_fill(cache_dir() / "text" / digest, columns, fill, tokens, "the tokens")
 
 
 class TextDataset:

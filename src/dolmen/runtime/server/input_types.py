@@ -17,38 +17,38 @@ from dolmen.types import UserError
 
 RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000)
 """In Hz, of streams: each other one would need a filter of its own."""
-PIECE_S = 30.0
-"""Of sound that may come as one message."""
-PLENTY = 2 * 48000
-"""Samples that count as a second of sound, those of all channels together."""
-MILLI = 1000
+MAX_PIECE_S = 30.0
+"""Seconds of sound that may come as one message."""
+FULL_SAMPLES_PER_S = 2 * 48000
+"""Samples of all channels that count as a second of sound, where a second has more than these."""
+MS_PER_S = 1000
 
 
 @dataclass(frozen=True)
-class InputKind:
+class InputType:
     """What a model takes.
 
     Attributes:
-        one: what an input is called.
-        many: what inputs are called where schemas are named.
+        singular: what an input is called.
+        plural: what inputs are called where schemas are named.
         media: types of a body that is one input.
         is_file: whether an input is the bytes of a file; else it is a text.
-        streamed: how pieces of a stream come.
+        stream_form: how pieces of a stream come.
         piece: a binary message of a stream -> what a session takes; given its rate, too. It raises UserError for one
             that costs too much.
         stream_rate: samples a second of a stream's messages, as the model's processor says; None of what has no rate.
         weigh: what an input costs; it raises UserError for one that costs too much.
-        most: what inputs that are worked off together may cost.
+        max_weight: what inputs that are computed together may cost.
     """
 
-    one: str
-    many: str
+    singular: str
+    plural: str
     media: tuple[str, ...]
     is_file: bool
-    streamed: str
+    stream_form: str
     piece: Callable[[bytes, int | None, Limits], Any]
     weigh: Callable[[Any, Limits], int]
-    most: Callable[[Limits], int]
+    max_weight: Callable[[Limits], int]
     stream_rate: Callable[[Any], int | None] = lambda processor: None
 
     def fits(self, media: str) -> bool:
@@ -57,7 +57,7 @@ class InputKind:
 
 
 def num_pixels(content: bytes, limits: Limits) -> int:
-    """Of a picture file, from its header; 1 of what is no picture, for the model says that better.
+    """The pixels of a picture file, from its header; 1 for what is no picture, since the model says that better.
 
     Raises:
         UserError: they are more than ``max_pixels``: a few kilobytes of file can hold gigabytes of zeros.
@@ -65,18 +65,18 @@ def num_pixels(content: bytes, limits: Limits) -> int:
     large = UserError(f"the picture has more than {limits.max_pixels / 1e6:g} megapixels; send a smaller one")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            found: int = image.width * image.height
+            num: int = image.width * image.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise large from None
     except Exception:  # Pillow's readers of headers raise anything
         return 1
-    if found > limits.max_pixels:
+    if num > limits.max_pixels:
         raise large
-    return max(1, found)
+    return max(1, num)
 
 
 def num_milliseconds(content: bytes, limits: Limits) -> int:
-    """Of a recording's file, from its header; more where it has more samples a second than recordings have.
+    """The length of a recording, from its file's header; more where a second has more samples than a recording's.
 
     Raises:
         UserError: they are more than ``max_seconds``, and a few kilobytes can hold hours of silence; its rate is beyond
@@ -90,22 +90,22 @@ def num_milliseconds(content: bytes, limits: Limits) -> int:
         )
     if rate > RATES[-1]:
         raise UserError(f"the recording has {rate:,} samples a second, the most is {RATES[-1]:,}; send it at 16,000")
-    if frames * channels > limits.max_seconds * PLENTY:
+    if frames * channels > limits.max_seconds * FULL_SAMPLES_PER_S:
         raise UserError(
             f"the recording has {frames * channels:,} samples in {channels} channels, the most is "
-            f"{limits.max_seconds * PLENTY:,.0f}; send one channel of it"
+            f"{limits.max_seconds * FULL_SAMPLES_PER_S:,.0f}; send one channel of it"
         )
-    return max(1, round(MILLI * max(frames / rate, frames * channels / PLENTY)))
+    return max(1, round(MS_PER_S * max(frames / rate, frames * channels / FULL_SAMPLES_PER_S)))
 
 
 def num_characters(text: Any, limits: Limits) -> int:
-    """Of a text, or of the words of one."""
+    """The characters of a text, or of the words of one."""
     del limits  # it was within them when it came
     return len(text) if isinstance(text, str) else sum(map(len, text))
 
 
 def samples_of(content: bytes, rate: int) -> Any:
-    """A message of a stream: 16-bit samples, little-endian, of one channel.
+    """The samples in a message of a stream: 16-bit, little-endian, of one channel.
 
     Args:
         content: of the message.
@@ -115,13 +115,13 @@ def samples_of(content: bytes, rate: int) -> Any:
         (N,) from -1 to 1.
 
     Raises:
-        UserError: half a sample, or more than ``PIECE_S``.
+        UserError: half a sample, or more than ``MAX_PIECE_S``.
     """
     if len(content) % 2:
         raise UserError(f"a message of {len(content):,} bytes is not one of 16-bit samples; send an even number")
-    if len(content) > 2 * PIECE_S * rate:
+    if len(content) > 2 * MAX_PIECE_S * rate:
         seconds = len(content) / 2 / rate
-        raise UserError(f"a message of {seconds:,.0f} s of sound, the most is {PIECE_S:g} s; send it in parts")
+        raise UserError(f"a message of {seconds:,.0f} s of sound, the most is {MAX_PIECE_S:g} s; send it in parts")
     return from_int16(content)
 
 
@@ -132,13 +132,13 @@ def rate_of(value: Any) -> int:
         UserError: it is none of ``RATES``.
     """
     if type(value) is not int or value not in RATES:
-        listed = ", ".join(map(str, RATES))
-        raise UserError(f"rate must be one of {listed} samples a second")
+        rates = ", ".join(map(str, RATES))
+        raise UserError(f"rate must be one of {rates} samples a second")
     return value
 
 
 def whole_picture(content: bytes, rate: int | None, limits: Limits) -> bytes:
-    """A message of a stream: a picture's file.
+    """The picture's file in a message of a stream.
 
     Raises:
         UserError: it has too many pixels.
@@ -149,7 +149,7 @@ def whole_picture(content: bytes, rate: int | None, limits: Limits) -> bytes:
 
 
 def samples_and_rate(content: bytes, rate: int | None, limits: Limits) -> tuple[Any, int]:
-    """A message of a stream: sound, with its rate. See ``samples_of``."""
+    """The samples in a message of a stream, with their rate."""
     del limits
     assert rate is not None
     return samples_of(content, rate), rate
@@ -160,18 +160,18 @@ def no_bytes(content: bytes, rate: int | None, limits: Limits) -> Any:
     raise NotImplementedError
 
 
-INPUT_KINDS = {
-    "picture": InputKind(
+INPUT_TYPES = {
+    "picture": InputType(
         "a picture", "Pictures", ("image/*", "application/octet-stream"), True, "as binary messages, a file each",
-        piece=whole_picture, weigh=num_pixels, most=lambda limits: limits.max_pixels,
+        piece=whole_picture, weigh=num_pixels, max_weight=lambda limits: limits.max_pixels,
     ),
-    "recording": InputKind(
+    "recording": InputType(
         "a recording", "Recordings", ("audio/*", "application/octet-stream"), True,
         "as binary messages of 16-bit samples", piece=samples_and_rate, weigh=num_milliseconds,
-        most=lambda limits: round(MILLI * limits.max_seconds), stream_rate=lambda processor: processor.rate,
+        max_weight=lambda limits: round(MS_PER_S * limits.max_seconds), stream_rate=lambda processor: processor.rate,
     ),
-    "text": InputKind(
+    "text": InputType(
         "a text", "Texts", ("text/plain",), False, 'as {"feed": text}', piece=no_bytes, weigh=num_characters,
-        most=lambda limits: limits.max_characters,
+        max_weight=lambda limits: limits.max_characters,
     ),
 }  # fmt: skip
