@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dolmen.tasks.task import AnyTask, Dataset, Progress
 
 MAX_SEEN_SHARE = 0.02
-"""Of the examples that are measured, those that training used: if there are more, they are left out."""
+"""Share of the measured examples that training may have used; where it is larger, they are left out."""
 
 
 def read_json(path: Path) -> Any:

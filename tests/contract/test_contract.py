@@ -238,7 +238,7 @@ def bundle(request: pytest.FixtureRequest, run: Any, tmp_path_factory: pytest.Te
     """The run, exported: as one file in fp32, as a folder with eight bits."""
     with pytest.MonkeyPatch.context() as patch:
         # Networks that have hardly learned answer by a hair; what eight bits may cost is tested in tests/export.
-        patch.setattr("dolmen.exporting.bundle.MAX_LOST", 0.2)
+        patch.setattr("dolmen.exporting.bundle.MAX_METRIC_LOSS", 0.2)
         out = tmp_path_factory.mktemp("bundle") / ("small" if request.param else "model.dolmen")
         return dolmen.load(dolmen.export(run, out, int8=request.param))
 

@@ -64,7 +64,7 @@ def test_a_difference_is_found_where_it_begins(monkeypatch: pytest.MonkeyPatch) 
 
     graph = graph_of("lstm")
     assert graphs.first_difference(graph, 1e-4) == ""
-    monkeypatch.setattr(graphs, "ORDER", {"lstm": (0, 3, 2, 1)})
+    monkeypatch.setattr(graphs, "GATE_ORDER", {"lstm": (0, 3, 2, 1)})
     found = graphs.first_difference(graph, 1e-4)
     assert found == "at getitem, which is dolmen.recurrence.default in layers"
 
@@ -79,7 +79,7 @@ def test_layers_that_lose_too_much_stay_in_fp32(run: Any, tmp_path: Path, monkey
         return made if float_layers or only else worthless(made)
 
     monkeypatch.setattr(exporting.quantise, "static_int8", harmful)
-    monkeypatch.setattr(exporting, "MAX_LOST", 0.05)
+    monkeypatch.setattr(exporting, "MAX_METRIC_LOSS", 0.05)
     made = dolmen.load(dolmen.export(run, tmp_path / "b.dolmen", int8=True))
     kept = made.about["parity"]["int8"]["float_layers"]["model"]
     assert kept
@@ -100,7 +100,7 @@ def test_eight_bits_that_cost_too_much_are_refused(run: Any, tmp_path: Path, mon
     monkeypatch.setattr(
         exporting.quantise, "static_int8", lambda *a, only=(), **k: worthless(honest(*a, only=only, **k))
     )
-    monkeypatch.setattr(exporting, "MAX_LOST", 0.001)
+    monkeypatch.setattr(exporting, "MAX_METRIC_LOSS", 0.001)
     with pytest.raises(
         MachineError, match=r"int8 takes accuracy from .* in fp32\); nothing was written: export without"
     ):

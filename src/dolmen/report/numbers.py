@@ -61,7 +61,7 @@ def classes_text(names: Sequence[str]) -> str:
 
 
 def sentence(text: str) -> str:
-    """The same with a capital to begin a sentence with: ``accuracy`` -> ``Accuracy``, but ``mAP`` stays."""
+    """A text with a capital to begin a sentence with: ``accuracy`` -> ``Accuracy``, but ``mAP`` stays."""
     return text if any(c.isupper() for c in text.split(" ")[0]) else text[:1].upper() + text[1:]
 
 

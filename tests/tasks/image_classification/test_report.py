@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from report.run_folder import NASTY, class_names, evaluation
 
-from dolmen.tasks.image_classification.report import SHOWN, heat_map_text, sections
+from dolmen.tasks.image_classification.report import GALLERY_SIZE, heat_map_text, sections
 from dolmen.types import Evaluation, Section
 
 
@@ -112,7 +112,7 @@ def test_mistakes_are_shown_with_names_and_probabilities() -> None:
     )
     figures = [tag for tag, _ in page.tags if tag == "figure"]
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(figures) == min(SHOWN, len(wrong))
+    assert len(figures) == min(GALLERY_SIZE, len(wrong))
     assert len(images) == 2 * len(figures)
     assert all(a["alt"] and str(a["src"]).startswith("data:image/") for a in images)
     assert f"test/{wrong[0]}{NASTY}" in text
