@@ -42,8 +42,8 @@ import contextlib, json, sys, tempfile
 from pathlib import Path
 import numpy as np
 import torch
+from dolmen.catalogue import load_task
 from dolmen.engine.train import fit
-from dolmen.tasks import load_task
 from dolmen.types import MachineError
 name, data, seeds, onednn, metric, choices = sys.argv[1:]
 torch.set_num_threads(1)
@@ -51,8 +51,8 @@ task_type = load_task(name)
 for seed in range(int(seeds)):
     records = []
     with torch.backends.mkldnn.flags(enabled=onednn == "on"), tempfile.TemporaryDirectory() as folder:
-        task = task_type(task_type.Config(**json.loads(choices), seed=seed, threads=1))
-        task.prepare(data)
+        config = task_type.Config(**json.loads(choices), seed=seed, threads=1)
+        task = task_type.from_prepared(task_type.prepare(config, data))
         with contextlib.suppress(MachineError):
             fit(task, Path(folder), seconds=None, listeners=(records.append,))
     steps = [r["loss"] for r in records if r["event"] == "step"]

@@ -42,9 +42,8 @@ def test_it_learns(run: Any) -> None:
 
 
 def test_the_largest_norm_of_the_gradient_can_be_chosen(sample: Path) -> None:
-    task = ObjectDetection(ObjectDetectionConfig(**SMALL | {"clip_norm": 3.0}))
-    task.prepare(str(sample))
-    assert task.config.clip_norm == 3.0
+    prepared = ObjectDetection.prepare(ObjectDetectionConfig(**SMALL | {"clip_norm": 3.0}), str(sample))
+    assert prepared.config.clip_norm == 3.0
 
 
 def test_predictions_are_drawn_into_a_new_folder(
