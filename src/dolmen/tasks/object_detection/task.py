@@ -53,8 +53,6 @@ SMALL_OBJECT = 8.0
 MAX_TILES = 4
 COVERED = 0.9
 """Share of the objects that an anchor should cover at IoU 0.5."""
-CLIP_NORM = 10.0
-"""Largest norm of the gradient where none is given: about twice the usual; single batches have ten times as much."""
 SETTLING = 0.85
 """Share of the training after which pictures are no longer made of parts of four."""
 
@@ -387,7 +385,6 @@ def _fit(
             "tiles": processor.tiles,
             "flip": flip,
             "paste": paste,
-            "clip_norm": config.clip_norm or CLIP_NORM,
         }
     )
     return config, processor.model_copy(update={"anchors": shapes})

@@ -27,8 +27,6 @@ MAX_LOG_SCALE = math.log(1000.0 / 16)
 """Widths and heights grow at most so much from an anchor, in the logarithm: an early network must not overflow."""
 SUPPRESSED = 20.0
 """What a place that is no local maximum loses of its objectness (a logit); it keeps its rank among its like."""
-BACKGROUND = 0.95
-"""Probability with which a region is none of the classes, before the head has learnt anything."""
 ALIKE_IOU = 0.5
 """IoU from which on two anchor shapes of a level stand for the same objects."""
 
@@ -222,8 +220,6 @@ class RegionHead(nn.Module):
         nn.init.normal_(self.refine.weight, std=0.001)
         nn.init.zeros_(self.classify.bias)
         nn.init.zeros_(self.refine.bias)
-        # Without it a hundred regions of background outweigh the few objects: the first loss was ten times as high.
-        nn.init.constant_(self.classify.bias[-1], math.log(num_classes * BACKGROUND / (1 - BACKGROUND)))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(R, width, BINS, BINS) -> (R, C + 1) logits and (R, 4) deltas, the same for all classes."""
