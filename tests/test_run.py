@@ -49,7 +49,9 @@ def test_a_run_opens_again(sample_run: Path, sample_pictures: Path) -> None:
     assert isinstance(answer, Classes)
     assert answer.probabilities.sum() == pytest.approx(1)
     same = [one, str(one), one.read_bytes()]
-    assert [a.to_json() for a in run.predict(same)] == [answer.to_json()] * 3
+    together = run.predict(same)  # a batch of three may be computed in another order than one alone
+    assert [a.label for a in together] == [answer.label] * 3
+    assert all(a.probabilities == pytest.approx(answer.probabilities, abs=1e-5) for a in together)
     assert run.predict(tuple(same[:1]))[0].to_json() == answer.to_json()
     assert run.predict([]) == []
     assert dolmen.predict(sample_run, one).to_json() == answer.to_json()
