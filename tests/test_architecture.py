@@ -252,6 +252,12 @@ def test_the_folders_of_tasks_hold_no_code_in_init() -> None:
     assert not filled
 
 
+def test_a_folder_in_a_tasks_folder_has_several_files() -> None:
+    folders = [p.parent for p in (PACKAGE / "tasks").glob("*/*/__init__.py")]
+    assert folders
+    assert not [str(f) for f in folders if len([p for p in f.rglob("*.py") if p.name != "__init__.py"]) < 2]
+
+
 def test_no_pickle_anywhere() -> None:
     pickles = {"pickle", "cPickle", "dill", "joblib"}
     users = {module_of(p) for p in files() if pickles & {n.split(".")[0] for n in imports(p.read_text())}}

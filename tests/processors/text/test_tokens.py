@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dolmen.processors.text.tokens import TextProcessor, fit_text, split_words, whole_words
-from dolmen.tasks.text_generation.processors.sampling import Sampler, Speller
+from dolmen.tasks.text_generation.processor import Sampler, Speller
 from dolmen.types import UserError
 
 TEXT = "the cat sat on the mat.\nthe dog did not.\n\nEnd\n" * 30

@@ -18,7 +18,7 @@ from dolmen.runtime.network import BATCH, MODEL, Network
 from dolmen.runtime.options import LocalPath, NotServed, Served
 from dolmen.runtime.predictor import Predictor, Session, read_text_file, text_pieces
 from dolmen.tasks.text_generation.predictions import Reading
-from dolmen.tasks.text_generation.processors.sampling import Sampler, Speller
+from dolmen.tasks.text_generation.processor import Sampler, Speller
 from dolmen.types import Arrays, Prediction, UserError
 
 CHUNK_TOKENS = 64
