@@ -15,12 +15,12 @@ from dolmen.types import UserError
 PRESSED = """
 import os, signal, sys
 import dolmen.engine.train as train
-tell = train._Journal.tell
+tell = train._Journal.notify
 def press(self, record):
     tell(self, record)
     if record["event"] == "step":
         os.kill(os.getpid(), signal.SIGINT)
-train._Journal.tell = press
+train._Journal.notify = press
 from dolmen.cli import main
 sys.exit(main(sys.argv[1:]))
 """

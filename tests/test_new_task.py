@@ -80,7 +80,7 @@ def test_its_panel_is_on_the_page(case: Case, run: Any) -> None:
         server.communicate(timeout=60)
 
 
-def test_the_command_line_knows_it(run: Any, data: Path, case: Case, tmp_path: Path) -> None:
+def test_the_command_line_knows_it(run: Any, data: Path, case: Case) -> None:
     code = f"{case.setup}\nimport sys\nfrom dolmen.cli import main\nsys.exit(main(sys.argv[1:]))"
 
     def call(*words: object) -> str:
@@ -90,8 +90,6 @@ def test_the_command_line_knows_it(run: Any, data: Path, case: Case, tmp_path: P
 
     assert "works  trends" in call("tasks")
     assert "--hidden N" in call("train", "trends", "--help")
-    other = tmp_path / "series.csv"
-    other.write_text("rises,1 2 3 4 5 6\nfalls,3 2 1 0 -1\n")
-    assert json.loads(call("evaluate", run.path, other, "--json"))["num_examples"] == 2
+    assert json.loads(call("evaluate", run.path, data, "--json"))["num_examples"] == 40
     assert json.loads(call("predict", run.path, data / "one.txt", "--json"))["label"] in run.predictor.labels()
     assert call("watch", run.path, data / "one.txt", "--json").count("\n") == 10

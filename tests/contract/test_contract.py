@@ -67,6 +67,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
         assert torch.equal(a[name], b[name]), name
 
 
+@pytest.mark.thorough
 def test_overfits_one_batch(task: str, case: Case, data: Path, tmp_path: Path) -> None:
     task_class = load_task(task)
     config = task_class.Config(**case.quick | {"batch_size": 16} | case.by_heart)
@@ -164,12 +165,12 @@ import torch
 torch.set_num_threads(1)
 import dolmen.engine.train as train
 train.CHECKPOINT_EVERY_S = 0.0
-tell = train._Journal.tell
+tell = train._Journal.notify
 def slow(self, record):
     if record["event"] == "step":
         time.sleep(0.3)
     tell(self, record)
-train._Journal.tell = slow
+train._Journal.notify = slow
 from dolmen.cli import main
 sys.exit(main(sys.argv[1:]))
 """

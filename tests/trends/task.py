@@ -61,7 +61,7 @@ class Trends(Task[TrendConfig, SeriesProcessor, SeriesDataset, TrendNet]):
     def prepare(cls, config: TrendConfig, data: str, **_: Any) -> Prepared[TrendConfig, SeriesProcessor, SeriesDataset]:
         rows = read_series(data)
         order = np.random.default_rng(config.seed).permutation(len(rows))
-        parts = {"val": order[: len(order) // 5], "train": order[len(order) // 5 :]}
+        parts = dict(zip(("test", "val", "train"), np.split(order, [len(order) // 6, len(order) // 3]), strict=True))
         values = np.concatenate([SeriesProcessor(classes=(), mean=0, std=1).encode(text) for _, text in rows])
         classes = tuple(sorted({label for label, _ in rows}))
         processor = SeriesProcessor(classes=classes, mean=float(values.mean()), std=float(values.std()))
