@@ -8,7 +8,7 @@ CASE = Case(
     known=lambda metrics: metrics["map_50"] > 0.9,
     an_input=lambda folder: first(folder, "*.png"),
     pieces=lambda folder: [first(folder, "*.png")] * 3,
-    # Which regions a detector looks at is a choice, so that the last digit soon leads to other losses; the first step's
-    # agrees to seven digits.
-    apart=5e-2,
+    # Which regions a detector looks at is a choice, so that the last digit soon leads to other losses, 0.05 after two
+    # epochs; the first step's agrees to seven digits.
+    apart=8e-2,
 )
