@@ -12,7 +12,7 @@ from dolmen.wording import listed
 MIN_PER_CLASS = 10
 """Training examples of a class; with fewer, chance decides what is learnt."""
 MAX_RATIO = 10
-"""Of the most frequent class to the rarest, from which on a set is out of balance."""
+"""Ratio of the most frequent class to the rarest from which on a set is out of balance."""
 NO_TEST = Finding(
     code="no-test-split",
     level="info",
