@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ended_well
 from engine.toy import Toy, toy
 
 from dolmen.engine import checkpoint
@@ -205,7 +206,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path: Path, monk
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*command, str(script), str(folder)], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert ended_well(done), done.stderr
     two = torch.load(folder / "out.pt")
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ what one process gives with the whole batch, however unevenly the parts weigh.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ def processes() -> Iterator[None]:
         dist.barrier()  # who leaves while another still talks aborts it
     finally:
         dist.destroy_process_group()
+        gc.collect()  # a group that something still holds would end its threads too late, and abort the process
 
 
 def barrier() -> None:
